@@ -1,0 +1,365 @@
+"""Definitions: classes and code that travel by value are pickled once and named afterwards.
+
+cloudpickle writes a class of ``__main__`` in full with every instance: half a millisecond each
+time. Here such a class is pickled once, into a `Definition`; values say only its key, and the
+definition's ready bytes ride along with each commit that needs them. So do code objects, whose
+functions keep cloudpickle's meaning: closures and globals are copied each time one is stored.
+
+What a class's definition is, is its name, its bases, the code of its methods and the names of
+its public attributes. Whoever meets a key looks, in this order, for the class
+
+1. that it has met under that key before,
+2. at the same address, if it descends from the same process by fork: it is the very object,
+3. of the same name in ``__main__``: a spawned child imports its own,
+4. rebuilds it from the stored definition, once in a process.
+
+A class attribute that is data travels when the class is first stored; later changes to it are
+each process's own, as they are after a fork. A changed method makes a new definition.
+
+Of the ideas, two are loky's and cloudpickle's: reduce by value what ``__main__`` defines, and
+rebuild a class as a skeleton first, its contents second, so that definitions may be circular.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from types import CodeType, FunctionType
+from typing import Any, Final
+
+import attrs
+import cloudpickle
+
+from .errors import CorruptRegionError, UnpicklableError
+
+_FAMILY: Final = os.urandom(16)
+"""What processes that descend from one another by fork have in common."""
+_MAINS: Final = ("__main__", "__mp_main__")
+"""The program's own module, and its name in a child that multiprocessing spawned."""
+_KEPT: Final = 4096
+"""How many definitions a process remembers, the oldest go first."""
+_DIGEST_BYTES: Final = 16
+
+_modules = sys.modules
+
+
+@attrs.define(eq=False)
+class Definition:
+    """One definition as it is stored, and those that it needs in turn."""
+
+    key: bytes
+    body: bytes = b""
+    needs: tuple[Definition, ...] = ()
+
+
+@attrs.define(eq=False)
+class _Known:
+    """A class or code object of this process, with its definition.
+
+    ``contents`` are a class's attributes as they were when its shape was last looked at.
+    """
+
+    object: Any
+    definition: Definition
+    contents: tuple[Any, ...] = ()
+
+
+_known_by_key: dict[bytes, _Known] = {}
+_known_by_id: dict[int, _Known] = {}
+_bundles: dict[tuple[bytes, ...], bytes] = {}
+_incoming = threading.local()
+
+
+# --- Storing -------------------------------------------------------------------------------
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle's pickler, writing definitions by their key. Used by one thread at a time.
+
+    After a dump ``needs`` holds the definitions that the stream names.
+    """
+
+    def __init__(self, file: Any, buffer_callback: Callable[[Any], Any] | None = None) -> None:
+        super().__init__(file, protocol=5, buffer_callback=buffer_callback)
+        self.needs: dict[bytes, Definition] = {}
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind is FunctionType:
+            _register_spawned_main(obj)
+            return super().reducer_override(obj)
+        if kind is CodeType:
+            return self._name(_code_definition(obj))
+        if kind is type or issubclass(kind, type):
+            return self._reduce_class(obj)
+        return NotImplemented
+
+    def _reduce_class(self, cls: type) -> Any:
+        if _importable(cls):
+            return NotImplemented
+        known = _known_by_id.get(id(cls))
+        if known is not None and (_same(known.contents, cls) or _same_shape(known)):
+            return self._name(known.definition)
+        _register_spawned_main(cls)
+        reduced = super().reducer_override(cls)
+        if type(reduced) is not tuple or len(reduced) != 6:
+            return reduced  # By reference, or one of the built-in singletons' types.
+        return self._name(_class_definition(cls, reduced))
+
+    def _name(self, definition: Definition) -> Any:
+        self.needs[definition.key] = definition
+        return resolve, (definition.key,)
+
+
+def bundle(needs: Iterable[Definition]) -> bytes:
+    """The definitions, and all that they need in turn, as one frame."""
+    todo = list(needs)
+    if not todo:
+        return b""
+    names = tuple([definition.key for definition in todo])
+    ready = _bundles.get(names)
+    if ready is None:
+        found: dict[bytes, bytes] = {}
+        while todo:
+            definition = todo.pop()
+            if definition.key not in found:
+                found[definition.key] = definition.body
+                todo.extend(definition.needs)
+        ready = pickle.dumps(found, 5)
+        _put(_bundles, names, ready)
+    return ready
+
+
+def _importable(cls: type) -> bool:
+    """Whether plain pickle's way, by module and name, finds this class elsewhere too."""
+    name = cls.__module__
+    if name in _MAINS or cloudpickle.list_registry_pickle_by_value():
+        return False
+    return getattr(_modules.get(name), cls.__qualname__, None) is cls
+
+
+def _register_spawned_main(obj: Any) -> None:
+    # A spawned child knows the program as __mp_main__, which nobody else can import.
+    if obj.__module__ == "__mp_main__":
+        module = _modules.get("__mp_main__")
+        if module is not None and module.__name__ == "__mp_main__":
+            cloudpickle.register_pickle_by_value(module)
+
+
+def _same(contents: tuple[object, ...], cls: type) -> bool:
+    try:
+        return contents == tuple(vars(cls).values())
+    except Exception:  # An attribute's own __eq__ failed: look closely.
+        return False
+
+
+def _same_shape(known: _Known) -> bool:
+    if _shape(known.object) != known.definition.key[_DIGEST_BYTES:]:
+        return False
+    known.contents = tuple(vars(known.object).values())
+    return True
+
+
+def _code_definition(code: CodeType) -> Definition:
+    known = _known_by_id.get(id(code))
+    if known is None:
+        body = cloudpickle.dumps(code, protocol=5)
+        known = _Known(code, Definition(_digest(body), body))
+        _remember(known)
+    return known.definition
+
+
+def _class_definition(cls: type, reduced: tuple[Any, ...]) -> Definition:
+    shape = _shape(cls)
+    identity = (_FAMILY, id(cls), cls.__module__, cls.__qualname__, shape)
+    definition = Definition(_digest(repr(identity).encode()) + shape)
+    # Known before it is whole: its own methods may name it.
+    _remember(_Known(cls, definition, tuple(vars(cls).values())))
+    make, args, state, _, _, set_state = reduced
+    try:
+        header, header_needs = _dump((*identity, cls.__bases__[0]))
+        try:
+            skeleton, skeleton_needs = _dump((make, args))
+            rest, rest_needs = _dump((set_state, state))
+        except Exception as err:
+            # Its family needs no body, nor does who imports it; who else meets it is told why.
+            skeleton, rest = b"", f"{type(err).__name__}: {err}".encode()
+            skeleton_needs = rest_needs = ()
+        definition.body = pickle.dumps((header, skeleton, rest), 5)
+        definition.needs = (*header_needs, *skeleton_needs, *rest_needs)
+    except BaseException:
+        _forget(cls, definition)
+        raise
+    return definition
+
+
+def _dump(obj: object) -> tuple[bytes, tuple[Definition, ...]]:
+    file = io.BytesIO()
+    pickler = Pickler(file)
+    pickler.dump(obj)
+    return file.getvalue(), tuple(pickler.needs.values())
+
+
+def _remember(known: _Known) -> None:
+    _put(_known_by_id, id(known.object), known)
+    _put(_known_by_key, known.definition.key, known)
+
+
+def _forget(obj: Any, definition: Definition) -> None:
+    _known_by_id.pop(id(obj), None)
+    _known_by_key.pop(definition.key, None)
+
+
+def _put(kept: dict[Any, Any], key: Any, value: Any) -> None:
+    kept[key] = value
+    while len(kept) > _KEPT:
+        # Another thread may drop the same one.
+        kept.pop(next(iter(kept)), None)
+
+
+# --- Loading -------------------------------------------------------------------------------
+
+
+def loads(stream: Any, bundled: Any, buffers: Iterable[Any]) -> Any:
+    """Unpickle a stream whose definitions stand in ``bundled``."""
+    before = getattr(_incoming, "bodies", None)
+    bodies = pickle.loads(bundled) if len(bundled) else {}
+    # A value may hold another share, whose own value is loaded meanwhile.
+    _incoming.bodies = bodies if before is None else {**before, **bodies}
+    try:
+        return pickle.loads(stream, buffers=buffers)
+    finally:
+        _incoming.bodies = before
+
+
+def resolve(key: bytes) -> Any:
+    """The class or code of this process that a key names; called by streams as they load."""
+    known = _known_by_key.get(key)
+    if known is not None:
+        return known.object
+    body = (getattr(_incoming, "bodies", None) or {}).get(key)
+    if body is None:
+        raise CorruptRegionError(f"the definition {key.hex()} is missing from its commit")
+    if len(key) == _DIGEST_BYTES:
+        code = pickle.loads(body)
+        _remember(_Known(code, Definition(key, body)))
+        return code
+    return _resolve_class(key, body)
+
+
+def _resolve_class(key: bytes, body: bytes) -> Any:
+    header, skeleton, rest = pickle.loads(body)
+    family, address, module, qualname, shape, base = pickle.loads(header)
+    definition = Definition(key, body, _needs(header, skeleton, rest))
+    cls: Any = _relative(family, address, qualname, shape, base)
+    if cls is None:
+        cls = _namesake(module, qualname, shape)
+    if cls is not None:
+        _remember(_Known(cls, definition, tuple(vars(cls).values())))
+        return cls
+    if not skeleton:
+        raise UnpicklableError(
+            f"class {module}.{qualname} cannot be rebuilt in this process, since its definition "
+            f"could not be pickled ({bytes(rest).decode()}); define it in a module that all "
+            "processes import",
+            path=qualname,
+        )
+    make, args = pickle.loads(skeleton)
+    cls = make(*args)
+    known = _Known(cls, definition)
+    _remember(known)  # Before its contents, which may name it.
+    try:
+        set_state, state = pickle.loads(rest)
+        set_state(cls, state)
+    except BaseException:
+        _forget(cls, definition)
+        raise
+    known.contents = tuple(vars(cls).values())
+    return cls
+
+
+def _needs(*streams: bytes) -> tuple[Definition, ...]:
+    """The definitions that came along; storing the class again sends them along again."""
+    bodies: Mapping[bytes, bytes] = getattr(_incoming, "bodies", None) or {}
+    return tuple(
+        Definition(key, body)
+        for key, body in bodies.items()
+        if any(key in stream for stream in streams)
+    )
+
+
+def _relative(family: bytes, address: int, qualname: str, shape: bytes, base: type) -> type | None:
+    """The class at this address, where this process has it from a common ancestor."""
+    if family != _FAMILY:
+        return None
+    candidates: list[type] = type.__subclasses__(base)
+    for cls in candidates:
+        if id(cls) == address and cls.__qualname__ == qualname and _shape(cls) == shape:
+            return cls
+    return None
+
+
+def _namesake(module: str, qualname: str, shape: bytes) -> type | None:
+    """The class of this name in the program's own module, if it is the same."""
+    found: Any = _modules.get("__main__" if module in _MAINS else module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return found if isinstance(found, type) and _shape(found) == shape else None
+
+
+# --- What makes two classes the same -------------------------------------------------------
+
+
+def _shape(cls: type) -> bytes:
+    """A digest of what the source says of a class, the same in every process that reads it."""
+    facts: list[Any] = [type(cls).__qualname__, [base.__qualname__ for base in cls.__bases__]]
+    for name, value in sorted(vars(cls).items()):
+        code = _functions(value)
+        if code:
+            facts.append((name, [_code_facts(c) for c in code]))
+        elif not name.startswith("_"):
+            facts.append(name)
+        elif name == "_member_map_":  # An enum is its members and their values.
+            facts.append([(member, repr(value[member].value)) for member in value])
+    return _digest(repr(facts).encode())
+
+
+def _functions(value: Any) -> list[CodeType]:
+    """The code of a class attribute that is a function or wraps some."""
+    if isinstance(value, staticmethod | classmethod):
+        value = value.__func__
+    parts = (value.fget, value.fset, value.fdel) if isinstance(value, property) else (value,)
+    return [part.__code__ for part in parts if isinstance(part, FunctionType)]
+
+
+def _code_facts(code: CodeType) -> tuple[Any, ...]:
+    return (
+        code.co_name,
+        code.co_argcount,
+        code.co_posonlyargcount,
+        code.co_kwonlyargcount,
+        code.co_flags,
+        code.co_code,
+        code.co_names,
+        code.co_varnames,
+        code.co_freevars,
+        [_constant_facts(constant) for constant in code.co_consts],
+    )
+
+
+def _constant_facts(constant: Any) -> Any:
+    if isinstance(constant, CodeType):
+        return _code_facts(constant)
+    if isinstance(constant, frozenset):
+        return sorted(map(repr, constant))
+    return repr(constant)
+
+
+def _digest(raw: bytes) -> bytes:
+    from hashlib import blake2b
+
+    return blake2b(raw, digest_size=_DIGEST_BYTES).digest()

@@ -1,0 +1,107 @@
+"""Every exception that mmapshare raises, grouped by the act that raises it.
+
+All of them derive from `MmapShareError`, carry one message and a few named facts, and
+survive pickle with both, since they come back from worker processes.
+
+>>> import pickle
+>>> from mmapshare import LockTimeout
+>>> err = LockTimeout("held 1.0 s by pid 7", holder_pid=7, held_s=1.0)
+>>> pickle.loads(pickle.dumps(err)).holder_pid
+7
+"""
+
+from __future__ import annotations
+
+
+class MmapShareError(Exception):
+    """Base of all errors of this package: `except MmapShareError` catches every one."""
+
+    def __init__(self, message: str = "", **facts: object) -> None:
+        super().__init__(message)
+        self.__dict__.update(facts)
+
+
+# --- Locking ---------------------------------------------------------------------------
+
+
+class LockTimeout(MmapShareError, TimeoutError):  # noqa: N818
+    """The lock was not free within the timeout.
+
+    Attributes:
+        holder_pid: process that holds the lock, None where it could not be told.
+        held_s: seconds since it took the lock, None likewise.
+    """
+
+    holder_pid: int | None
+    held_s: float | None
+
+
+class DeadlockError(MmapShareError):
+    """Waiting for this lock could never end: its holder waits, directly or not, for the caller."""
+
+
+# --- Transactions ----------------------------------------------------------------------
+
+
+class TransactionError(MmapShareError):
+    """An operation that the caller's own transaction forbids, such as `set` inside `locked()`."""
+
+
+class ViewClosedError(MmapShareError):
+    """A view was used outside of its block, its thread, its task or its process."""
+
+
+class VersionConflict(MmapShareError):  # noqa: N818
+    """`set(if_version=)` found another version.
+
+    Attributes:
+        expected: the version that was asked for.
+        found: the version that the region has.
+    """
+
+    expected: int
+    found: int
+
+
+# --- Values ----------------------------------------------------------------------------
+
+
+class EmptyShareError(MmapShareError):
+    """The share has no value yet. None is a value like any other, an empty share has none."""
+
+
+class UnpicklableError(MmapShareError):
+    """The value, or a part of it, cannot be pickled; the stored value is as it was.
+
+    Attributes:
+        path: where the part at fault stands, such as ``value['model'].lock``.
+    """
+
+    path: str
+
+
+# --- Regions ---------------------------------------------------------------------------
+
+
+class RegionFullError(MmapShareError):
+    """The value does not fit under the ceiling, or the machine has no memory for it.
+
+    Attributes:
+        needed_bytes: size of the value as it would be stored.
+        max_size_bytes: the region's ceiling.
+    """
+
+    needed_bytes: int
+    max_size_bytes: int
+
+
+class ClosedError(MmapShareError):
+    """The share was closed in this process."""
+
+
+class HandleError(MmapShareError):
+    """A pickled share cannot be opened here: no process that had it open can be reached."""
+
+
+class CorruptRegionError(MmapShareError):
+    """Stored bytes fail their check: something other than mmapshare wrote into the region."""
