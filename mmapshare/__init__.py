@@ -1,0 +1,47 @@
+"""Share any Python object among processes, with transactions that a kill cannot tear.
+
+>>> from mmapshare import Share
+>>> share = Share({"hits": 0})
+>>> with share.locked() as view:
+...     view["hits"] += 1
+>>> share.get()
+{'hits': 1}
+"""
+
+from ._share import Share, ShareInfo, Snapshot
+from ._transaction import Transaction
+from ._view import View
+from .errors import (
+    ClosedError,
+    CorruptRegionError,
+    DeadlockError,
+    EmptyShareError,
+    HandleError,
+    LockTimeout,
+    MmapShareError,
+    RegionFullError,
+    TransactionError,
+    UnpicklableError,
+    VersionConflict,
+    ViewClosedError,
+)
+
+__all__ = [
+    "ClosedError",
+    "CorruptRegionError",
+    "DeadlockError",
+    "EmptyShareError",
+    "HandleError",
+    "LockTimeout",
+    "MmapShareError",
+    "RegionFullError",
+    "Share",
+    "ShareInfo",
+    "Snapshot",
+    "Transaction",
+    "TransactionError",
+    "UnpicklableError",
+    "VersionConflict",
+    "View",
+    "ViewClosedError",
+]

@@ -1,0 +1,167 @@
+"""Handles: how a share reaches a process that did not inherit it.
+
+A pickled share says where its region can be found: the process and descriptor that it was first
+opened from (or the temporary folder). Whoever loads it looks for the region
+
+1. among those that this process has open,
+2. through ``/proc/PID/fd/N``, if device, inode and region id agree,
+3. at the descriptor that multiprocessing passed along, while it was starting this process.
+
+The place named is the creator's for as long as that process lives, and otherwise the sender's,
+so a share that is stored inside another one keeps its bytes whichever process stores it again.
+What was opened is mapped from a description of its own; the lock opens another (see `_lock`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from ._memory import Segment
+from ._region import Region
+from .errors import HandleError
+
+if TYPE_CHECKING:
+    from ._share import Share
+
+_HANDED_OUT_KEPT: Final = 64
+
+_open_here: weakref.WeakValueDictionary[bytes, Share[Any]] = weakref.WeakValueDictionary()
+_handed_out: deque[Share[Any]] = deque(maxlen=_HANDED_OUT_KEPT)
+"""In a worker process: shares on their way back to the parent. A result's locals are gone before
+the parent loads it, and with the last reference the region would be."""
+
+
+@attrs.frozen
+class Place:
+    """A descriptor of some process that a memfd can be opened through."""
+
+    pid: int
+    fd: int
+    device: int
+    inode: int
+
+    def open(self) -> int | None:
+        """A new description of the memfd; None where process or file are no longer there."""
+        try:
+            fd = os.open(f"/proc/{self.pid}/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        if self._is(os.fstat(fd)):
+            return fd
+        os.close(fd)
+        return None
+
+    def lives(self) -> bool:
+        """Whether the memfd can still be found here."""
+        try:
+            return self._is(os.stat(f"/proc/{self.pid}/fd/{self.fd}"))
+        except OSError:
+            return False
+
+    def _is(self, found: os.stat_result) -> bool:
+        return (found.st_dev, found.st_ino) == (self.device, self.inode)
+
+
+@attrs.frozen
+class Handle:
+    """What a pickled share consists of; exactly one of ``place`` and ``folder`` is set."""
+
+    region_id: bytes
+    place: Place | None
+    folder: str | None
+    passed: Any = None
+
+
+_places: weakref.WeakKeyDictionary[object, Place] = weakref.WeakKeyDictionary()
+
+
+def register(share: Share[Any]) -> None:
+    """Remember a share as the one of this process for its region."""
+    _open_here[share._region.identity.region_id] = share
+    _places[share._region] = _own_place(share._region.segment)
+
+
+def forget(share: Share[Any]) -> None:
+    """The share was closed: a handle to it is opened anew."""
+    if not share.closed:
+        _open_here.pop(share._region.identity.region_id, None)
+        if share in _handed_out:
+            _handed_out.remove(share)
+
+
+def of(share: Share[Any]) -> Handle:
+    """The handle of a share, as it is pickled now."""
+    region = share._region
+    segment = region.segment
+    if _in_worker():
+        _handed_out.append(share)
+    if segment.folder is not None:
+        return Handle(region.identity.region_id, None, segment.folder)
+    place = _places[region]
+    if not place.lives():
+        _places[region] = place = _own_place(segment)
+    return Handle(region.identity.region_id, place, None, _passed_while_spawning(segment.fd))
+
+
+def resolve(handle: Handle, attach: Callable[[Region], Share[Any]]) -> Share[Any]:
+    """The share that a handle names; HandleError where its region cannot be reached."""
+    passed_fd = handle.passed.detach() if handle.passed is not None else -1
+    share = _open_here.get(handle.region_id)
+    if share is None:
+        share = attach(_open_region(handle, passed_fd))
+        _open_here[handle.region_id] = share
+    elif passed_fd >= 0:
+        os.close(passed_fd)
+    return share
+
+
+def _open_region(handle: Handle, passed_fd: int) -> Region:
+    if handle.folder is not None:
+        region = Region(Segment.open_folder(handle.folder))
+    else:
+        assert handle.place is not None
+        fd = handle.place.open()
+        if fd is None and passed_fd >= 0:
+            # The sender's description: ours must be another.
+            fd = os.open(f"/proc/self/fd/{passed_fd}", os.O_RDWR | os.O_CLOEXEC)
+        if passed_fd >= 0:
+            os.close(passed_fd)
+        if fd is None:
+            raise HandleError(
+                f"this share cannot be opened here: process {handle.place.pid}, which had it, is "
+                "gone or has closed it. Keep a reference to the share in the process that made "
+                "it for as long as others may load it"
+            )
+        region = Region(Segment.adopt(fd))
+        place = handle.place
+        _places[region] = place if place.lives() else _own_place(region.segment)
+    if region.identity.region_id != handle.region_id:
+        region.close()
+        raise HandleError("this share cannot be opened here: another region is in its place")
+    return region
+
+
+def _own_place(segment: Segment) -> Place:
+    found = os.fstat(segment.fd)
+    return Place(os.getpid(), segment.fd, found.st_dev, found.st_ino)
+
+
+def _in_worker() -> bool:
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
+
+
+def _passed_while_spawning(fd: int) -> Any:
+    context = sys.modules.get("multiprocessing.context")
+    if context is None or context.get_spawning_popen() is None:
+        return None
+    from multiprocessing.reduction import DupFd
+
+    return DupFd(fd)

@@ -1,0 +1,386 @@
+"""The lock: a gate among the threads of a process, then one among the processes.
+
+Between processes it is ``flock`` on an open file description that belongs to this process alone.
+flock locks belong to the *description*, not to the descriptor: a description that is inherited,
+mapped or handed on keeps the lock for as long as any process has it. Hence three rules:
+
+- The lock's description is opened anew (through /proc/self/fd) and never mapped: mmap keeps a
+  hidden duplicate of its descriptor, which would hold a killed holder's lock through every
+  child that inherited the mapping.
+- It is never passed on: a received descriptor is the sender's description.
+- A forked child closes the inherited one and opens its own (`after_fork_in_child`). Between the
+  fork and that hook: 1. thread A holds the lock. 2. thread B forks. 3. the process is killed.
+  4. the lock stays taken until the child's hook has run, some microseconds. Code that forks in
+  C without calling Python's hooks leaves step 4 open until that child ends.
+
+Robust mutexes, POSIX record locks and polling were measured and left out: the first turn a
+co-owner's stray write into a crash, the second are dropped silently when any duplicate is
+closed, the third starves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import Lock as ThreadLock
+from time import monotonic_ns
+from typing import Final
+
+from ._guard import from_first_instruction
+from ._owner import Claim, shares_thread
+from .errors import ClosedError, DeadlockError, LockTimeout
+
+logger = logging.getLogger("mmapshare")
+logger.addHandler(logging.NullHandler())
+
+# Indices of the lock's own words in the header.
+HOLDER, SINCE, CONTENDED, FOUND_DEAD = range(4)
+WORDS: Final = 4
+
+# What flock is asked for.
+TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
+WAIT: Final = fcntl.LOCK_EX
+RELEASE: Final = fcntl.LOCK_UN
+
+_SPINS: Final = 10
+_BACKOFF_FIRST_S: Final = 50e-6
+_BACKOFF_LAST_S: Final = 1e-3
+_GATE_RECHECK_S: Final = 0.05
+_HANDING_MOST_S: Final = 1.0
+_PATIENCE_S: Final = 2e-3
+
+
+class Door:
+    """The lock among processes: ``flock`` on a description of one's own.
+
+    ``path`` leads to the file: ``/proc/self/fd/N`` for a memfd that this process has open.
+    """
+
+    flock = staticmethod(fcntl.flock)
+    """Called with ``fd`` and TRY (BlockingIOError where it is taken), WAIT or RELEASE."""
+    can_wait = True
+    """Whether WAIT blocks in the kernel, where signals and a holder's death end it at once."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def reopened(self) -> Door:
+        """The same door through a new description; this one is closed."""
+        self.close()
+        return type(self)(self._path)
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class FileLockDoor:
+    """The lock among processes where there is no memfd: filelock's, on a file beside the region."""
+
+    fd = -1
+    can_wait = False
+
+    def __init__(self, path: str) -> None:
+        from filelock import FileLock, Timeout
+
+        self._path = path
+        self._lock = FileLock(path, thread_local=False)
+        self._timeout = Timeout
+
+    def flock(self, fd: int, operation: int) -> None:
+        if operation == RELEASE:
+            return self._lock.release(force=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except self._timeout as err:
+            raise BlockingIOError from err
+        except FileNotFoundError as err:
+            raise ClosedError(f"{self._path} is gone: the region's folder was removed") from err
+
+    def reopened(self) -> FileLockDoor:
+        # filelock closes what a child inherits; its inherited objects refuse to work.
+        return type(self)(self._path)
+
+    def close(self) -> None:
+        self._lock.release(force=True)
+
+
+class _Waiter:
+    """One thread in line at the gate."""
+
+    __slots__ = ("claim", "in_line", "since_s", "woken")
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.in_line = False
+        self.since_s = time.monotonic()
+        self.woken = ThreadLock()
+        self.woken.acquire()
+
+
+class Lock:
+    """Mutual exclusion over the threads, tasks and processes that share a region.
+
+    ``words`` are the lock's own four words of the shared header: who holds it, since when, and
+    two counters. They inform; exclusion never depends on them.
+    """
+
+    __slots__ = ("_door", "_fd", "_flock", "_gate", "_pid", "_waiters", "_words")
+
+    def __init__(self, door: Door | FileLockDoor, words: memoryview) -> None:
+        self._words = words
+        self._enter_process(door)
+
+    def _enter_process(self, door: Door | FileLockDoor) -> None:
+        self._door = door
+        self._flock: Callable[[int, int], object] = door.flock
+        self._fd = door.fd
+        self._pid = os.getpid()
+        self._gate: dict[int, Claim] = {}  # At most one entry; setdefault is atomic.
+        self._waiters: deque[_Waiter] = deque()
+
+    def after_fork_in_child(self) -> Claim | None:
+        """Make the gate and the description anew; returns the parent's claim, void here."""
+        inherited = self._gate.get(0)
+        try:
+            self._enter_process(self._door.reopened())
+        except OSError:  # No descriptor to be had: try again when the lock is wanted.
+            self._enter_process(self._door)
+            self._flock = self._reopen_and_flock
+        return inherited
+
+    def _reopen_and_flock(self, fd: int, operation: int) -> None:
+        if operation != RELEASE:
+            self._door = door = self._door.reopened()
+            self._fd, self._flock = door.fd, door.flock
+            self._flock(self._fd, operation)
+
+    @property
+    def claim(self) -> Claim | None:
+        """The claim that has the lock in this process, or is about to."""
+        return self._gate.get(0)
+
+    def acquire(self, claim: Claim, timeout_s: float | None) -> bool:
+        """Take the lock for ``claim``, waiting at most ``timeout_s`` seconds, None for ever.
+
+        False, with nothing taken, where the claim's own owner has it. Raises LockTimeout, or
+        DeadlockError where a task of the caller's thread has it. After any exception `abandon`
+        is still owed.
+        """
+        if self._gate.setdefault(0, claim) is claim:
+            try:
+                self._flock(self._fd, TRY)
+            except BlockingIOError:
+                self._wait_for_door(_deadline(timeout_s))
+        else:
+            deadline = _deadline(timeout_s)
+            if not self._wait_for_gate(claim, deadline):
+                return False
+            self._wait_for_door(deadline)
+        words = self._words
+        if words[HOLDER]:
+            self._report_dead()
+        words[SINCE] = monotonic_ns()
+        words[HOLDER] = self._pid
+        return True
+
+    def try_acquire(self, claim: Claim) -> bool:
+        """Take the lock if that needs no waiting."""
+        try:
+            return self.acquire(claim, 0)
+        except (LockTimeout, DeadlockError):
+            self.abandon(claim)
+            return False
+
+    @from_first_instruction
+    def release(self) -> None:
+        """Let go; the caller's claim has the lock for certain.
+
+        An interrupt cannot keep it from doing so, unless a second one follows within it.
+        """
+        try:
+            # Before the lock is free: a holder found later is one that died.
+            self._words[HOLDER] = 0
+            self._flock(self._fd, RELEASE)
+            del self._gate[0]
+            if self._waiters:
+                self._wake_one()
+        except BaseException:
+            self._let_go()
+            raise
+
+    @from_first_instruction
+    def abandon(self, claim: Claim) -> None:
+        """Let go of whatever ``claim`` has, maybe nothing, however far it came."""
+        try:
+            if self._gate.get(0) is claim:
+                self._let_go()
+        except BaseException:
+            if self._gate.get(0) is claim:
+                self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        # While this process has the gate, its pid stands there only if it has the lock too.
+        if self._words[HOLDER] == self._pid:
+            self._words[HOLDER] = 0
+        self._flock(self._fd, RELEASE)
+        self._gate.pop(0, None)
+        self._wake_one()
+
+    def holder(self) -> tuple[int, float] | None:
+        """The holder's pid and the seconds it has had the lock; None where it is free."""
+        pid, since_ns = self._words[HOLDER], self._words[SINCE]
+        if not pid or not _alive(pid):
+            return None
+        return pid, max(0.0, (time.monotonic_ns() - since_ns) / 1e9)
+
+    @property
+    def pid(self) -> int:
+        """The process that this lock's gate belongs to."""
+        return self._pid
+
+    @property
+    def contended(self) -> int:
+        return int(self._words[CONTENDED])
+
+    @property
+    def found_dead(self) -> int:
+        return int(self._words[FOUND_DEAD])
+
+    def close(self) -> None:
+        self._words.release()
+        self._door.close()
+
+    # --- The slow ways ---------------------------------------------------------------------
+
+    def _wait_for_gate(self, claim: Claim, deadline: float | None) -> bool:
+        held = self._gate.get(0)
+        if held is not None and held._owner == claim._owner:
+            return False
+        waiter = _Waiter(claim)
+        try:
+            while True:
+                # 1. Stand in line. 2. Look once more. A release between the two finds us.
+                waiter.in_line = True
+                self._waiters.append(waiter)
+                other = self._gate.setdefault(0, claim)
+                if other is claim:
+                    return True
+                if shares_thread(other._owner):
+                    raise DeadlockError(
+                        "this thread holds the lock already, in another block or task, and cannot "
+                        "let go while it waits here; leave that block first"
+                    )
+                left = _GATE_RECHECK_S
+                if deadline is not None:
+                    left = min(left, deadline - time.monotonic())
+                    if left <= 0:
+                        raise self._timed_out()
+                if waiter.woken.acquire(timeout=left):
+                    waiter.in_line = False
+                else:
+                    self._leave_line(waiter)
+        finally:
+            if waiter.in_line:
+                self._leave_line(waiter)
+
+    def _leave_line(self, waiter: _Waiter) -> None:
+        try:
+            self._waiters.remove(waiter)
+        except ValueError:
+            # 1. The releaser took us out of line. 2. It may be handing us the gate just now.
+            # 3. Gone before that, we would leave the gate in the hands of nobody.
+            waiter.woken.acquire(timeout=_HANDING_MOST_S)
+        waiter.in_line = False
+
+    def _wake_one(self) -> None:
+        """Wake the first in line; one who has waited for long is handed the gate.
+
+        Else a thread that asks again at once would always be faster than one that must wake up.
+        """
+        try:
+            waiter = self._waiters.popleft()
+        except IndexError:
+            return
+        if time.monotonic() - waiter.since_s > _PATIENCE_S:
+            self._gate.setdefault(0, waiter.claim)
+        waiter.woken.release()
+
+    def _wait_for_door(self, deadline: float | None) -> None:
+        contended = 0
+        for _ in range(_SPINS):
+            try:
+                self._flock(self._fd, TRY)
+            except BlockingIOError:
+                contended = 1
+            else:
+                break
+        else:
+            if deadline is None and self._door.can_wait:
+                self._flock(self._fd, WAIT)
+            else:
+                self._poll_door(deadline)
+        self._words[CONTENDED] += contended
+
+    def _poll_door(self, deadline: float | None) -> None:
+        pause = _BACKOFF_FIRST_S
+        while True:
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise self._timed_out()
+                pause = min(pause, left)
+            time.sleep(pause)
+            pause = min(2 * pause, _BACKOFF_LAST_S)
+            try:
+                self._flock(self._fd, TRY)
+            except BlockingIOError:
+                continue
+            return
+
+    def _timed_out(self) -> LockTimeout:
+        holder = self.holder()
+        if holder is None:
+            return LockTimeout(
+                "the lock was not free in time; who held it is gone already",
+                holder_pid=None,
+                held_s=None,
+            )
+        pid, held_s = holder
+        return LockTimeout(
+            f"the lock was not free in time: held {held_s:.1f} s by pid {pid}; "
+            "pass a longer timeout, or None to wait for as long as it takes",
+            holder_pid=pid,
+            held_s=held_s,
+        )
+
+    def _report_dead(self) -> None:
+        self._words[FOUND_DEAD] += 1
+        logger.warning(
+            "pid %d died holding the lock; its unfinished change is dropped, the value is whole",
+            self._words[HOLDER],
+        )
+
+
+def _deadline(timeout_s: float | None) -> float | None:
+    return None if timeout_s is None else time.monotonic() + timeout_s
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

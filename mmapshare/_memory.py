@@ -1,0 +1,184 @@
+"""Memory that processes share: one sparse file without a name, mapped once at its ceiling.
+
+On Linux the file is a memfd: no name, nothing to leak, and a descriptor that can be handed on.
+Elsewhere it is a private temporary file that the last process to leave removes. Either way
+memory is taken page by page as it is first used, so a high ceiling costs nothing and growth
+never remaps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import shutil
+import tempfile
+import weakref
+from typing import Final
+
+import attrs
+
+from .errors import HandleError, RegionFullError
+
+MEMFD: Final = "memfd"
+FILE: Final = "file"
+_PAGE: Final = mmap.PAGESIZE
+_GROWTH_SPARE: Final = 1 << 20
+"""The most that is allocated ahead of what was asked for."""
+
+# Linux's numbers; the fcntl module names them from Python 3.8 on, but not in every build.
+_ADD_SEALS: Final = 1033
+_SEAL_SEAL, _SEAL_SHRINK, _SEAL_GROW = 1, 2, 4
+
+
+def default_kind() -> str:
+    """The kind of memory this platform offers: "memfd", or "file" where there is none."""
+    return MEMFD if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd") else FILE
+
+
+@attrs.define(eq=False)
+class Segment:
+    """A file of shared memory and this process's mapping of it.
+
+    ``fd`` is the description that the mapping was made from; mmap keeps a hidden duplicate of
+    it. Never lock it: forked children inherit it (see `_lock`). Children inherit the mapping
+    too; they stay valid there. Closing twice is harmless.
+    """
+
+    kind: str
+    fd: int
+    size_bytes: int
+    map: mmap.mmap
+    folder: str | None = None
+    _users_fd: int = -1
+    _finalizer: weakref.finalize[..., Segment] | None = None
+
+    @classmethod
+    def create(cls, kind: str, size_bytes: int) -> Segment:
+        """Make new zeroed memory; OSError or RegionFullError where the machine refuses the size."""
+        folder = None if kind == MEMFD else tempfile.mkdtemp(prefix="mmapshare-")
+        if folder is None:
+            fd = os.memfd_create("mmapshare", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        else:
+            fd = os.open(os.path.join(folder, "region"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            os.fchmod(fd, 0o600)
+            os.ftruncate(fd, size_bytes)
+            if folder is None:
+                # A file that shrinks under a mapping turns loads into SIGBUS.
+                fcntl.fcntl(fd, _ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW | _SEAL_SEAL)
+            return cls._map(kind, fd, size_bytes, folder)
+        except BaseException as err:
+            os.close(fd)
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(err, OSError | OverflowError | ValueError):
+                raise RegionFullError(
+                    f"this machine refuses to map {size_bytes:,} bytes ({err}); "
+                    "pass a smaller max_size",
+                    needed_bytes=size_bytes,
+                    max_size_bytes=size_bytes,
+                ) from err
+            raise
+
+    @classmethod
+    def adopt(cls, fd: int) -> Segment:
+        """Map a memfd that was received from another process; owns ``fd`` from then on."""
+        try:
+            return cls._map(MEMFD, fd, os.fstat(fd).st_size, None)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def open_folder(cls, folder: str) -> Segment:
+        """Map a temporary file that another process made; HandleError where it is gone."""
+        try:
+            fd = os.open(os.path.join(folder, "region"), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError as err:
+            raise HandleError(f"the shared file in {folder} is gone: its users have ended") from err
+        try:
+            return cls._map(FILE, fd, os.fstat(fd).st_size, folder)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def _map(cls, kind: str, fd: int, size_bytes: int, folder: str | None) -> Segment:
+        segment = cls(kind, fd, size_bytes, mmap.mmap(fd, size_bytes), folder)
+        segment._join_users()
+        return segment
+
+    def after_fork_in_child(self) -> None:
+        """Count the forked child as a user of its own."""
+        if self._users_fd >= 0:
+            os.close(self._users_fd)
+        self._join_users()
+
+    def _join_users(self) -> None:
+        # A shared flock on a description of this process's own says "in use" until it ends,
+        # however it ends. 1. Parent forks. 2. Parent leaves before the child's hook has run and
+        # finds itself alone. 3. The child finds the folder gone: its mapping stays good, its
+        # next lock fails with an error that says so.
+        if self.folder is not None:
+            self._users_fd = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(self._users_fd, fcntl.LOCK_SH)
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._finalizer = weakref.finalize(self, _leave, self.fd, self._users_fd, self.folder)
+
+    def allocate(self, start: int, end: int) -> int:
+        """Give bytes [start, end) memory, and a little ahead; returns up to where.
+
+        A store into memory that cannot be had is a SIGBUS or a kill; asked for here it is a
+        RegionFullError, and what is stored already is as it was.
+        """
+        ahead = min(end + min((end - start) // 8, _GROWTH_SPARE), self.size_bytes)
+        ahead = -(-ahead // _PAGE) * _PAGE
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self.fd, start, ahead - start)
+            except OSError as err:
+                raise RegionFullError(
+                    f"the machine has no memory for {end - start:,} more bytes ({err.strerror})",
+                    needed_bytes=end - start,
+                    max_size_bytes=self.size_bytes,
+                ) from err
+        return ahead
+
+    def give_back(self, start: int, end: int) -> int:
+        """Return the memory of the whole pages in [start, end), which read as zeros from then on.
+
+        Returns where they begin. Where the system has no way to do that the memory stays.
+        """
+        start = -(-start // _PAGE) * _PAGE
+        if end > start and hasattr(mmap, "MADV_REMOVE"):
+            with contextlib.suppress(OSError):
+                self.map.madvise(mmap.MADV_REMOVE, start, end - start)
+        return start
+
+    def resident_bytes(self) -> int:
+        """Bytes of memory (or disk blocks, for a file) that the segment takes now."""
+        return os.fstat(self.fd).st_blocks * 512
+
+    def close(self) -> None:
+        """Unmap, and close the descriptors; a temporary file goes when its last user leaves."""
+        # While a reader in another thread still copies, the mapping goes when that ends.
+        with contextlib.suppress(BufferError):
+            self.map.close()
+        if self._finalizer is not None:
+            self._finalizer()
+
+
+def _leave(fd: int, users_fd: int, folder: str | None) -> None:
+    os.close(fd)
+    if folder is None:
+        return
+    try:
+        fcntl.flock(users_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        pass  # Somebody still uses it.
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    os.close(users_fd)

@@ -1,0 +1,69 @@
+"""Who acts: the thread, and within it the asyncio task. The process is told apart by fork hooks.
+
+An owner is compared by equality only. It is the thread's ident, or the running `asyncio.Task`
+where there is one, so that two tasks of one thread exclude each other as two threads do.
+"""
+
+from __future__ import annotations
+
+import sys
+from threading import get_ident
+from typing import Any
+
+_modules = sys.modules
+
+
+class Claim:
+    """One owner's claim on a lock, told from others by identity.
+
+    A gate names the claim that has it, so that an interrupt between any two steps leaves a state
+    that the same claim's release puts right, from any thread. ``_owner`` is None once the claim
+    is void: its block is over, or it was the parent's and this is a forked child. (The name is
+    a private one since a `View` is a claim too, and gives all public names to its value.)
+    """
+
+    __slots__ = ("_owner",)
+
+    _owner: object
+
+
+def claim_by(owner: object) -> Claim:
+    """A new claim of ``owner``."""
+    claim = Claim()
+    claim._owner = owner
+    return claim
+
+
+def current_owner() -> object:
+    """The caller's identity: its asyncio task where one runs, else its thread's ident.
+
+    asyncio is never imported for this: where nobody has, no task can be running.
+    """
+    if "asyncio.tasks" in _modules:
+        task = _current_task(_modules["asyncio.tasks"])
+        if task is not None:
+            return task
+    return get_ident()
+
+
+def _current_task(tasks: Any) -> object | None:
+    # While asyncio is half imported by another thread, no loop of ours can be running yet.
+    events = _modules.get("asyncio.events")
+    running_loop = getattr(events, "_get_running_loop", None)
+    if running_loop is None:
+        return None
+    loop = running_loop()
+    if loop is None:
+        return None
+    task: object | None = tasks.current_task(loop)
+    return task
+
+
+def shares_thread(owner: object) -> bool:
+    """Whether ``owner`` runs in the caller's thread, so that waiting for it here cannot end."""
+    if isinstance(owner, int):
+        return owner == get_ident()
+    events: Any = _modules["asyncio.events"]
+    task: Any = owner
+    running = events._get_running_loop()
+    return running is not None and task.get_loop() is running

@@ -1,0 +1,407 @@
+"""A region: memory, lock and layout together. It knows versions, frames and bytes, never objects.
+
+A commit writes its record aside, then its slot, then the version word: that one 8-byte store
+is the commit. What the version before names is never touched meanwhile, so a writer killed
+anywhere leaves the old value or the new one, and recovery is reading.
+
+Records are laid one behind the other in one of two areas; when the next does not fit into the
+area's window, writing moves to the begin of the other area. Small values therefore rotate
+through a window of many versions and readers almost never meet a writer; large ones alternate
+between two extents.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import weakref
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from . import _layout as layout
+from ._layout import ALLOCATED, FLOOR, HEADER_BYTES, IDENTITY_BYTES, SLOTS, VERSION, Head, Identity
+from ._lock import Door, FileLockDoor, Lock
+from ._memory import MEMFD, Segment
+from ._owner import claim_by, current_owner
+from .errors import ClosedError, CorruptRegionError, RegionFullError
+
+Frame = bytes | bytearray | memoryview
+
+ORDERED_STORES: Final = platform.machine().lower() in {"x86_64", "amd64", "i686", "i386"}
+"""Whether stores become visible in program order, so that readers need no lock."""
+
+_WINDOW_RECORDS: Final = 16
+_WINDOW_LEAST: Final = 64 << 10
+_WINDOW_MOST: Final = 4 << 20
+_KEEP_BYTES: Final = 8 << 20
+"""Memory that an area keeps though nothing lives there."""
+_CACHED_BYTES: Final = 64 << 10
+"""Frames up to this size are kept in the process until the version changes."""
+_IMMUTABLE_FRAMES: Final = 2
+"""The first frames of a commit are bytes for good; further ones are the memory of user objects."""
+_COMPARED_BYTES: Final = 256 << 10
+_ATTEMPTS_BEFORE_LOCK: Final = 16
+
+assert _WINDOW_MOST <= _KEEP_BYTES
+
+
+Commit = tuple[int, Sequence[Frame] | None, int, int, int, int]
+"""One committed version, as a plain tuple, since one is made for each commit:
+
+- its version, 0 for none;
+- private copies of its frames, None where they were not kept;
+- start and end of its record, and its run (see `_layout`);
+- up to where the next record may reach without a look at area, window or memory.
+"""
+V: Final = 0
+FRAMES: Final = 1
+START: Final = 2
+END: Final = 3
+RUN: Final = 4
+
+_EMPTY: Final[Commit] = (0, (), 0, 0, 0, 0)
+
+_pack_head_words = layout.pack_head_words
+
+
+class Region:
+    """Shared memory that holds one committed version of some frames at a time.
+
+    `read` may be called from any thread or process at any time and takes no lock. `current`,
+    `holds` and `publish` want the lock. Usable in forked children as it stands. Once closed, it
+    must not be used.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_area_bytes",
+        "_commit",
+        "_easy_window",
+        "_map",
+        "_words",
+        "identity",
+        "lock",
+        "segment",
+    )
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self._map = segment.map
+        self.identity = Identity.unpack(segment.map[:IDENTITY_BYTES])
+        if self.identity.region_bytes != segment.size_bytes:
+            raise CorruptRegionError("the region's size is not what its header says")
+        self._area_bytes = self.identity.area_bytes
+        # No record under the window's end can be too large, or else none is easy.
+        self._easy_window = _WINDOW_LEAST if self.identity.max_size >= _WINDOW_LEAST else 0
+        self._words = memoryview(segment.map)[:HEADER_BYTES].cast("Q")
+        self._commit = _EMPTY
+        self.lock = Lock(_door(segment), self._words[layout.LOCK_WORDS])
+        _live.add(self)
+
+    @classmethod
+    def create(cls, kind: str, max_size: int) -> Region:
+        """A new, empty region; RegionFullError where the machine cannot map its ceiling."""
+        # A record needs a head and a table beside the value, and a small area some window.
+        spare = _WINDOW_MOST + max_size // 32
+        area_bytes = -(-(max_size + spare) // HEADER_BYTES) * HEADER_BYTES
+        identity = Identity(os.urandom(16), max_size, area_bytes, 0)
+        segment = Segment.create(kind, identity.region_bytes)
+        segment.allocate(0, HEADER_BYTES)
+        segment.map[:IDENTITY_BYTES] = identity.pack()
+        region = cls(segment)
+        for area in (0, 1):
+            region._words[ALLOCATED[area]] = region._area_start(area)
+        return region
+
+    # --- Reading ---------------------------------------------------------------------------
+
+    @property
+    def version(self) -> int:
+        """The newest committed version; 0 while nothing was published."""
+        return self._words[VERSION]
+
+    def read(self) -> Commit:
+        """The newest commit, its frames copied; waits for nobody."""
+        commit = self._commit
+        if self._words[VERSION] == commit[V] and commit[FRAMES] is not None:
+            return commit
+        return self._read_shared()
+
+    def _read_shared(self) -> Commit:
+        if not ORDERED_STORES:
+            return self._read_locked()
+        for _ in range(_ATTEMPTS_BEFORE_LOCK):
+            commit = self.try_read()
+            if commit is not None:
+                return commit
+        # A writer without pause overtakes every copy. It lets go between its commits; while it
+        # does not, it commits nothing and the next attempt succeeds.
+        while (commit := self.try_read()) is None:
+            claim = claim_by(current_owner())
+            try:
+                if self.lock.try_acquire(claim):
+                    return self._copy_current()
+            finally:
+                self.lock.abandon(claim)
+        return commit
+
+    def _read_locked(self) -> Commit:
+        claim = claim_by(current_owner())
+        try:
+            self.lock.acquire(claim, None)  # Or the caller has it already.
+            return self._copy_current()
+        finally:
+            self.lock.abandon(claim)
+
+    def _copy_current(self) -> Commit:
+        commit = self.try_read()
+        if commit is None:
+            raise CorruptRegionError("the region's FLOOR word is ahead of its version")
+        return commit
+
+    def try_read(self) -> Commit | None:
+        """One attempt at copying the newest commit; None where a writer overtook it."""
+        head = self._load_head()
+        if head is None:
+            return None if self._words[VERSION] else _EMPTY
+        frames = self._copy(head)
+        floor = self._words[FLOOR]
+        if frames is None or floor > head.version:
+            if floor > self._words[VERSION]:
+                raise CorruptRegionError("the region's FLOOR word is ahead of its version")
+            return None
+        commit = (head.version, frames, head.start, head.end, head.run, self._easy(head.start))
+        if _cacheable(head.frames, head.end - head.start):
+            self._commit = commit
+        return commit
+
+    def _easy(self, start: int) -> int:
+        area = layout.area_of(start, self._area_bytes)
+        return min(self._area_start(area) + self._easy_window, self._words[ALLOCATED[area]])
+
+    def _load_head(self) -> Head | None:
+        """The head that the version word names; None while empty, or where a writer was faster."""
+        version = self._words[VERSION]
+        if version == 0:
+            return None
+        raw = self._map[SLOTS[version & 1]]
+        if self._words[VERSION] != version:
+            return None  # From then on a writer may change the slot.
+        head = layout.unpack_head(raw, version, self._area_bytes)
+        if head is None:
+            raise CorruptRegionError(f"the slot of version {version} fails its check")
+        return head
+
+    def _copy(self, head: Head) -> Sequence[Frame] | None:
+        if head.frames == 1:
+            return (self._map[head.start : head.end],)
+        extents = self._extents(head)
+        if extents is None:
+            return None
+        with memoryview(self._map) as view:
+            frames: list[Frame] = [
+                bytes(view[begin:end]) if i < _IMMUTABLE_FRAMES else bytearray(view[begin:end])
+                for i, (begin, end) in enumerate(extents)
+            ]
+        # Nobody may take memory that belongs to user objects for what was committed: as a list
+        # it equals no frames that `publish` is given.
+        return tuple(frames) if len(frames) <= _IMMUTABLE_FRAMES else frames
+
+    def _extents(self, head: Head) -> list[tuple[int, int]] | None:
+        table = self._map[head.start : head.start + layout.table_bytes(head.frames)]
+        try:
+            return layout.frame_extents(head, table)
+        except CorruptRegionError:
+            if self._words[FLOOR] > head.version:
+                return None
+            raise
+
+    # --- Writing: the caller holds the lock ------------------------------------------------
+
+    def current(self) -> Commit:
+        """The newest commit, frames copied; nobody can overtake the lock's holder."""
+        commit = self._commit
+        if self._words[VERSION] == commit[V] and commit[FRAMES] is not None:
+            return commit
+        return self._copy_current()
+
+    def extent(self) -> Commit:
+        """The newest commit, perhaps without its frames."""
+        commit = self._commit
+        if self._words[VERSION] == commit[V]:
+            return commit
+        head = self._load_head()
+        if head is None:
+            return _EMPTY
+        return (head.version, None, head.start, head.end, head.run, self._easy(head.start))
+
+    def _holds(self, frames: Sequence[Frame]) -> bool:
+        """Whether the newest commit's frames are these, byte by byte; keeps no copy."""
+        head = self._load_head()
+        if head is None or head.frames != len(frames):
+            return False
+        extents = self._extents(head)
+        with memoryview(self._map) as view:
+            return extents is not None and all(
+                _same_bytes(view[begin:end], frame)
+                for (begin, end), frame in zip(extents, frames, strict=True)
+            )
+
+    def publish(self, frames: Sequence[Frame], commit: Commit, unless_same: bool = False) -> int:
+        """Commit ``frames`` as the version after ``commit``, the current one; returns it.
+
+        Frames are flat bytes-like objects, the first one bytes. ``unless_same``: what cannot be
+        told from copies, since they became user objects, is compared with the region first, and
+        the same frames are not published again. RegionFullError, with nothing changed, where
+        they do not fit.
+        """
+        version, _, start, end, run, easy = commit
+        version += 1
+        if len(frames) == 1:
+            (frame,) = frames
+            start = end + 63 & -64
+            end = start + len(frame)
+            if end <= easy:
+                where = self._map
+                where[start:end] = frame
+                where[SLOTS[version & 1]] = _pack_head_words(
+                    version, start, end, run, 1, 3 * version + 5 * start + 7 * end + 11 * run + 13
+                )
+                self._words[VERSION] = version  # The commit.
+                self._commit = (version, frames, start, end, run, easy)
+                return version
+        if unless_same and len(frames) > _IMMUTABLE_FRAMES and self._holds(frames):
+            return commit[V]
+        return self._publish_with_care(frames, commit)
+
+    def _publish_with_care(self, frames: Sequence[Frame], commit: Commit) -> int:
+        version, lengths = commit[V] + 1, [len(frame) for frame in frames]
+        table, parts = layout.pack_table(lengths) if len(frames) > 1 else (b"", 1)
+        size = len(table) + sum(map(layout.align, lengths[:-1])) + lengths[-1]
+        self._check_fits(size, sum(lengths), len(frames))
+        start, run = self._place(commit, size)
+        begin = start + len(table)
+        self._map[start:begin] = table
+        for frame, length in zip(frames, lengths, strict=True):
+            self._map[begin : begin + length] = frame
+            begin = layout.align(begin + length)
+        end = start + size
+        self._map[SLOTS[version & 1]] = layout.pack_head(version, start, end, run, parts)
+        self._words[VERSION] = version  # The commit.
+        kept = frames if _cacheable(len(frames), size) else None
+        self._commit = (version, kept, start, end, run, self._easy(start))
+        if run == version > 1:
+            self._trim(version, start, end)
+        return version
+
+    def _check_fits(self, size: int, payload: int, count: int) -> None:
+        max_size = self.identity.max_size
+        if payload > max_size:
+            why = f"the value takes {payload:,} bytes, the ceiling is {max_size:,} bytes"
+        elif size > self._area_bytes:
+            why = f"the value's {count:,} parts, aligned, take {size:,} bytes"
+        else:
+            return
+        raise RegionFullError(
+            f"{why}; make the share with a larger max_size. The stored value is as it was",
+            needed_bytes=payload,
+            max_size_bytes=max_size,
+        )
+
+    def _place(self, commit: Commit, size: int) -> tuple[int, int]:
+        """Where the next record goes: (start, run). It has memory, and no reader's claim."""
+        area, start, run = 0, HEADER_BYTES, 1
+        if commit[V]:
+            area = layout.area_of(commit[START], self._area_bytes)
+            start, run = layout.align(commit[END]), commit[RUN]
+            window = min(max(_WINDOW_RECORDS * size, _WINDOW_LEAST), _WINDOW_MOST)
+            if start + size > self._area_start(area) + window:
+                # The other area's versions end here; those of this area's run stay whole.
+                self._words[FLOOR] = run
+                area = 1 - area
+                start, run = self._area_start(area), commit[V] + 1
+        word = ALLOCATED[area]
+        if start + size > self._words[word]:
+            # Memory first, then the word: a kill between the two allocates twice, never too little.
+            has = max(self._words[word], self._area_start(area))
+            self._words[word] = self.segment.allocate(has, start + size)
+        return start, run
+
+    def _trim(self, version: int, start: int, end: int) -> None:
+        """After moving to another area: give back what both hold far above the need."""
+        keep = max(_KEEP_BYTES, 2 * (end - start))
+        here = layout.area_of(start, self._area_bytes)
+        for area in (0, 1):
+            limit = self._area_start(area) + keep
+            allocated = self._words[ALLOCATED[area]]
+            if allocated > limit:
+                if area != here:
+                    self._words[FLOOR] = version
+                self._words[ALLOCATED[area]] = limit
+                self.segment.give_back(limit, allocated)
+
+    def _area_start(self, area: int) -> int:
+        return HEADER_BYTES + area * self._area_bytes
+
+    # --- Life ------------------------------------------------------------------------------
+
+    def used_bytes(self) -> int:
+        """Bytes of the newest commit's frames."""
+        head = self._load_head()
+        return 0 if head is None else head.end - head.start
+
+    def close(self) -> None:
+        """Let go of the memory in this process; the region must not be used any more."""
+        _live.discard(self)
+        self.lock.close()
+        self._words.release()
+        self.segment.close()
+
+    def after_fork_in_child(self) -> None:
+        """Make anew what must not be shared with the parent; what it holds is void here."""
+        self.segment.after_fork_in_child()
+        inherited = self.lock.after_fork_in_child()
+        if inherited is not None:
+            inherited._owner = None
+
+
+class ClosedRegion:
+    """Stands where a region was: everything asked of it raises ClosedError."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ClosedError("this share was closed in this process; close it after its last use")
+
+
+def _cacheable(count: int, size: int) -> bool:
+    # Later frames are the memory of somebody's objects: they change under our hands.
+    return count <= _IMMUTABLE_FRAMES and size <= _CACHED_BYTES
+
+
+def _same_bytes(stored: memoryview, frame: Frame) -> bool:
+    # A bytearray is compared by memcmp, a memoryview item by item: copy piece by piece.
+    with memoryview(frame) as given:
+        return stored.nbytes == given.nbytes and all(
+            bytearray(stored[at : at + _COMPARED_BYTES]) == given[at : at + _COMPARED_BYTES]
+            for at in range(0, stored.nbytes, _COMPARED_BYTES)
+        )
+
+
+def _door(segment: Segment) -> Door | FileLockDoor:
+    if segment.kind == MEMFD:
+        return Door(f"/proc/self/fd/{segment.fd}")
+    assert segment.folder is not None
+    return FileLockDoor(os.path.join(segment.folder, "lock"))
+
+
+# --- Fork: one hook for all regions, made anew in the child -------------------------------
+
+_live: weakref.WeakSet[Region] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for region in list(_live):
+        region.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

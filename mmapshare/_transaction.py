@@ -1,0 +1,195 @@
+"""`Transaction`: the with-block of `Share.locked`, from taking the lock to the commit.
+
+It is left properly whatever happens. ``__enter__`` undoes what it began when anything is raised
+in it. ``__exit__`` rolls back and releases when anything is raised in it, at its first instruction
+too (see `_guard`). Should even that be interrupted, a finaliser does it; and where a traceback
+keeps the transaction alive, the same owner's next block finds and clears it
+(`stopped_in_exit`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from threading import get_ident
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
+
+from ._codec import EMPTY_SET, FROZENSET, decode, encode, reordered
+from ._guard import from_first_instruction
+from ._owner import current_owner
+from ._view import CONTAINERS, MISSING, ObjectView, View
+from .errors import TransactionError, ViewClosedError
+
+if TYPE_CHECKING:
+    from ._share import Share
+
+T = TypeVar("T")
+
+# What a transaction is to the lock.
+OWNER, JOINED, INSIDE = range(3)
+"""OWNER: it took the lock. JOINED: it works on an outer block's view. INSIDE: it stands between
+`lock` and `unlock`."""
+
+
+class Transaction(Generic[T]):
+    """The with-block that `Share.locked` returns; use it once."""
+
+    __slots__ = ("_role", "_share", "_timeout", "_view")
+
+    def __init__(self, share: Share[T], timeout: float | None) -> None:
+        self._share = share
+        self._timeout = timeout
+        self._role = OWNER
+        self._view: View[T] | None = None
+
+    def __enter__(self) -> View[T]:
+        if self._view is not None:
+            raise TransactionError(_ONCE)
+        try:
+            share = self._share
+            region = share._region
+            lock = region.lock
+            view: View[T] = View()
+            self._view = view
+            view._owner = current_owner()
+            while not lock.acquire(view, self._timeout):
+                held = share._own_claim()
+                if held is not None:
+                    outer = share._block(held)
+                    if outer is not None:
+                        self._role, self._view = JOINED, outer
+                        return outer
+                    self._role, share._inside = INSIDE, view
+                    break
+            view._share = share
+            view._commit = commit = region.current()
+            if commit[0]:
+                view._value = value = decode(commit[1])  # type: ignore[arg-type]
+                view._failed = None
+            else:
+                view._value = view._failed = value = MISSING
+            if type(value) not in CONTAINERS:
+                view.__class__ = ObjectView
+            return view
+        except BaseException:
+            self._give_up()
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            view = self._view
+            assert view is not None
+            if view._owner != get_ident() or view._failed is not None or self._role:
+                self._leave_with_care(view, err)
+                return
+            region = self._share._region
+            if kind is None:
+                commit = view._commit
+                frames = encode(view._value)
+                if frames != commit[1]:
+                    stream = frames[0]
+                    if (EMPTY_SET not in stream and FROZENSET not in stream) or not reordered(
+                        frames, commit[1]
+                    ):
+                        region.publish(frames, commit, True)
+            region.lock.release()
+            view._owner = None
+            self.__class__ = _Spent  # type: ignore[assignment]
+        except BaseException as failure:
+            if self._role == JOINED and self._view is not None:
+                self._view._failed = failure
+            self._give_up()
+            raise
+
+    def _leave_with_care(self, view: View[T], err: BaseException | None) -> None:
+        if self._role == JOINED:
+            if err is not None:
+                view._failed = err
+            return
+        if err is None and _may_commit(view):
+            commit = view._commit
+            frames = encode(view._value)
+            if frames != commit[1] and not reordered(frames, commit[1]):
+                self._share._region.publish(frames, commit, True)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Void the view and let go of the lock; harmless when done already."""
+        view = self._view
+        if view is not None and self._role != JOINED:
+            if self._role == OWNER:
+                self._share._region.lock.abandon(view)
+            view._owner = None
+
+    def __del__(self) -> None:
+        # An interrupt may have kept __exit__ from running to its end. A process that was forked
+        # from C code without Python's hooks must leave the parent's lock alone.
+        try:
+            view = getattr(self, "_view", None)  # None too where __init__ did not come that far.
+            abandoned = view is not None and view._owner is not None
+            if abandoned and self._share._region.lock.pid == os.getpid():
+                self._give_up()
+        except BaseException:
+            if getattr(self, "_view", None) is not None:
+                self._give_up()
+            raise
+
+
+class _Spent(Generic[T]):
+    """What a transaction becomes when its block has ended: without a finaliser, it goes faster."""
+
+    __slots__ = Transaction.__slots__
+
+    def __enter__(self) -> NoReturn:
+        raise TransactionError(_ONCE)
+
+    def __exit__(self, *exc: object) -> None:
+        """Never reached."""
+
+
+_ONCE: Final = "a transaction is used once: call share.locked() again"
+
+Transaction.__exit__ = from_first_instruction(Transaction.__exit__)  # type: ignore[method-assign]
+Transaction.__del__ = from_first_instruction(Transaction.__del__)  # type: ignore[method-assign]
+
+
+def _may_commit(view: View[Any]) -> bool:
+    """Whether a block with something special about it commits; raises where that is an error."""
+    owner, failed = view._owner, view._failed
+    if owner is None:
+        return False  # The block is a parent's, left by its forked child.
+    if owner != current_owner():
+        raise ViewClosedError("nothing was committed: the block is left in another thread or task")
+    if failed is MISSING:
+        return view._value is not MISSING
+    if failed is not None:
+        raise TransactionError(
+            "nothing was committed: an inner block on this share failed "
+            f"({type(failed).__name__}: {failed}). Let the exception pass, or call "
+            "view.rollback() after catching it to go on from the committed value"
+        ) from failed
+    return True
+
+
+def stopped_in_exit(view: View[Any]) -> bool:
+    """Whether the exception being handled stopped the `__exit__` of this view's block."""
+    err = sys.exc_info()[1]
+    seen: set[int] = set()
+    while err is not None and id(err) not in seen:
+        seen.add(id(err))
+        traceback = err.__traceback__
+        while traceback is not None:
+            frame = traceback.tb_frame
+            if frame.f_code is Transaction.__exit__.__code__:
+                transaction = frame.f_locals.get("self")
+                if transaction is not None and transaction._view is view:
+                    return True
+            traceback = traceback.tb_next
+        err = err.__context__ or err.__cause__
+    return False

@@ -1,0 +1,219 @@
+"""The view: the private draft of one transaction, and what may touch it.
+
+Everything that is not the view's own (`value`, `version`, `rollback`) goes to the draft. The
+view itself does no arithmetic: ``view += 1`` would rebind the caller's name and lose the change.
+
+There are two classes, told apart by speed only. ``__getattr__`` makes CPython look up every
+attribute of a class the slow way, its own slots too; so views of dicts, lists and sets do
+without, and `ObjectView` is for all other values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import get_ident
+from typing import Any, Final, Generic, NoReturn, TypeVar
+
+from ._misuse import refuse_arithmetic
+from ._owner import Claim, current_owner
+from .errors import EmptyShareError, ViewClosedError
+
+T = TypeVar("T")
+
+CONTAINERS: Final = frozenset({dict, list, set})
+"""Types of values whose views are plain `View`s."""
+
+
+class Missing:
+    """The value of an empty share: nothing can be done with it."""
+
+    def __getitem__(self, key: object) -> NoReturn:
+        raise EmptyShareError("the share is empty; assign view.value first")
+
+    def __setitem__(self, key: object, item: object) -> NoReturn:
+        raise EmptyShareError("the share is empty; assign view.value first")
+
+
+MISSING: Final[Any] = Missing()
+
+
+class View(Claim, Generic[T]):
+    """A transaction's draft, as ``with share.locked() as view`` hands it out.
+
+    Reading and changing items, attributes, iteration, ``len``, ``in`` and ``==`` go to the
+    value; `value` is the value itself, to read, change or assign. What the block leaves there is
+    committed as a whole when it ends. The value's own attributes that are called ``value``,
+    ``version`` or ``rollback``, or begin with an underscore, are reached through `value`.
+
+    A view belongs to the thread (and asyncio task) that opened the block, until the block ends;
+    anywhere else, and in a forked child, it raises ViewClosedError. Objects taken from it stay
+    usable: they are private copies.
+
+    >>> from mmapshare import Share
+    >>> share = Share({"hits": 0})
+    >>> with share.locked() as view:
+    ...     view["hits"] += 1
+    ...     "hits" in view, len(view), view.version
+    (True, 1, 1)
+    >>> share.get()
+    {'hits': 1}
+    """
+
+    # The transaction fills these in. It is not among them: a user's variable must not keep an
+    # abandoned transaction from its finaliser.
+    __slots__ = ("_commit", "_failed", "_share", "_value")
+
+    _value: Any
+    """The private value, MISSING while an empty share has none."""
+    _commit: Any
+    """The commit that it was read from: version, frames, and what the region needs."""
+    _share: Any
+    """Where to get a fresh copy of the committed value: has ``_committed()``."""
+    _failed: Any
+    """What an inner block failed with, so that the outer one cannot commit; MISSING where the
+    share was empty; None where there is nothing special."""
+
+    @property
+    def version(self) -> int:
+        """The version that the draft was read from; 0 for an empty share."""
+        self._check()
+        version: int = self._commit[0]
+        return version
+
+    @property
+    def value(self) -> T:
+        """The draft itself; assigning replaces it. EmptyShareError while there is none."""
+        self._check()
+        value: T = self._value
+        if value is MISSING:
+            raise EmptyShareError("the share is empty; assign view.value first")
+        return value
+
+    @value.setter
+    def value(self, value: T) -> None:
+        self._check()
+        self._put(value)
+
+    def rollback(self) -> None:
+        """Drop every change made in the block so far; the view shows the committed value again.
+
+        Changes made afterwards count. In a nested block this drops the outer block's changes
+        too: the two work on one draft.
+
+        >>> from mmapshare import Share
+        >>> share = Share([1])
+        >>> with share.locked() as view:
+        ...     view.append(2)
+        ...     view.rollback()
+        ...     view.append(3)
+        >>> share.get()
+        [1, 3]
+        """
+        self._check()
+        self._put(self._share._committed())
+        self._failed = MISSING if self._value is MISSING else None
+
+    def _put(self, value: Any) -> None:
+        self._value = value
+        if type(value) not in CONTAINERS:
+            self.__class__ = ObjectView
+
+    def _check(self) -> None:
+        """Let nobody but the owner pass."""
+        owner = self._owner
+        if owner == get_ident() or (owner is not None and owner == current_owner()):
+            return
+        if owner is None:
+            raise ViewClosedError(
+                "this view's block has ended, or belongs to the parent of this forked process; "
+                "read with share.get(), or open a new block with share.locked()"
+            )
+        raise ViewClosedError(
+            "this view belongs to another thread or task; open a block here with share.locked()"
+        )
+
+    # --- What goes to the value. Items check in line: they are the hot way. ----------------
+
+    def __getitem__(self, key: Any) -> Any:
+        if self._owner != get_ident():
+            self._check()
+        return self._value[key]
+
+    def __setitem__(self, key: Any, item: Any) -> None:
+        if self._owner != get_ident():
+            self._check()
+        self._value[key] = item
+
+    def __delitem__(self, key: Any) -> None:
+        del self.value[key]  # type: ignore[attr-defined]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.value)  # type: ignore[call-overload, no-any-return]
+
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(self.value)  # type: ignore[call-overload, no-any-return]
+
+    def __len__(self) -> int:
+        return len(self.value)  # type: ignore[arg-type]
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self.value  # type: ignore[operator]
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.value == (other.value if isinstance(other, View) else other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        if self._owner is None:
+            return "<View, closed>"
+        if self._value is MISSING:
+            return "<View of an empty share>"
+        return f"<View of version {self._commit[0]}: {self._value!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a view cannot be pickled or copied; take view.value")
+
+
+class ObjectView(View[T]):
+    """A view whose attributes are its value's."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name[:2] == "__" == name[-2:]:
+            # Protocols that the view does not speak.
+            raise AttributeError(f"a view has no {name}; use view.value")
+        return getattr(self.value, name)
+
+    def __setattr__(self, name: str, item: Any) -> None:
+        if name in _OWN:
+            object.__setattr__(self, name, item)
+        elif name in {"version", "rollback"}:
+            raise AttributeError(f"{name} is the view's own; write view.value.{name} = ...")
+        else:
+            setattr(self.value, name, item)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self.value, name)
+
+
+ObjectView.__name__, ObjectView.__qualname__ = "View", "View"
+_OWN: Final = frozenset({"value", "__class__", *Claim.__slots__, *View.__slots__})
+
+
+def _delegated(name: str) -> property:
+    return property(lambda self: getattr(self.value, name), doc=f"The value's own ``{name}``.")
+
+
+for _name in {name for kind in CONTAINERS for name in dir(kind) if name[0] != "_"}:
+    setattr(View, _name, _delegated(_name))
+
+
+refuse_arithmetic(
+    View,
+    "the view itself does no arithmetic, the change would be lost: write view.value {sign} ...",
+)

@@ -1,0 +1,205 @@
+"""Children, pipes and traps that several tests use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mmapshare
+
+_TOOL = 4  # One of the ids that sys.monitoring leaves to anybody.
+PACKAGE = str(Path(mmapshare.__file__).parent)
+
+
+class Child:
+    """A forked child that runs ``func(child, *args)``; `say` and `hear` talk to the other side."""
+
+    def __init__(self, func: Callable[..., Any], *args: Any) -> None:
+        to_child, to_parent = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        self._reaped: int | None = None
+        if self.pid == 0:
+            os.close(to_child[1])
+            os.close(to_parent[0])
+            self._in, self._out = to_child[0], to_parent[1]
+            code = 1
+            try:
+                self.say(("result", func(self, *args)))
+                code = 0
+            except BaseException as err:
+                traceback.print_exc()
+                try:
+                    self.say(("error", err))
+                except BaseException:
+                    self.say(("error", RuntimeError(repr(err))))
+            finally:
+                os._exit(code)
+        os.close(to_child[0])
+        os.close(to_parent[1])
+        self._in, self._out = to_parent[0], to_child[1]
+
+    def say(self, message: Any = None) -> None:
+        raw = pickle.dumps(message)
+        os.write(self._out, len(raw).to_bytes(4, "little") + raw)
+
+    def hear(self) -> Any:
+        size = int.from_bytes(self._read(4), "little")
+        return pickle.loads(self._read(size))
+
+    def _read(self, size: int) -> bytes:
+        raw = b""
+        while len(raw) < size:
+            piece = os.read(self._in, size - len(raw))
+            if not piece:
+                raise EOFError("the other side has ended")
+            raw += piece
+        return raw
+
+    def result(self) -> Any:
+        """What the function returned in the child; its exception is raised here."""
+        what, value = self.hear()
+        self.wait()
+        if what == "error":
+            raise value
+        return value
+
+    def sleeps(self) -> None:
+        """Wait until the child waits for something."""
+        stat = Path(f"/proc/{self.pid}/stat")
+        while stat.read_text().rsplit(")", 1)[1].split()[0] != "S":
+            pass
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        self.wait()
+
+    def wait(self) -> int:
+        if self._reaped is None:
+            _, status = os.waitpid(self.pid, 0)
+            self._reaped = os.waitstatus_to_exitcode(status)
+            os.close(self._in)
+            os.close(self._out)
+        return self._reaped
+
+
+def in_child(func: Callable[..., Any], *args: Any) -> Any:
+    """Run ``func(*args)`` in a forked child and return what it returns."""
+    return Child(lambda child: func(*args)).result()
+
+
+@contextlib.contextmanager
+def trap(step: int, spring: Callable[[], Any]) -> Iterator[None]:
+    """Call ``spring`` at the package's bytecode number ``step``."""
+    if sys.version_info < (3, 12):
+        sys.settrace(_trace_until(step, spring))
+        try:
+            yield
+        finally:
+            sys.settrace(None)
+        return
+    count = 0
+    monitoring = sys.monitoring
+
+    def on_instruction(code: Any, offset: int) -> Any:
+        nonlocal count
+        if not code.co_filename.startswith(PACKAGE):
+            return monitoring.DISABLE
+        count += 1
+        if count == step:
+            spring()
+        return None
+
+    monitoring.use_tool_id(_TOOL, "trap")
+    monitoring.register_callback(_TOOL, monitoring.events.INSTRUCTION, on_instruction)
+    monitoring.set_events(_TOOL, monitoring.events.INSTRUCTION)
+    try:
+        yield
+    finally:
+        monitoring.set_events(_TOOL, 0)
+        monitoring.register_callback(_TOOL, monitoring.events.INSTRUCTION, None)
+        monitoring.free_tool_id(_TOOL)
+
+
+def _trace_until(step: int, spring: Callable[[], Any]) -> Callable[..., Any]:
+    count = 0
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal count
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        if event == "opcode":
+            count += 1
+            if count == step:
+                spring()
+        return trace
+
+    return trace
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_at_every_step(
+    action: Callable[[], Any], check: Callable[[int], Any], stride: int = 1
+) -> int:
+    """Fork a child for each bytecode of ``action`` and kill it there; returns how many.
+
+    ``check`` runs in the parent after each kill.
+    """
+    step = 1
+    kills = 0
+    while True:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with trap(step, kill_self):
+                    action()
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        check(step)
+        if not os.WIFSIGNALED(status):
+            return kills
+        kills += 1
+        step += stride
+
+
+def stranger(shares: list[Any], code: str) -> None:
+    """Run ``code`` in a new interpreter that got ``shares`` by their handles."""
+    start = (
+        "import pickle, sys; given = sys.stdin.buffer; sys.path[:] = pickle.load(given);"
+        "shares = pickle.load(given); exec(pickle.load(given))"
+    )
+    given = b"".join(map(pickle.dumps, (sys.path, shares, textwrap.dedent(code))))
+    done = subprocess.run([sys.executable, "-c", start], input=given, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def open_fds() -> dict[int, str]:
+    """This process's descriptors and what they lead to."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            pass
+    return found
+
+
+def region_mappings() -> list[str]:
+    """The mappings of this process that belong to regions."""
+    return [
+        line for line in Path("/proc/self/maps").read_text().splitlines() if "mmapshare" in line
+    ]

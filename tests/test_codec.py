@@ -1,0 +1,245 @@
+"""What can be stored, what comes back, and who is named when it cannot."""
+
+import functools
+import pickle
+import threading
+import types
+
+import attrs
+import cloudpickle
+import numpy
+import pytest
+from support import in_child
+
+from mmapshare import CorruptRegionError, Share, UnpicklableError, _codec
+from mmapshare._codec import decode, encode
+
+
+def same(value):
+    return decode(encode(value))
+
+
+def test_lambdas_closures_and_nested_functions_are_stored(make):
+    def scaled(by):
+        def scale(x):
+            return x * by
+
+        return scale
+
+    share = make({"double": scaled(2), "inc": lambda x: x + 1})
+    assert in_child(lambda: share.get()["double"](21)) == 42
+    in_child(lambda: share.set({"triple": scaled(3)}))
+    assert share.get()["triple"](2) == 6
+
+
+def test_closures_are_copied_as_they_are_when_stored(make):
+    n = 1
+    share = make(lambda: n)
+    n = 2
+    assert share.get()() == 1
+    share.set(lambda: n)
+    assert share.get()() == 2
+
+
+def test_recursive_structures_and_aliases_stay_what_they_are(make):
+    ring = [1]
+    ring.append(ring)
+    part = {"x": 1}
+    share = make({"ring": ring, "a": part, "b": part})
+    value = share.get()
+    assert value["ring"][1] is value["ring"]
+    assert value["a"] is value["b"]
+    with share.locked() as view:
+        view["a"]["x"] = 2
+    assert share.get()["b"] == {"x": 2}
+
+
+def test_dynamic_classes_and_modules_are_stored(make):
+    cls = type("Made", (), {"hello": lambda self: "hi"})
+    share = make(cls())
+    assert share.get().hello() == "hi"
+    assert type(share.get()) is cls
+    share.set(types.ModuleType)
+    assert share.get() is types.ModuleType
+
+
+@pytest.mark.parametrize("value", [None, 0, "", b"", (), [], {}, set(), 1.5, 2**100, "é", range(3)])
+def test_plain_values_come_back_equal(value):
+    assert same(value) == value
+    assert len(encode(value)) == 1
+
+
+@pytest.mark.parametrize("size", [10, 5_000, 3_000_000])
+def test_arrays_come_back_equal_writeable_and_private(make, size):
+    array = numpy.arange(size)
+    share = make({"a": array, "b": [array[::2].copy()], "same": array})
+    value = share.get()
+    assert (value["a"] == array).all() and (value["b"][0] == array[::2]).all()
+    assert value["a"] is value["same"]
+    value["a"][0] = 99
+    array[0] = 77
+    assert share.get()["a"][0] == 0
+    with share.locked() as view:
+        view["a"][1] = 55
+    assert share.get()["a"][1] == 55
+    version = share.version
+    with share.locked() as view:
+        view["a"][1] = 55
+    assert share.version == version
+
+
+def test_large_buffers_are_stored_once_and_aligned():
+    share = Share([numpy.zeros(100_000), bytearray(10)])
+    frames = share._region.read()[1]
+    assert [len(frame) for frame in frames[2:]] == [800_000]
+    assert len(frames[0]) < 1000
+    head = share._region._load_head()
+    for begin, _ in share._region._extents(head):
+        assert begin % 64 == 0
+
+
+def test_a_readonly_array_comes_back_readonly():
+    array = numpy.arange(10_000)
+    array.flags.writeable = False
+    assert not same(array).flags.writeable
+
+
+def test_many_small_arrays_stay_in_the_stream():
+    assert len(encode([numpy.zeros(5) for _ in range(100)])) == 1
+
+
+def test_many_large_arrays_fit():
+    share = Share([numpy.full(600, n) for n in range(2000)], max_size="16M")
+    assert [int(a[0]) for a in share.get()] == list(range(2000))
+
+
+class Holder:
+    def __init__(self):
+        self.fine = 1
+        self.lock = threading.Lock()
+
+
+@attrs.define
+class Slotted:
+    fine: int
+    lock: object
+
+
+class Refuses:
+    def __getstate__(self):
+        raise RuntimeError("only by inheritance")
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "culprit"),
+    [
+        (threading.Lock(), "value", "a _thread.lock"),
+        ({"model": Holder()}, "value['model'].lock", "a _thread.lock"),
+        ([1, [2, Slotted(1, threading.Lock())]], "value[1][1].lock", "a _thread.lock"),
+        ({"a": (x for x in [1])}, "value['a']", "a generator"),
+        ({(1, threading.get_ident): {"f": Holder().lock.acquire}}, None, None),
+        ([Refuses()], "value[0]", "a test_codec.Refuses"),
+        (functools.partial(print, threading.Lock()), None, "lock"),
+    ],
+)
+def test_the_part_that_cannot_be_pickled_is_named(value, path, culprit):
+    with pytest.raises(UnpicklableError) as caught:
+        encode(value)
+    if path is not None:
+        assert caught.value.path == path
+        assert f"{path}: {culprit}" in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_what_a_closure_holds_is_named():
+    lock = threading.Lock()
+
+    def uses():
+        return lock
+
+    with pytest.raises(UnpicklableError) as caught:
+        encode({"f": uses})
+    assert caught.value.path == "value['f'].closure(lock)"
+
+
+def test_blame_ends_on_endless_structures():
+    ring = [threading.Lock()]
+    ring.insert(0, ring)
+    with pytest.raises(UnpicklableError) as caught:
+        encode(ring)
+    assert caught.value.path == "value[1]"
+    deep = leaf = []
+    for _ in range(100_000):
+        leaf.append([])
+        leaf = leaf[0]
+    with pytest.raises(UnpicklableError, match="RecursionError|recursion"):
+        encode(deep)
+    while deep:
+        deep = deep.pop()
+
+
+def test_an_error_of_ones_own_while_storing_is_the_cause():
+    class Angry(Exception):
+        pass
+
+    class Bad:
+        def __reduce__(self):
+            raise Angry("no")
+
+    with pytest.raises(UnpicklableError) as caught:
+        encode(Bad())
+    assert isinstance(caught.value.__cause__, Angry)
+
+
+def test_what_cannot_be_loaded_says_why_and_keeps_the_cause(make):
+    share = make(pickle.PickleBuffer(b"x" * 5000))
+    share.set(_Fragile(1))
+    with pytest.raises(CorruptRegionError, match="refuse to load") as caught:
+        share.get()
+    assert isinstance(caught.value.__cause__, ValueError)
+    with pytest.raises(CorruptRegionError), share.locked():
+        pass
+    share.set("mended")
+    assert share.get() == "mended"
+
+
+class _Fragile:
+    def __init__(self, n):
+        self.n = n
+
+    def __setstate__(self, state):
+        raise ValueError("refuse to load")
+
+
+def test_storing_inside_of_storing_works():
+    inner = Share(0)
+
+    class Counts:
+        def __reduce__(self):
+            inner.update(int.__add__, 1)
+            return (list, ())
+
+    outer = Share()
+    outer.set([Counts(), lambda: 1])
+    assert outer.get()[0] == []
+    assert inner.get() >= 1
+
+
+def test_modules_registered_with_cloudpickle_travel_by_value(tmp_path, monkeypatch):
+    (tmp_path / "unknown_elsewhere.py").write_text("class Thing:\n    n = 7\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import unknown_elsewhere
+
+    cloudpickle.register_pickle_by_value(unknown_elsewhere)
+    try:
+        frames = encode(unknown_elsewhere.Thing())
+    finally:
+        cloudpickle.unregister_pickle_by_value(unknown_elsewhere)
+    assert len(frames) == 2
+    assert decode(frames).n == 7
+
+
+def test_encoding_is_pickles_own_for_plain_data():
+    value = {"hits": 1, "xs": [1, 2]}
+    assert encode(value) == (pickle.dumps(value, 5),)
+    assert _codec._taken_by_value is cloudpickle.cloudpickle._PICKLE_BY_VALUE_MODULES

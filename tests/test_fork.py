@@ -1,0 +1,214 @@
+"""Forks at awkward moments: inside a block, beside threads, and again in the child."""
+
+import multiprocessing
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from support import Child, in_child, open_fds
+
+from mmapshare import LockTimeout, Share
+
+
+def test_leaving_the_parents_block_in_a_child_neither_commits_nor_unlocks(make):
+    share = make([1])
+    with share.locked() as view:
+        view.append(2)
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                # Leaves the with-block below as the child.
+                pass
+            finally:
+                code = 0
+        else:
+            os.waitpid(pid, 0)
+            with pytest.raises(LockTimeout):
+                in_child(lambda: share.lock(timeout=0))
+            assert share.get() == [1]
+            view.append(3)
+    if pid == 0:
+        os._exit(code)
+    assert share.get() == [1, 2, 3]
+
+
+def test_a_child_of_a_holder_can_work_once_the_holder_lets_go(make):
+    share = make([])
+
+    def work(child):
+        with share.locked() as view:
+            view.append("child")
+
+    with share.locked() as view:
+        child = Child(work)
+        view.append("parent")
+    child.result()
+    assert share.get() == ["parent", "child"]
+
+
+def test_a_killed_holders_lock_is_free_though_its_child_lives(make):
+    """mmap keeps a duplicate of its descriptor: a lock on that would outlive the holder."""
+    share = make(0)
+
+    def hold_and_fork(child):
+        with share.locked():
+            grandchild = os.fork()
+            if grandchild == 0:
+                signal.pause()
+                os._exit(0)
+            child.say(grandchild)
+            signal.pause()
+
+    holder = Child(hold_and_fork)
+    grandchild = holder.hear()
+    try:
+        holder.kill()
+        with share.locked(timeout=5) as view:
+            view.value += 1
+    finally:
+        grandchilds_end = os.pidfd_open(grandchild)
+        os.kill(grandchild, signal.SIGKILL)
+        select.select([grandchilds_end], [], [])
+        os.close(grandchilds_end)
+    assert share.get() == 1
+
+
+def test_grandchildren_work_too(make):
+    share = make(0)
+
+    def generations(left):
+        share.update(int.__add__, 1)
+        if left:
+            in_child(generations, left - 1)
+
+    in_child(generations, 3)
+    assert share.get() == 4
+
+
+def test_a_fork_beside_busy_threads_leaves_the_child_a_free_lock(make):
+    share = make(0)
+    stop = threading.Event()
+
+    def busy():
+        while not stop.is_set():
+            share.update(int.__add__, 1)
+
+    threads = [threading.Thread(target=busy) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(15):
+            in_child(lambda: share.update(int.__add__, 1000000))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert share.get() // 1000000 == 15
+
+
+def test_a_child_takes_no_more_descriptors_than_its_parent(make):
+    share = make(0)
+    before = sorted(open_fds().values())
+    after = in_child(lambda: sorted(v for v in open_fds().values()))
+    ours = [v for v in after if "mmapshare" in v]
+    assert ours == [v for v in before if "mmapshare" in v]
+    assert share.get() == 0
+
+
+def test_a_child_without_descriptors_to_spare_gets_its_lock_later():
+    """The hook that opens a forked child's own description can meet a full table."""
+    share = Share(0)
+
+    def work():
+        spare = os.open("/dev/null", os.O_RDONLY)
+        os.close(spare)
+        share.update(int.__add__, 1)
+
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(open_fds()) + 20
+
+    def run(child):
+        child.hear()
+        work()
+
+    to_close = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
+    try:
+        pipes = [os.pipe()]
+        while True:
+            try:
+                to_close.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                break
+        # In the child the inherited description is closed first: one slot becomes free, and is
+        # taken again; so take the table away below it.
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                for fd in to_close:
+                    os.close(fd)
+                work()
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in [*to_close, *pipes[0]]:
+            os.close(fd)
+    assert share.get() == 1
+
+
+def test_a_lock_whose_reopening_failed_is_reopened_when_it_is_wanted(monkeypatch):
+    share = Share(0)
+    lock = share._region.lock
+    real = type(lock._door).reopened
+    failures = iter([OSError(24, "no descriptors")])
+
+    def reopened(door):
+        for err in failures:
+            raise err
+        return real(door)
+
+    monkeypatch.setattr(type(lock._door), "reopened", reopened)
+
+    def work():
+        for _ in range(3):
+            share.update(int.__add__, 1)
+
+    in_child(work)
+    share.update(int.__add__, 1)
+    assert share.get() == 4
+
+
+def test_a_program_started_from_a_block_does_not_keep_the_lock(make):
+    share = make(0)
+    with share.locked():
+        program = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        in_child(lambda: share.set(1))
+    finally:
+        program.communicate(b"\n")
+    assert share.get() == 1
+
+
+def _add(share):
+    share.update(int.__add__, 1)
+
+
+def test_a_share_of_a_process_pool_by_fork(make):
+    share = make(0)
+    context = multiprocessing.get_context("fork")
+    with context.Pool(2) as pool:
+        pool.map(_add, [share] * 10)
+        pool.close()
+        pool.join()
+    assert share.get() == 10

@@ -1,0 +1,265 @@
+"""How a share reaches other processes: every start method, every kind of pool."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+
+import cloudpickle
+import joblib
+import pytest
+import workers
+from support import Child, in_child, open_fds
+
+from mmapshare import HandleError, LockTimeout, Share, _handle
+
+METHODS = ["fork", "spawn", "forkserver"]
+
+
+@pytest.fixture(params=METHODS)
+def context(request):
+    return multiprocessing.get_context(request.param)
+
+
+def _run(context, target, *args):
+    process = context.Process(target=target, args=args)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def test_a_process_gets_a_share_as_an_argument(make, context):
+    share = make(0)
+    _run(context, workers.add, share)
+    assert share.get() == 1
+
+
+def test_a_grandchild_gets_it_too(make, context):
+    share = make(0)
+    _run(context, workers.spawn_grandchild, share, context.get_start_method())
+    assert share.get() == 11
+
+
+def test_a_pool_works_on_one_share_and_gives_it_back(make, context):
+    share = make(0)
+    with context.Pool(2) as pool:
+        pids = pool.map(workers.add, [share] * 8)
+        back = pool.apply(workers.give_back, (share,))
+        pool.close()
+        pool.join()
+    assert share.get() == 8
+    assert os.getpid() not in pids
+    assert back is share
+
+
+def test_an_executor_works_on_one_share(make, context):
+    share = make([])
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
+        list(executor.map(workers.append, [share] * 6, range(6)))
+        with share.locked(), pytest.raises(LockTimeout) as caught:
+            executor.submit(workers.lock_timeout, share).result()
+    assert sorted(share.get()) == list(range(6))
+    assert caught.value.holder_pid == os.getpid()
+
+
+def test_joblib_works_on_one_share(make):
+    from joblib.externals.loky import get_reusable_executor
+
+    share = make(0)
+    try:
+        joblib.Parallel(n_jobs=2)(joblib.delayed(workers.add)(share) for _ in range(6))
+        joblib.Parallel(n_jobs=2)(
+            joblib.delayed(lambda s: s.update(int.__add__, 1))(share) for _ in range(4)
+        )
+    finally:
+        get_reusable_executor().shutdown(wait=True)
+    assert share.get() == 10
+
+
+def test_a_share_made_in_a_worker_comes_back(context):
+    with context.Pool(2) as pool:
+        share = pool.apply(workers.make, ([1, 2],))
+        many = pool.apply(workers.make_many, (range(20),))
+        assert share.get() == [1, 2]
+        assert [one.get() for one in many] == list(range(20))
+        share.set("parent")
+        assert pool.apply(workers.read, (share,)) == "parent"
+        pool.close()
+        pool.join()
+    assert share.get() == "parent"
+
+
+def test_a_handle_is_pickled_twice_and_loaded_many_times(make):
+    share = make(0)
+    first, second = pickle.dumps(share), cloudpickle.dumps(share)
+    assert pickle.loads(first) is share
+    for raw in (first, second):
+        program = (
+            "import sys, pickle; sys.path[:] = pickle.load(sys.stdin.buffer); import workers;"
+            "print(workers.loads_into(sys.stdin.buffer.read(), 5))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], input=pickle.dumps(sys.path) + raw, capture_output=True
+        )
+        assert done.stdout == b"1\n", done.stderr.decode()
+    assert share.get() == 2
+
+
+def test_a_share_stored_in_a_share_is_the_same_share(make, context):
+    inner = make(5)
+    outer = make({"inner": inner})
+    assert outer.get()["inner"] is inner
+    _run(context, workers.read_inner, outer)
+    inner.set(6)
+    with context.Pool(1) as pool:
+        assert pool.apply(workers.read_inner, (outer,)) == 6
+        pool.close()
+        pool.join()
+
+
+def test_a_stored_share_outlives_the_worker_that_stored_it_again(make):
+    """Each worker stores the handle anew; newcomers must not be sent to a worker that has ended."""
+    inner = make(5)
+    outer = make({"inner": inner, "n": 0})
+    before = outer._region.read()[1]
+
+    def work():
+        with outer.locked() as view:
+            view["n"] += 0
+        assert outer._region.read()[1] == before
+        with outer.locked() as view:
+            view["n"] += 1
+
+    in_child(work)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        assert pool.apply(workers.read_inner, (outer,)) == 5
+        pool.close()
+        pool.join()
+
+
+def test_a_fork_of_an_attached_process_passes_the_share_on(make):
+    share = make(0)
+    _run(multiprocessing.get_context("spawn"), workers.spawn_grandchild, share, "fork")
+    assert share.get() == 11
+
+
+def test_a_handle_whose_process_is_gone_says_so(kind):
+    def make_one(child):
+        child.share = Share(1, kind=kind)
+        child.say(pickle.dumps(child.share))
+        child.hear()
+        child.share.close()
+
+    child = Child(make_one)
+    raw = child.hear()
+    with_it = pickle.loads(raw)
+    assert with_it.get() == 1
+    with_it.close()
+    child.say()
+    child.result()
+    with pytest.raises(HandleError, match="gone"):
+        pickle.loads(raw)
+
+
+def test_a_handle_to_a_closed_share_says_so(make):
+    share = make(1)
+    raw = pickle.dumps(share)
+    in_child(lambda: pickle.loads(raw).get())
+    share.close()
+    with pytest.raises(HandleError, match="gone"):
+        pickle.loads(raw)
+
+
+def test_a_number_that_now_leads_elsewhere_is_not_taken_for_the_region():
+    share = Share(1)
+    raw = pickle.dumps(share)
+    fd = share._region.segment.fd
+    share.close()
+    other = os.memfd_create("other")
+    os.dup2(other, fd)
+    try:
+        with pytest.raises(HandleError):
+            pickle.loads(raw)
+    finally:
+        os.close(other)
+        if fd != other:
+            os.close(fd)
+
+
+def test_the_descriptor_that_multiprocessing_passes_serves_where_proc_does_not(monkeypatch):
+    share = Share(0)
+    context = multiprocessing.get_context("spawn")
+    monkeypatch.setattr(_handle.Place, "lives", lambda place: False)
+    real = _handle._own_place
+    monkeypatch.setattr(_handle, "_own_place", lambda segment: _handle.Place(2**22 + 1, 0, 0, 0))
+    _run(context, workers.add, share)
+    assert share.get() == 1
+    monkeypatch.setattr(_handle, "_own_place", real)
+
+
+def test_a_share_takes_three_descriptors_and_closing_gives_them_back():
+    before = len(open_fds())
+    share = Share(2)
+    assert len(open_fds()) == before + 3
+    share.close()
+    assert len(open_fds()) == before
+
+
+def test_shares_dropped_without_closing_leave_nothing(kind):
+    before = len(open_fds())
+    for _ in range(50):
+        Share(1, kind=kind)
+    assert len(open_fds()) == before
+
+
+def test_the_portable_kinds_folder_outlives_its_maker_and_goes_with_the_last(tmp_path, monkeypatch):
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def make_one(child):
+        share = Share(1, kind="file")
+
+        def live_on(grandchild):
+            grandchild.say(pickle.dumps(share))
+            grandchild.hear()
+            share.update(int.__add__, 1)
+
+        grandchild = Child(live_on)
+        child.say(grandchild.hear())
+        child.hear()
+        share.close()
+        child.say(os.listdir(tmp_path))
+        grandchild.say()
+        grandchild.result()
+
+    child = Child(make_one)
+    share = pickle.loads(child.hear())
+    child.say()
+    assert len(child.hear()) == 1
+    child.result()
+    assert share.get() == 2
+    share.set(3)
+    share.close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_killed_maker_does_not_keep_the_others_from_working(kind):
+    def make_one(child):
+        child.share = Share(1, kind=kind)
+        child.say(pickle.dumps(child.share))
+        signal.pause()
+
+    child = Child(make_one)
+    share = pickle.loads(child.hear())
+    child.kill()
+    share.set(2)
+    assert share.get() == 2
+    assert in_child(share.get) == 2
+    raw = pickle.dumps(share)
+    assert in_child(lambda: pickle.loads(raw).get()) == 2
+    share.close()

@@ -1,0 +1,158 @@
+"""Memory is taken as it is used, given back when it is not, and refused cleanly."""
+
+import fcntl
+import os
+import stat
+import time
+
+import numpy
+import pytest
+from support import open_fds
+
+from mmapshare import RegionFullError, Share, _memory, _region
+from mmapshare._memory import Segment
+
+MIB = 1 << 20
+
+
+def test_an_unused_tebibyte_costs_next_to_nothing(kind):
+    def resident():
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * 4096
+
+    Share(kind=kind).close()
+    before = resident()
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        share = Share(max_size="1T", kind=kind)
+        times.append(time.perf_counter() - begin)
+        assert share.info().resident_bytes < 100_000
+        share.close()
+    share = Share(max_size="1T", kind=kind)
+    assert resident() - before < 100_000
+    print("fastest:", min(times))
+    share.set(1)
+    assert share.info().resident_bytes < 100_000
+
+
+def test_a_large_value_grows_the_region_and_a_small_one_gives_it_back(make):
+    share = make(numpy.ones(64 * MIB, dtype="u1"), max_size="2G")
+    share.set(numpy.zeros(512 * MIB, dtype="u1"))
+    assert share.info().resident_bytes >= 512 * MIB
+    share.set("small")
+    assert share.info().resident_bytes < 32 * MIB
+    assert share.get() == "small"
+    share.set(numpy.ones(3 * MIB, dtype="u1"))
+    assert share.get().sum() == 3 * MIB
+
+
+def test_a_value_of_steady_size_takes_about_twice_itself(make):
+    share = make(max_size="1G")
+    for n in range(6):
+        share.set(bytes([n]) * (20 * MIB))
+    assert share.info().resident_bytes < 48 * MIB
+
+
+def test_small_commits_rotate_through_a_small_window(make):
+    share = make({"n": 0})
+    for n in range(5000):
+        share.set({"n": n})
+    assert share.info().resident_bytes < 200_000
+
+
+def test_the_region_file_is_nobody_elses_and_cannot_shrink():
+    share = Share(1)
+    fd = share._region.segment.fd
+    assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o600
+    with pytest.raises(PermissionError):
+        os.ftruncate(fd, 4096)
+    seals = fcntl.fcntl(fd, 1034)
+    assert seals & _memory._SEAL_SHRINK
+    assert not os.get_inheritable(fd)
+
+
+def test_the_lock_is_on_a_description_of_its_own():
+    """mmap keeps a duplicate of the descriptor it was made from: a lock there would stay."""
+    share = Share(1)
+    share.lock()
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(share._region.segment.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        share.unlock()
+    fds = [path for path in open_fds().values() if "memfd:mmapshare" in path]
+    assert len(fds) == 3
+
+
+def test_a_machine_without_memory_refuses_and_the_old_value_stands(make, monkeypatch):
+    share = make(b"old", max_size="1G")
+
+    def no_memory(fd, start, length):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", no_memory)
+    with pytest.raises(RegionFullError, match="No space left"):
+        share.set(bytes(10 * MIB))
+    with pytest.raises(RegionFullError), share.locked() as view:
+        view.value = bytes(10 * MIB)
+    assert (share.get(), share.version) == (b"old", 1)
+    monkeypatch.undo()
+    share.set(bytes(10 * MIB))
+    assert share.get() == bytes(10 * MIB)
+
+
+def test_without_ways_to_allocate_and_give_back_it_still_works(make, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate")
+    monkeypatch.delattr("mmap.MADV_REMOVE")
+    share = make(bytes(30 * MIB))
+    share.set(1)
+    share.set(bytes(20 * MIB))
+    assert share.get() == bytes(20 * MIB)
+
+
+def test_a_failing_setup_leaves_nothing_open(kind, monkeypatch):
+    before = len(open_fds())
+    monkeypatch.setattr(os, "ftruncate", _refuse)
+    with pytest.raises(RegionFullError, match="max_size"):
+        Share(kind=kind)
+    monkeypatch.undo()
+    monkeypatch.setattr(_memory.mmap, "mmap", _refuse)
+    with pytest.raises(RegionFullError, match="max_size"):
+        Share(kind=kind)
+    monkeypatch.undo()
+    assert len(open_fds()) == before
+
+
+def _refuse(*args):
+    raise OSError(12, "Cannot allocate memory")
+
+
+def test_allocating_is_ahead_of_the_need_but_not_by_much():
+    segment = Segment.create("memfd", 64 * MIB)
+    try:
+        assert segment.allocate(0, 100) == 4096
+        assert segment.allocate(0, 16 * MIB) == 17 * MIB
+        assert segment.allocate(0, 64 * MIB) == 64 * MIB
+        assert segment.give_back(100, 64 * MIB) == 4096
+        assert segment.resident_bytes() == 4096
+    finally:
+        segment.close()
+
+
+def test_areas_alternate_only_when_their_window_is_full():
+    share = Share(b"x" * 1000)
+    starts = []
+    for _ in range(200):
+        share.set(b"x" * 1000)
+        starts.append(share._region.extent()[_region.START])
+    moves = sum(b < a or b - a > _region._WINDOW_MOST for a, b in zip(starts, starts[1:]))
+    assert 2 <= moves <= 5
+
+
+def test_the_default_kind_is_memfd_on_linux_and_a_file_elsewhere(monkeypatch):
+    assert Share(1).info().kind == "memfd"
+    monkeypatch.delattr(os, "memfd_create")
+    share = Share(1)
+    assert share.info().kind == "file"
+    assert share.get() == 1

@@ -1,0 +1,128 @@
+"""The house: who imports whom, what an import costs, and what the errors carry."""
+
+import ast
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mmapshare
+from mmapshare import errors
+
+PACKAGE = Path(mmapshare.__file__).parent
+GROUND = {"errors", "_owner", "_guard", "_misuse", "_arguments"}
+WALLS = {
+    "_owner": set(),
+    "_guard": set(),
+    "_misuse": set(),
+    "_arguments": set(),
+    "_blame": set(),
+    "errors": set(),
+    "_memory": {"errors"},
+    "_layout": {"errors"},
+    "_lock": {"errors", "_owner", "_guard"},
+    "_definitions": {"errors"},
+    "_codec": {"errors", "_blame", "_definitions"},
+    "_view": {"errors", "_owner", "_misuse"},
+    "_region": {"errors", "_owner", "_memory", "_lock", "_layout"},
+    "_handle": {"errors", "_memory", "_region"},
+    "_transaction": {"errors", "_owner", "_guard", "_codec", "_view"},
+    "_share": {
+        "errors", "_owner", "_misuse", "_arguments", "_codec", "_handle", "_memory", "_region",
+        "_transaction", "_view",
+    },
+}  # fmt: skip
+
+
+def _imports(path):
+    found = set()
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        node
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and getattr(branch.test, "id", "") == "TYPE_CHECKING"
+        for node in ast.walk(branch)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level and node not in typing_only:
+            found |= {node.module} if node.module else {alias.name for alias in node.names}
+    return found
+
+
+def test_rooms_import_what_the_walls_allow_and_nothing_else():
+    rooms = {path.stem: _imports(path) for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+    assert rooms == WALLS
+
+
+def test_importing_pulls_in_nothing_heavy():
+    program = (
+        "import sys, mmapshare; "
+        "print([m for m in ('filelock', 'asyncio', 'ctypes', 'numpy', 'multiprocessing', 'tqdm')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+def test_using_a_memfd_share_pulls_in_nothing_heavy():
+    program = (
+        "import sys, pickle, mmapshare; s = mmapshare.Share([1]); s.update(list.append, 2);"
+        "pickle.dumps(s); s.info();"
+        "print([m for m in ('filelock', 'asyncio', 'ctypes', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in mmapshare.__all__ if n.endswith(("Error", "Timeout", "Conflict"))]
+)
+def test_every_error_survives_pickle_with_its_facts(name):
+    cls = getattr(mmapshare, name)
+    err = cls("what to do", pid=7, version=3)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        copy = pickle.loads(pickle.dumps(err, protocol))
+        assert type(copy) is cls
+        assert str(copy) == "what to do"
+        assert (copy.pid, copy.version) == (7, 3)
+    assert issubclass(cls, mmapshare.MmapShareError)
+
+
+def test_all_names_are_there_and_documented():
+    for name in mmapshare.__all__:
+        assert getattr(mmapshare, name).__doc__, name
+    assert set(vars(errors)) >= {n for n in mmapshare.__all__ if n.endswith("Error")}
+
+
+@pytest.mark.parametrize("cls", [mmapshare.Share, mmapshare.View])
+def test_every_public_method_is_documented_and_the_share_has_doctests(cls):
+    for name, member in vars(cls).items():
+        if name.startswith("_") or name in {"fork"}:
+            continue
+        doc = getattr(member, "__doc__", None)
+        assert doc, name
+        if cls is mmapshare.Share and name not in {"closed", "version"}:
+            assert ">>>" in doc, name
+
+
+def test_the_readmes_first_program_prints_what_it_says(tmp_path):
+    readme = Path(__file__).parent.parent / "README.md"
+    program = readme.read_text().split("```python\n")[1].split("```")[0]
+    path = tmp_path / "program.py"
+    path.write_text(program)
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True)
+    assert done.stdout == "{'hits': 4000}\n", done.stderr
+    assert "# {'hits': 4000}" in program
+
+
+def test_the_top_level_is_as_it_is_listed():
+    top = Path(__file__).parent.parent
+    if not (top / ".git").exists():
+        pytest.skip("not a checkout")
+    listed = subprocess.run(["git", "ls-files"], cwd=top, capture_output=True, text=True).stdout
+    entries = {line.split("/")[0] for line in listed.splitlines()}
+    assert {name for name in entries if not name.startswith(".")} <= {
+        "CHANGELOG.md", "LICENSE", "README.md", "examples", "mmapshare", "pyproject.toml", "tests",
+    }  # fmt: skip

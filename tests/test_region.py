@@ -1,0 +1,239 @@
+"""Readers beside writers, and bytes that something else has written."""
+
+import os
+import random
+import signal
+
+import pytest
+from support import Child
+
+from mmapshare import CorruptRegionError, Share, _layout, _region
+from mmapshare._memory import Segment
+from mmapshare._region import Region
+
+
+@pytest.mark.parametrize("size", [10, 3_000, 100_000, 2_000_000])
+def test_reads_beside_a_writer_without_pause_are_never_torn(make, size):
+    share = make(bytes(size), max_size="64M")
+
+    def write(child):
+        n = 0
+        while True:
+            n = (n + 1) % 256
+            share.set(bytes([n]) * size)
+
+    child = Child(write)
+    try:
+        seen, reads = set(), 0
+        while len(seen) < 20 or reads < 300:
+            value = share.get()
+            assert len(value) == size and value.count(value[0]) == size
+            seen.add(value[0])
+            reads += 1
+    finally:
+        child.kill()
+
+
+def test_reads_need_about_one_attempt(monkeypatch):
+    """Nine in ten succeed at once even while values of a megabyte are written without pause."""
+    share = Share(bytes(1 << 20))
+
+    def write(child):
+        n = 0
+        while True:
+            n = (n + 1) % 256
+            share.set(bytes([n]) * (1 << 20))
+
+    attempts = 0
+    real = Region.try_read
+
+    def counted(region):
+        nonlocal attempts
+        attempts += 1
+        return real(region)
+
+    monkeypatch.setattr(Region, "try_read", counted)
+    child = Child(write)
+    try:
+        for _ in range(200):
+            share.get()
+    finally:
+        child.kill()
+    print("attempts per read:", attempts / 200)
+    assert attempts <= 300
+
+
+def test_an_overtaken_reader_reads_again(monkeypatch):
+    share = Share(b"a" * 100_000)
+    real = Region._copy
+    overtaken = 0
+
+    def slow(region, head):
+        nonlocal overtaken
+        frames = real(region, head)
+        if overtaken < 3:
+            overtaken += 1
+            monkeypatch.setattr(Region, "_copy", real)
+            for n in range(200):
+                share.set(bytes([n]) * 100_000)
+            monkeypatch.setattr(Region, "_copy", slow)
+        return frames
+
+    region = share._region
+    region._commit = _region._EMPTY
+    monkeypatch.setattr(Region, "_copy", slow)
+    assert region.try_read() is None
+    assert share.get() == bytes([199]) * 100_000
+    assert overtaken >= 1
+
+
+def test_a_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
+    share = Share(b"value")
+    real = Region.try_read
+    share._region._commit = _region._EMPTY
+
+    def never(region):
+        return real(region) if region.lock.claim is not None else None
+
+    monkeypatch.setattr(Region, "try_read", never)
+    assert share.get() == b"value"
+    assert share._region.lock.claim is None
+
+
+def test_where_stores_are_not_ordered_readers_take_the_lock(make, monkeypatch):
+    monkeypatch.setattr(_region, "ORDERED_STORES", False)
+    share = make([1])
+    share._region._commit = _region._EMPTY
+    with share.locked() as view:
+        view.append(2)
+        assert share.get() == [1]
+    share._region._commit = _region._EMPTY
+    assert share.get() == [1, 2]
+
+    def hold(child):
+        with share.locked() as view:
+            child.say()
+            child.hear()
+            view.append(3)
+
+    holder = Child(hold)
+    holder.hear()
+    share._region._commit = _region._EMPTY
+
+    def read(child):
+        return share.get()
+
+    reader = Child(read)
+    reader.sleeps()
+    holder.say()
+    holder.result()
+    assert reader.result() == [1, 2, 3]
+
+
+def _corrupt(share, at, byte):
+    share._region.segment.map[at] ^= byte
+    share._region._commit = _region._EMPTY
+
+
+def test_any_changed_byte_of_header_and_slots_is_noticed_or_harmless():
+    share = Share({"n": 1})
+    share.set({"n": 2})
+    noticed = 0
+    for at in range(_layout.SLOTS[1].stop):
+        for bit in (1, 128):
+            _corrupt(share, at, bit)
+            try:
+                value = share.get()
+                assert value == {"n": 2}, at
+            except CorruptRegionError:
+                noticed += 1
+            finally:
+                _corrupt(share, at, bit)
+    assert noticed > 100
+    assert share.get() == {"n": 2}
+
+
+def test_any_changed_byte_of_a_frame_table_is_noticed():
+    share = Share(lambda: 1)
+    head = share._region._load_head()
+    assert head.frames == 2
+    for at in range(head.start, head.start + 16):
+        _corrupt(share, at, 4)
+        with pytest.raises(CorruptRegionError, match="table"):
+            share.get()
+        _corrupt(share, at, 4)
+    assert share.get()() == 1
+
+
+def test_changed_payload_is_an_error_or_some_value_and_never_a_crash():
+    seed = int.from_bytes(os.urandom(4), "little")
+    print("seed", seed)
+    rng = random.Random(seed)
+    share = Share({"key": ["value", 1, 2.5, b"bytes"]})
+    head = share._region._load_head()
+    for _ in range(500):
+        at, bit = rng.randrange(head.start, head.end), 1 << rng.randrange(8)
+        _corrupt(share, at, bit)
+        try:
+            share.get()
+        except CorruptRegionError:
+            pass
+        except MemoryError:
+            pass  # A length that was damaged cannot be told from a machine that is full.
+        _corrupt(share, at, bit)
+
+
+def test_another_programs_file_is_no_region():
+    segment = Segment.create("memfd", 8192)
+    try:
+        with pytest.raises(CorruptRegionError, match="no mmapshare region"):
+            Region(segment)
+        segment.map[:64] = _layout.Identity(b"i" * 16, 10, 8192, 0).pack()
+        with pytest.raises(CorruptRegionError, match="size"):
+            Region(segment)
+        other = _layout._identity.pack(_layout.MAGIC, 99, b"i" * 16, 10, 8192, 0)
+        segment.map[:64] = other + _layout.crc32(other).to_bytes(8, "little")
+        with pytest.raises(CorruptRegionError, match="format 99"):
+            Region(segment)
+    finally:
+        segment.close()
+
+
+def test_an_8_byte_store_is_seen_whole():
+    """What every commit rests on: no reader of a word ever sees half of a store."""
+    share = Share(0)
+    words = share._region._words
+    one, two = 0x1111111111111111, 0x2222222222222222
+    free = 500
+
+    def store(child):
+        while True:
+            words[free] = one
+            words[free] = two
+
+    words[free] = one
+    child = Child(store)
+    try:
+        seen = {words[free] for _ in range(300_000)}
+    finally:
+        child.kill()
+    assert seen <= {one, two}
+
+
+def test_children_with_a_version_each_end_at_the_sum(make):
+    share = make({"n": 0})
+
+    def add(child):
+        child.hear()
+        for _ in range(300):
+            with share.locked() as view:
+                view["n"] += 1
+
+    children = [Child(add) for _ in range(4)]
+    for child in children:
+        child.say()
+    for child in children:
+        child.result()
+    assert share.get() == {"n": 1200}
+    assert share.version == 1201
+    assert signal.getsignal(signal.SIGINT) is not None
