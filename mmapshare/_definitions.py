@@ -47,7 +47,7 @@ _DIGEST_BYTES: Final = 16
 _modules = sys.modules
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Definition:
     """One definition as it is stored, and those that it needs in turn."""
 
@@ -56,7 +56,7 @@ class Definition:
     needs: tuple[Definition, ...] = ()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Known:
     """A class or code object of this process, with its definition.
 

@@ -38,7 +38,7 @@ _handed_out: deque[Share[Any]] = deque(maxlen=_HANDED_OUT_KEPT)
 the parent loads it, and with the last reference the region would be."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Place:
     """A descriptor of some process that a memfd can be opened through."""
 
@@ -69,7 +69,7 @@ class Place:
         return (found.st_dev, found.st_ino) == (self.device, self.inode)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Handle:
     """What a pickled share consists of; exactly one of ``place`` and ``folder`` is set."""
 

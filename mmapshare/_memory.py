@@ -12,8 +12,6 @@ import contextlib
 import fcntl
 import mmap
 import os
-import shutil
-import tempfile
 import weakref
 from typing import Final
 
@@ -37,7 +35,7 @@ def default_kind() -> str:
     return MEMFD if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd") else FILE
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Segment:
     """A file of shared memory and this process's mapping of it.
 
@@ -57,7 +55,7 @@ class Segment:
     @classmethod
     def create(cls, kind: str, size_bytes: int) -> Segment:
         """Make new zeroed memory; OSError or RegionFullError where the machine refuses the size."""
-        folder = None if kind == MEMFD else tempfile.mkdtemp(prefix="mmapshare-")
+        folder = None if kind == MEMFD else _new_folder()
         if folder is None:
             fd = os.memfd_create("mmapshare", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         else:
@@ -72,7 +70,7 @@ class Segment:
         except BaseException as err:
             os.close(fd)
             if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
             if isinstance(err, OSError | OverflowError | ValueError):
                 raise RegionFullError(
                     f"this machine refuses to map {size_bytes:,} bytes ({err}); "
@@ -180,5 +178,20 @@ def _leave(fd: int, users_fd: int, folder: str | None) -> None:
     except OSError:
         pass  # Somebody still uses it.
     else:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
     os.close(users_fd)
+
+
+# Imported where they are needed, since they cost as much as all the rest.
+
+
+def _new_folder() -> str:
+    import tempfile
+
+    return tempfile.mkdtemp(prefix="mmapshare-")
+
+
+def _remove(folder: str) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)

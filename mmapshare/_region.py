@@ -13,7 +13,6 @@ between two extents.
 from __future__ import annotations
 
 import os
-import platform
 import weakref
 from collections.abc import Sequence
 from typing import Final, NoReturn
@@ -27,7 +26,16 @@ from .errors import ClosedError, CorruptRegionError, RegionFullError
 
 Frame = bytes | bytearray | memoryview
 
-ORDERED_STORES: Final = platform.machine().lower() in {"x86_64", "amd64", "i686", "i386"}
+
+def _machine() -> str:
+    if hasattr(os, "uname"):
+        return os.uname().machine.lower()
+    import platform
+
+    return platform.machine().lower()
+
+
+ORDERED_STORES: Final = _machine() in {"x86_64", "amd64", "i686", "i386"}
 """Whether stores become visible in program order, so that readers need no lock."""
 
 _WINDOW_RECORDS: Final = 16
@@ -45,16 +53,15 @@ _ATTEMPTS_BEFORE_LOCK: Final = 16
 assert _WINDOW_MOST <= _KEEP_BYTES
 
 
-Commit = tuple[int, Sequence[Frame] | None, int, int, int, int]
+Commit = tuple[int, Sequence[Frame], int, int, int, int]
 """One committed version, as a plain tuple, since one is made for each commit:
 
 - its version, 0 for none;
-- private copies of its frames, None where they were not kept;
+- private copies of its frames (none, where only its extent was asked for);
 - start and end of its record, and its run (see `_layout`);
 - up to where the next record may reach without a look at area, window or memory.
 """
 V: Final = 0
-FRAMES: Final = 1
 START: Final = 2
 END: Final = 3
 RUN: Final = 4
@@ -95,6 +102,7 @@ class Region:
         self._easy_window = _WINDOW_LEAST if self.identity.max_size >= _WINDOW_LEAST else 0
         self._words = memoryview(segment.map)[:HEADER_BYTES].cast("Q")
         self._commit = _EMPTY
+        """The last commit seen, kept while it is small and its frames are nobody's memory."""
         self.lock = Lock(_door(segment), self._words[layout.LOCK_WORDS])
         _live.add(self)
 
@@ -123,9 +131,7 @@ class Region:
     def read(self) -> Commit:
         """The newest commit, its frames copied; waits for nobody."""
         commit = self._commit
-        if self._words[VERSION] == commit[V] and commit[FRAMES] is not None:
-            return commit
-        return self._read_shared()
+        return commit if self._words[VERSION] == commit[V] else self._read_shared()
 
     def _read_shared(self) -> Commit:
         if not ORDERED_STORES:
@@ -221,9 +227,7 @@ class Region:
     def current(self) -> Commit:
         """The newest commit, frames copied; nobody can overtake the lock's holder."""
         commit = self._commit
-        if self._words[VERSION] == commit[V] and commit[FRAMES] is not None:
-            return commit
-        return self._copy_current()
+        return commit if self._words[VERSION] == commit[V] else self._copy_current()
 
     def extent(self) -> Commit:
         """The newest commit, perhaps without its frames."""
@@ -233,7 +237,7 @@ class Region:
         head = self._load_head()
         if head is None:
             return _EMPTY
-        return (head.version, None, head.start, head.end, head.run, self._easy(head.start))
+        return (head.version, (), head.start, head.end, head.run, self._easy(head.start))
 
     def _holds(self, frames: Sequence[Frame]) -> bool:
         """Whether the newest commit's frames are these, byte by byte; keeps no copy."""
@@ -288,8 +292,8 @@ class Region:
         end = start + size
         self._map[SLOTS[version & 1]] = layout.pack_head(version, start, end, run, parts)
         self._words[VERSION] = version  # The commit.
-        kept = frames if _cacheable(len(frames), size) else None
-        self._commit = (version, kept, start, end, run, self._easy(start))
+        if _cacheable(len(frames), size):
+            self._commit = (version, frames, start, end, run, self._easy(start))
         if run == version > 1:
             self._trim(version, start, end)
         return version

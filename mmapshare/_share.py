@@ -135,7 +135,7 @@ class Share(NotAContainer, Generic[T]):
         """
         commit = self._region.read()
         if commit[0]:
-            value: T = decode(commit[1])  # type: ignore[arg-type]
+            value: T = decode(commit[1])
             return value
         raise EmptyShareError("the share has no value yet; set() one, or pass it to Share()")
 
@@ -148,7 +148,7 @@ class Share(NotAContainer, Generic[T]):
         version, frames, *_ = self._region.read()
         if not version:
             raise EmptyShareError("the share has no value yet; set() one, or pass it to Share()")
-        return Snapshot(decode(frames), version)  # type: ignore[arg-type]
+        return Snapshot(decode(frames), version)
 
     @property
     def version(self) -> int:
@@ -300,7 +300,7 @@ class Share(NotAContainer, Generic[T]):
     def _committed(self) -> Any:
         """The lock's holder's fresh copy of the committed value, MISSING while there is none."""
         version, frames, *_ = self._region.current()
-        return decode(frames) if version else MISSING  # type: ignore[arg-type]
+        return decode(frames) if version else MISSING
 
     def _block(self, held: Claim) -> View[T] | None:
         """The view of the block that runs under the caller's own claim; None between blocks."""

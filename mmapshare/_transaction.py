@@ -65,7 +65,7 @@ class Transaction(Generic[T]):
             view._share = share
             view._commit = commit = region.current()
             if commit[0]:
-                view._value = value = decode(commit[1])  # type: ignore[arg-type]
+                view._value = value = decode(commit[1])
                 view._failed = None
             else:
                 view._value = view._failed = value = MISSING
@@ -83,8 +83,7 @@ class Transaction(Generic[T]):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            view = self._view
-            assert view is not None
+            view: Any = self._view
             if view._owner != get_ident() or view._failed is not None or self._role:
                 self._leave_with_care(view, err)
                 return
