@@ -3,9 +3,10 @@
 Plain pickle goes first. Where it refuses, or would name the program's own ``__main__``, which
 other processes may not have, cloudpickle takes over and writes by value.
 
-A value of plain data is one frame: its pickle stream. Otherwise the frames are the stream, the
-definitions that it names (see `_definitions`; maybe empty), and the buffers of its arrays, which
-protocol 5 leaves out of band: they are copied once, straight into the region.
+The first frame is the pickle stream. What the stream names by key, its definitions (see
+`_definitions`), stands behind its end, where unpickling does not look: only who meets an unknown
+key does. Further frames are the buffers of large arrays, which protocol 5 leaves out of band:
+they are copied once, straight into the region.
 
 `encode` and `decode` may be called by any thread at any time, also from within each other.
 """
@@ -21,6 +22,7 @@ import cloudpickle
 
 from . import _definitions
 from ._blame import blame
+from ._definitions import UnknownDefinitionError
 from .errors import CorruptRegionError, MmapShareError, UnpicklableError
 
 Frame = bytes | bytearray | memoryview
@@ -29,7 +31,8 @@ _OUT_OF_BAND_LEAST: Final = 4096
 """Smaller buffers stay in the stream: a frame of their own costs more than a copy."""
 EMPTY_SET: Final = 0x8F
 FROZENSET: Final = 0x91
-"""The opcodes one of which stands in every stream that has a set: see `reordered`."""
+"""Opcodes one of which stands in every stream that has a set: see `reordered`."""
+_TYPES_MOST: Final = 1000
 _MAIN: Final = b"_main__"
 """Stands in every stream that names ``__main__`` or ``__mp_main__``."""
 
@@ -48,22 +51,46 @@ def encode(value: object) -> tuple[Frame, ...]:
 
     UnpicklableError, naming the part at fault, where the value cannot be pickled.
     """
+    if _by_value and type(value) in _by_value:
+        return _encode_by_value(value)
     try:
         stream = _dumps(value, 5, buffer_callback=_has_buffers)
+    except _HasBuffersError:
+        return _encode_with_buffers(value)
     except _REFUSALS:
-        pass  # There are buffers, or cloudpickle can do more, or it knows better why not.
+        pass  # cloudpickle can do more, or it knows better why not.
     except (MemoryError, MmapShareError):
         raise
     except Exception as err:  # Perhaps a signal handler's, which must not be lost.
         raise _unpicklable(value, err) from err
     else:
-        if not stream.partition(_MAIN)[1] and not _taken_by_value:
+        if not stream.rpartition(_MAIN)[1] and not _taken_by_value:
             return (stream,)
     return _encode_by_value(value)
 
 
+_by_value: set[type] = set()
+"""Types of ``__main__`` whose instances were stored: for them plain pickle would be in vain."""
+
+
+class _HasBuffersError(Exception):
+    """The value has buffers, which the quickest way does not collect."""
+
+
 def _has_buffers(buffer: pickle.PickleBuffer) -> NoReturn:
-    raise ValueError("not for the quick way")
+    raise _HasBuffersError
+
+
+def _encode_with_buffers(value: object) -> tuple[Frame, ...]:
+    buffers = list[memoryview]()
+    try:
+        stream = _dumps(value, 5, buffer_callback=_keeper(buffers))
+    except _REFUSALS:
+        pass
+    else:
+        if not stream.rpartition(_MAIN)[1] and not _taken_by_value:
+            return (stream, *buffers)
+    return _encode_by_value(value)
 
 
 def _keeper(kept: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
@@ -79,19 +106,49 @@ def _keeper(kept: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
     return keep
 
 
+class _Encoder:
+    """A pickler with where it writes to, used again and again: making one takes as long."""
+
+    __slots__ = ("buffers", "chunks", "pickler")
+
+    def __init__(self) -> None:
+        self.chunks = _Chunks()
+        self.buffers: list[memoryview] = []
+        self.pickler = _definitions.Pickler(self.chunks, _keeper(self.buffers))
+
+
+class _Chunks(list[bytes]):
+    """A file for picklers to write to."""
+
+    write = list.append
+
+
+_idle: list[_Encoder] = []
+
+
 def _encode_by_value(value: object) -> tuple[Frame, ...]:
-    file, buffers = io.BytesIO(), list[memoryview]()
-    pickler = _definitions.Pickler(file, _keeper(buffers))
+    # Taken out while in use: pickling runs user code, which may store other values.
+    try:
+        encoder = _idle.pop()
+    except IndexError:
+        encoder = _Encoder()
+    pickler, chunks = encoder.pickler, encoder.chunks
     try:
         pickler.dump(value)
     except (MemoryError, MmapShareError):
         raise
     except Exception as err:
         raise _unpicklable(value, err) from err
-    stream = file.getvalue()
-    if not pickler.needs and not buffers:
-        return (stream,)
-    return (stream, _definitions.bundle(pickler.needs.values()), *buffers)
+    if pickler.needs:
+        if type(value).__module__ == "__main__" and len(_by_value) < _TYPES_MOST:
+            _by_value.add(type(value))
+        chunks.append(_definitions.bundle(pickler.needs.values()))
+    frames: tuple[Frame, ...] = (b"".join(chunks), *encoder.buffers)
+    chunks.clear()
+    encoder.buffers.clear()
+    pickler.forget()
+    _idle.append(encoder)
+    return frames
 
 
 def _unpicklable(value: object, err: Exception) -> UnpicklableError:
@@ -111,13 +168,16 @@ def _can_encode(value: object) -> bool:
     return True
 
 
-def reordered(frames: Sequence[Frame], before: Sequence[Frame] | None) -> bool:
+def reordered(frames: Sequence[Frame], before: Sequence[Frame]) -> bool:
     """Whether ``frames`` are those of the unchanged value of ``before``, its sets in new order.
 
     A set that is built again from its own members may list them in another order.
     """
-    if not before or len(before) > 2 or len(frames[0]) != len(before[0]):
+    if len(before) != 1 or len(frames[0]) != len(before[0]):
         return False
+    stream = _definitions.without_bundle(frames[0])
+    if stream.rfind(b"\x8f\x94(") < 0 and stream.rfind(b"\x91\x94") < 0:
+        return False  # The bytes are some number's or string's: no set that is not empty.
     return encode(decode(before)) == frames
 
 
@@ -129,12 +189,29 @@ def decode(frames: Sequence[Frame]) -> Any:
     try:
         if len(frames) == 1:
             return _loads(frames[0])
-        return _definitions.loads(frames[0], frames[1], frames[2:])
+        return _loads(frames[0], buffers=frames[1:])
+    except UnknownDefinitionError:
+        return _decode_after_learning(frames)
     except (MemoryError, MmapShareError):
         raise
     except Exception as err:
-        raise CorruptRegionError(
-            f"the stored value cannot be loaded in this process ({type(err).__name__}: {err}): "
-            "a module that it needs is missing here, its own code refused, or its bytes were "
-            "overwritten"
-        ) from err
+        raise _unloadable(err) from err
+
+
+def _decode_after_learning(frames: Sequence[Frame]) -> Any:
+    """Unpickle a value again, whose definitions this process had not met."""
+    try:
+        _definitions.learn(frames[0])
+        return _loads(frames[0], buffers=frames[1:])
+    except (MemoryError, MmapShareError):
+        raise
+    except Exception as err:
+        raise _unloadable(err) from err
+
+
+def _unloadable(err: Exception) -> CorruptRegionError:
+    return CorruptRegionError(
+        f"the stored value cannot be loaded in this process ({type(err).__name__}: {err}): "
+        "a module that it needs is missing here, its own code refused, or its bytes were "
+        "overwritten"
+    )

@@ -26,8 +26,7 @@ import io
 import os
 import pickle
 import sys
-import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from types import CodeType, FunctionType
 from typing import Any, Final
 
@@ -43,6 +42,7 @@ _MAINS: Final = ("__main__", "__mp_main__")
 _KEPT: Final = 4096
 """How many definitions a process remembers, the oldest go first."""
 _DIGEST_BYTES: Final = 16
+_SIZE_BYTES: Final = 8
 
 _modules = sys.modules
 
@@ -71,7 +71,8 @@ class _Known:
 _known_by_key: dict[bytes, _Known] = {}
 _known_by_id: dict[int, _Known] = {}
 _bundles: dict[tuple[bytes, ...], bytes] = {}
-_incoming = threading.local()
+_learning: dict[bytes, bytes] = {}
+"""Bodies by key, of definitions that are being learned: loading one may need another."""
 
 
 # --- Storing -------------------------------------------------------------------------------
@@ -90,6 +91,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is FunctionType:
+            if _importable(obj):
+                return NotImplemented
             _register_spawned_main(obj)
             return super().reducer_override(obj)
         if kind is CodeType:
@@ -99,16 +102,22 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return NotImplemented
 
     def _reduce_class(self, cls: type) -> Any:
-        if _importable(cls):
-            return NotImplemented
         known = _known_by_id.get(id(cls))
         if known is not None and (_same(known.contents, cls) or _same_shape(known)):
             return self._name(known.definition)
+        if _importable(cls):
+            return NotImplemented
         _register_spawned_main(cls)
         reduced = super().reducer_override(cls)
         if type(reduced) is not tuple or len(reduced) != 6:
             return reduced  # By reference, or one of the built-in singletons' types.
         return self._name(_class_definition(cls, reduced))
+
+    def forget(self) -> None:
+        """Make ready for another value."""
+        self.clear_memo()
+        self.globals_ref.clear()
+        self.needs.clear()
 
     def _name(self, definition: Definition) -> Any:
         self.needs[definition.key] = definition
@@ -116,10 +125,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def bundle(needs: Iterable[Definition]) -> bytes:
-    """The definitions, and all that they need in turn, as one frame."""
+    """The definitions, and all that they need in turn, to stand behind a stream's end."""
     todo = list(needs)
-    if not todo:
-        return b""
     names = tuple([definition.key for definition in todo])
     ready = _bundles.get(names)
     if ready is None:
@@ -129,17 +136,18 @@ def bundle(needs: Iterable[Definition]) -> bytes:
             if definition.key not in found:
                 found[definition.key] = definition.body
                 todo.extend(definition.needs)
-        ready = pickle.dumps(found, 5)
+        raw = pickle.dumps(found, 5)
+        ready = raw + len(raw).to_bytes(_SIZE_BYTES, "little")
         _put(_bundles, names, ready)
     return ready
 
 
-def _importable(cls: type) -> bool:
-    """Whether plain pickle's way, by module and name, finds this class elsewhere too."""
-    name = cls.__module__
+def _importable(obj: Any) -> bool:
+    """Whether plain pickle's way, by module and name, finds this class or function elsewhere."""
+    name = obj.__module__
     if name in _MAINS or cloudpickle.list_registry_pickle_by_value():
         return False
-    return getattr(_modules.get(name), cls.__qualname__, None) is cls
+    return getattr(_modules.get(name), obj.__qualname__, None) is obj
 
 
 def _register_spawned_main(obj: Any) -> None:
@@ -224,16 +232,8 @@ def _put(kept: dict[Any, Any], key: Any, value: Any) -> None:
 # --- Loading -------------------------------------------------------------------------------
 
 
-def loads(stream: Any, bundled: Any, buffers: Iterable[Any]) -> Any:
-    """Unpickle a stream whose definitions stand in ``bundled``."""
-    before = getattr(_incoming, "bodies", None)
-    bodies = pickle.loads(bundled) if len(bundled) else {}
-    # A value may hold another share, whose own value is loaded meanwhile.
-    _incoming.bodies = bodies if before is None else {**before, **bodies}
-    try:
-        return pickle.loads(stream, buffers=buffers)
-    finally:
-        _incoming.bodies = before
+class UnknownDefinitionError(Exception):
+    """A stream names a definition that this process has not met; `learn` it and load again."""
 
 
 def resolve(key: bytes) -> Any:
@@ -241,9 +241,9 @@ def resolve(key: bytes) -> Any:
     known = _known_by_key.get(key)
     if known is not None:
         return known.object
-    body = (getattr(_incoming, "bodies", None) or {}).get(key)
+    body = _learning.get(key)
     if body is None:
-        raise CorruptRegionError(f"the definition {key.hex()} is missing from its commit")
+        raise UnknownDefinitionError(key.hex())
     if len(key) == _DIGEST_BYTES:
         code = pickle.loads(body)
         _remember(_Known(code, Definition(key, body)))
@@ -251,10 +251,33 @@ def resolve(key: bytes) -> Any:
     return _resolve_class(key, body)
 
 
+def without_bundle(frame: Any) -> Any:
+    """A frame without the definitions behind its stream, or as it is where it has none."""
+    size = int.from_bytes(frame[-_SIZE_BYTES:], "little")
+    if 0 < size <= len(frame) - _SIZE_BYTES and frame[-_SIZE_BYTES - 1] == pickle.STOP[0]:
+        return frame[: -_SIZE_BYTES - size]
+    return frame
+
+
+def learn(frame: Any) -> None:
+    """Make known the definitions that stand behind a stream, ahead of the frame's end."""
+    size = int.from_bytes(frame[-_SIZE_BYTES:], "little")
+    if size > len(frame) - _SIZE_BYTES:
+        raise CorruptRegionError("a definition that the value names is missing from its commit")
+    bodies: dict[bytes, bytes] = pickle.loads(frame[-_SIZE_BYTES - size : -_SIZE_BYTES])
+    # Bodies of one key are the same in every thread; they stay until their class is known.
+    _learning.update(bodies)
+    for key in bodies:
+        resolve(key)
+    for key in bodies:
+        _learning.pop(key, None)
+
+
 def _resolve_class(key: bytes, body: bytes) -> Any:
-    header, skeleton, rest = pickle.loads(body)
+    header, skeleton, rest = parts = pickle.loads(body)
     family, address, module, qualname, shape, base = pickle.loads(header)
-    definition = Definition(key, body, _needs(header, skeleton, rest))
+    needs = {k: v for k, v in _learning.items() if any(k in part for part in parts)}
+    definition = Definition(key, body, tuple(Definition(k, v) for k, v in needs.items()))
     cls: Any = _relative(family, address, qualname, shape, base)
     if cls is None:
         cls = _namesake(module, qualname, shape)
@@ -280,16 +303,6 @@ def _resolve_class(key: bytes, body: bytes) -> Any:
         raise
     known.contents = tuple(vars(cls).values())
     return cls
-
-
-def _needs(*streams: bytes) -> tuple[Definition, ...]:
-    """The definitions that came along; storing the class again sends them along again."""
-    bodies: Mapping[bytes, bytes] = getattr(_incoming, "bodies", None) or {}
-    return tuple(
-        Definition(key, body)
-        for key, body in bodies.items()
-        if any(key in stream for stream in streams)
-    )
 
 
 def _relative(family: bytes, address: int, qualname: str, shape: bytes, base: type) -> type | None:

@@ -46,7 +46,7 @@ TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 WAIT: Final = fcntl.LOCK_EX
 RELEASE: Final = fcntl.LOCK_UN
 
-_SPINS: Final = 10
+_SPINS: Final = 3
 _BACKOFF_FIRST_S: Final = 50e-6
 _BACKOFF_LAST_S: Final = 1e-3
 _GATE_RECHECK_S: Final = 0.05

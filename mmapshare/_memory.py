@@ -25,6 +25,9 @@ _PAGE: Final = mmap.PAGESIZE
 _GROWTH_SPARE: Final = 1 << 20
 """The most that is allocated ahead of what was asked for."""
 
+_HUGE_LEAST: Final = 4 << 20
+"""Two huge pages: from here on numpy asks for them too."""
+
 # Linux's numbers; the fcntl module names them from Python 3.8 on, but not in every build.
 _ADD_SEALS: Final = 1033
 _SEAL_SEAL, _SEAL_SHRINK, _SEAL_GROW = 1, 2, 4
@@ -167,6 +170,21 @@ class Segment:
             self.map.close()
         if self._finalizer is not None:
             self._finalizer()
+
+
+def private_copy(source: memoryview) -> bytearray | memoryview:
+    """A writeable copy of flat bytes, in memory of this process alone.
+
+    Of large ones most of the time goes into the page faults of fresh memory, so they are put
+    where the kernel may give out huge pages. numpy does the same for its own arrays.
+    """
+    if source.nbytes < _HUGE_LEAST or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return bytearray(source)
+    copy = mmap.mmap(-1, source.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # A kernel without huge pages.
+        copy.madvise(mmap.MADV_HUGEPAGE)
+    copy[:] = source
+    return memoryview(copy)
 
 
 def _leave(fd: int, users_fd: int, folder: str | None) -> None:

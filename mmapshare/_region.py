@@ -20,7 +20,7 @@ from typing import Final, NoReturn
 from . import _layout as layout
 from ._layout import ALLOCATED, FLOOR, HEADER_BYTES, IDENTITY_BYTES, SLOTS, VERSION, Head, Identity
 from ._lock import Door, FileLockDoor, Lock
-from ._memory import MEMFD, Segment
+from ._memory import MEMFD, Segment, private_copy
 from ._owner import claim_by, current_owner
 from .errors import ClosedError, CorruptRegionError, RegionFullError
 
@@ -45,7 +45,7 @@ _KEEP_BYTES: Final = 8 << 20
 """Memory that an area keeps though nothing lives there."""
 _CACHED_BYTES: Final = 64 << 10
 """Frames up to this size are kept in the process until the version changes."""
-_IMMUTABLE_FRAMES: Final = 2
+_IMMUTABLE_FRAMES: Final = 1
 """The first frames of a commit are bytes for good; further ones are the memory of user objects."""
 _COMPARED_BYTES: Final = 256 << 10
 _ATTEMPTS_BEFORE_LOCK: Final = 16
@@ -83,7 +83,7 @@ class Region:
         "__weakref__",
         "_area_bytes",
         "_commit",
-        "_easy_window",
+        "_easy_most",
         "_map",
         "_words",
         "identity",
@@ -98,8 +98,8 @@ class Region:
         if self.identity.region_bytes != segment.size_bytes:
             raise CorruptRegionError("the region's size is not what its header says")
         self._area_bytes = self.identity.area_bytes
-        # No record under the window's end can be too large, or else none is easy.
-        self._easy_window = _WINDOW_LEAST if self.identity.max_size >= _WINDOW_LEAST else 0
+        # No record that fits in the window can be too large; if one could, none is easy.
+        self._easy_most = _WINDOW_MOST if self.identity.max_size >= _WINDOW_MOST else 0
         self._words = memoryview(segment.map)[:HEADER_BYTES].cast("Q")
         self._commit = _EMPTY
         """The last commit seen, kept while it is small and its frames are nobody's memory."""
@@ -176,14 +176,19 @@ class Region:
             if floor > self._words[VERSION]:
                 raise CorruptRegionError("the region's FLOOR word is ahead of its version")
             return None
-        commit = (head.version, frames, head.start, head.end, head.run, self._easy(head.start))
+        commit = (head.version, frames, *self._extent(head))
         if _cacheable(head.frames, head.end - head.start):
             self._commit = commit
         return commit
 
-    def _easy(self, start: int) -> int:
+    def _extent(self, head: Head) -> tuple[int, int, int, int]:
+        easy = self._easy(head.start, head.end)
+        return head.start, head.end, head.run, easy
+
+    def _easy(self, start: int, end: int) -> int:
         area = layout.area_of(start, self._area_bytes)
-        return min(self._area_start(area) + self._easy_window, self._words[ALLOCATED[area]])
+        window = min(_window(end - start), self._easy_most)
+        return min(self._area_start(area) + window, self._words[ALLOCATED[area]])
 
     def _load_head(self) -> Head | None:
         """The head that the version word names; None while empty, or where a writer was faster."""
@@ -206,7 +211,7 @@ class Region:
             return None
         with memoryview(self._map) as view:
             frames: list[Frame] = [
-                bytes(view[begin:end]) if i < _IMMUTABLE_FRAMES else bytearray(view[begin:end])
+                bytes(view[begin:end]) if i < _IMMUTABLE_FRAMES else private_copy(view[begin:end])
                 for i, (begin, end) in enumerate(extents)
             ]
         # Nobody may take memory that belongs to user objects for what was committed: as a list
@@ -237,7 +242,7 @@ class Region:
         head = self._load_head()
         if head is None:
             return _EMPTY
-        return (head.version, (), head.start, head.end, head.run, self._easy(head.start))
+        return (head.version, (), *self._extent(head))
 
     def _holds(self, frames: Sequence[Frame]) -> bool:
         """Whether the newest commit's frames are these, byte by byte; keeps no copy."""
@@ -293,7 +298,7 @@ class Region:
         self._map[SLOTS[version & 1]] = layout.pack_head(version, start, end, run, parts)
         self._words[VERSION] = version  # The commit.
         if _cacheable(len(frames), size):
-            self._commit = (version, frames, start, end, run, self._easy(start))
+            self._commit = (version, frames, start, end, run, self._easy(start, end))
         if run == version > 1:
             self._trim(version, start, end)
         return version
@@ -318,8 +323,7 @@ class Region:
         if commit[V]:
             area = layout.area_of(commit[START], self._area_bytes)
             start, run = layout.align(commit[END]), commit[RUN]
-            window = min(max(_WINDOW_RECORDS * size, _WINDOW_LEAST), _WINDOW_MOST)
-            if start + size > self._area_start(area) + window:
+            if start + size > self._area_start(area) + _window(size):
                 # The other area's versions end here; those of this area's run stay whole.
                 self._words[FLOOR] = run
                 area = 1 - area
@@ -374,6 +378,11 @@ class ClosedRegion:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ClosedError("this share was closed in this process; close it after its last use")
+
+
+def _window(size: int) -> int:
+    """How far records of this size go into an area before they move to the other one."""
+    return min(max(_WINDOW_RECORDS * size, _WINDOW_LEAST), _WINDOW_MOST)
 
 
 def _cacheable(count: int, size: int) -> bool:

@@ -184,25 +184,29 @@ class ObjectView(View[T]):
     __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
-        if name[:2] == "__" == name[-2:]:
-            # Protocols that the view does not speak.
-            raise AttributeError(f"a view has no {name}; use view.value")
-        return getattr(self.value, name)
+        value = self._value
+        if self._owner != get_ident() or value is MISSING:
+            value = self.value
+        return getattr(value, name)
 
     def __setattr__(self, name: str, item: Any) -> None:
         if name in _OWN:
+            if name in _READ_ONLY:
+                raise AttributeError(f"{name} is the view's own; write view.value.{name} = ...")
             object.__setattr__(self, name, item)
-        elif name in {"version", "rollback"}:
-            raise AttributeError(f"{name} is the view's own; write view.value.{name} = ...")
-        else:
-            setattr(self.value, name, item)
+            return
+        value = self._value
+        if self._owner != get_ident() or value is MISSING:
+            value = self.value
+        setattr(value, name, item)
 
     def __delattr__(self, name: str) -> None:
         delattr(self.value, name)
 
 
 ObjectView.__name__, ObjectView.__qualname__ = "View", "View"
-_OWN: Final = frozenset({"value", "__class__", *Claim.__slots__, *View.__slots__})
+_READ_ONLY: Final = frozenset({"version", "rollback"})
+_OWN: Final = _READ_ONLY | {"value", "__class__", *Claim.__slots__, *View.__slots__}
 
 
 def _delegated(name: str) -> property:

@@ -91,7 +91,7 @@ def test_arrays_come_back_equal_writeable_and_private(make, size):
 def test_large_buffers_are_stored_once_and_aligned():
     share = Share([numpy.zeros(100_000), bytearray(10)])
     frames = share._region.read()[1]
-    assert [len(frame) for frame in frames[2:]] == [800_000]
+    assert [len(frame) for frame in frames[1:]] == [800_000]
     assert len(frames[0]) < 1000
     head = share._region._load_head()
     for begin, _ in share._region._extents(head):
@@ -235,7 +235,7 @@ def test_modules_registered_with_cloudpickle_travel_by_value(tmp_path, monkeypat
         frames = encode(unknown_elsewhere.Thing())
     finally:
         cloudpickle.unregister_pickle_by_value(unknown_elsewhere)
-    assert len(frames) == 2
+    assert len(frames) == 1
     assert decode(frames).n == 7
 
 
