@@ -15,6 +15,13 @@ def blame(value: object, can_pickle: Callable[[object], bool]) -> tuple[str, str
 
     ``can_pickle`` tries a part by itself. Never raises for what user code does.
     """
+    try:
+        return _search(value, can_pickle)
+    except Exception:
+        return "value", "an object whose own code fails"
+
+
+def _search(value: object, can_pickle: Callable[[object], bool]) -> tuple[str, str]:
     path, culprit = "value", value
     seen = {id(value)}
     steps = 0

@@ -36,7 +36,7 @@ _TYPES_MOST: Final = 1000
 _MAIN: Final = b"_main__"
 """Stands in every stream that names ``__main__`` or ``__mp_main__``."""
 
-_REFUSALS: Final = (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError)
+_REFUSALS: Final = (pickle.PicklingError, TypeError, AttributeError)
 """How objects say that they cannot be pickled."""
 
 _dumps = pickle.dumps
@@ -154,10 +154,17 @@ def _encode_by_value(value: object) -> tuple[Frame, ...]:
 def _unpicklable(value: object, err: Exception) -> UnpicklableError:
     path, culprit = blame(value, _can_encode)
     return UnpicklableError(
-        f"cannot be pickled: {path}: {culprit} ({type(err).__name__}: {err}). "
+        f"cannot be pickled: {path}: {culprit} ({_said(err)}). "
         "Leave it out, or store what it can be rebuilt from",
         path=path,
     )
+
+
+def _said(err: Exception) -> str:
+    try:
+        return f"{type(err).__name__}: {err}"
+    except Exception:  # Its own __str__ fails.
+        return type(err).__name__
 
 
 def _can_encode(value: object) -> bool:
@@ -211,7 +218,7 @@ def _decode_after_learning(frames: Sequence[Frame]) -> Any:
 
 def _unloadable(err: Exception) -> CorruptRegionError:
     return CorruptRegionError(
-        f"the stored value cannot be loaded in this process ({type(err).__name__}: {err}): "
+        f"the stored value cannot be loaded in this process ({_said(err)}): "
         "a module that it needs is missing here, its own code refused, or its bytes were "
         "overwritten"
     )

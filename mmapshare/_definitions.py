@@ -26,6 +26,7 @@ import io
 import os
 import pickle
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from types import CodeType, FunctionType
 from typing import Any, Final
@@ -39,7 +40,7 @@ _FAMILY: Final = os.urandom(16)
 """What processes that descend from one another by fork have in common."""
 _MAINS: Final = ("__main__", "__mp_main__")
 """The program's own module, and its name in a child that multiprocessing spawned."""
-_KEPT: Final = 4096
+_KEPT: Final = 1024
 """How many definitions a process remembers, the oldest go first."""
 _DIGEST_BYTES: Final = 16
 _SIZE_BYTES: Final = 8
@@ -71,8 +72,55 @@ class _Known:
 _known_by_key: dict[bytes, _Known] = {}
 _known_by_id: dict[int, _Known] = {}
 _bundles: dict[tuple[bytes, ...], bytes] = {}
-_learning: dict[bytes, bytes] = {}
-"""Bodies by key, of definitions that are being learned: loading one may need another."""
+
+
+class _Workshop:
+    """What is being made: definitions whose bodies are not whole, classes without their contents.
+
+    They may name one another, so they become known together, when the outermost is whole; until
+    then only the thread that makes them sees them.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.busy = False
+        self.half_made: list[_Known] = []
+        self.bodies: dict[bytes, bytes] = {}
+        """Bodies by key, of definitions that are being learned: loading one may need another."""
+
+    def make(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Do a piece of work, which may call for others, as the only thread."""
+        with self.lock:
+            # No call stands between this and the try: no signal can come in between.
+            outermost, self.busy = not self.busy, True
+            try:
+                made = work(self, *args)
+                if outermost:
+                    for known in self.half_made:
+                        _remember(known)
+                return made
+            finally:
+                if outermost:
+                    self.busy, self.half_made, self.bodies = False, [], {}
+
+    def by_object(self, obj: object) -> _Known | None:
+        return next((known for known in self.half_made if known.object is obj), None)
+
+    def by_key(self, key: bytes) -> _Known | None:
+        return next((known for known in self.half_made if known.definition.key == key), None)
+
+
+_workshop = _Workshop()
+
+
+def _after_fork_in_child() -> None:
+    """Another thread of the parent may have been at work: it is not here to finish."""
+    global _workshop  # noqa: PLW0603
+    _workshop = _Workshop()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 # --- Storing -------------------------------------------------------------------------------
@@ -108,10 +156,16 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if _importable(cls):
             return NotImplemented
         _register_spawned_main(cls)
+        return _workshop.make(self._reduce_new_class, cls)
+
+    def _reduce_new_class(self, workshop: _Workshop, cls: type) -> Any:
+        known = workshop.by_object(cls)
+        if known is not None:
+            return self._name(known.definition)
         reduced = super().reducer_override(cls)
         if type(reduced) is not tuple or len(reduced) != 6:
             return reduced  # By reference, or one of the built-in singletons' types.
-        return self._name(_class_definition(cls, reduced))
+        return self._name(_class_definition(workshop, cls, reduced))
 
     def forget(self) -> None:
         """Make ready for another value."""
@@ -181,27 +235,23 @@ def _code_definition(code: CodeType) -> Definition:
     return known.definition
 
 
-def _class_definition(cls: type, reduced: tuple[Any, ...]) -> Definition:
+def _class_definition(workshop: _Workshop, cls: type, reduced: tuple[Any, ...]) -> Definition:
     shape = _shape(cls)
     identity = (_FAMILY, id(cls), cls.__module__, cls.__qualname__, shape)
     definition = Definition(_digest(repr(identity).encode()) + shape)
-    # Known before it is whole: its own methods may name it.
-    _remember(_Known(cls, definition, tuple(vars(cls).values())))
+    # Named before it is whole: its own methods may do so.
+    workshop.half_made.append(_Known(cls, definition, tuple(vars(cls).values())))
     make, args, state, _, _, set_state = reduced
+    header, header_needs = _dump((*identity, cls.__bases__[0]))
     try:
-        header, header_needs = _dump((*identity, cls.__bases__[0]))
-        try:
-            skeleton, skeleton_needs = _dump((make, args))
-            rest, rest_needs = _dump((set_state, state))
-        except Exception as err:
-            # Its family needs no body, nor does who imports it; who else meets it is told why.
-            skeleton, rest = b"", f"{type(err).__name__}: {err}".encode()
-            skeleton_needs = rest_needs = ()
-        definition.body = pickle.dumps((header, skeleton, rest), 5)
-        definition.needs = (*header_needs, *skeleton_needs, *rest_needs)
-    except BaseException:
-        _forget(cls, definition)
-        raise
+        skeleton, skeleton_needs = _dump((make, args))
+        rest, rest_needs = _dump((set_state, state))
+    except Exception as err:
+        # Its family needs no body, nor does who imports it; who else meets it is told why.
+        skeleton, rest = b"", f"{type(err).__name__}: {err}".encode()
+        skeleton_needs = rest_needs = ()
+    definition.body = pickle.dumps((header, skeleton, rest), 5)
+    definition.needs = (*header_needs, *skeleton_needs, *rest_needs)
     return definition
 
 
@@ -215,11 +265,6 @@ def _dump(obj: object) -> tuple[bytes, tuple[Definition, ...]]:
 def _remember(known: _Known) -> None:
     _put(_known_by_id, id(known.object), known)
     _put(_known_by_key, known.definition.key, known)
-
-
-def _forget(obj: Any, definition: Definition) -> None:
-    _known_by_id.pop(id(obj), None)
-    _known_by_key.pop(definition.key, None)
 
 
 def _put(kept: dict[Any, Any], key: Any, value: Any) -> None:
@@ -241,14 +286,21 @@ def resolve(key: bytes) -> Any:
     known = _known_by_key.get(key)
     if known is not None:
         return known.object
-    body = _learning.get(key)
+    return _workshop.make(_resolve_new, key)
+
+
+def _resolve_new(workshop: _Workshop, key: bytes) -> Any:
+    known = workshop.by_key(key)
+    if known is not None:
+        return known.object
+    body = workshop.bodies.get(key)
     if body is None:
         raise UnknownDefinitionError(key.hex())
     if len(key) == _DIGEST_BYTES:
-        code = pickle.loads(body)
-        _remember(_Known(code, Definition(key, body)))
-        return code
-    return _resolve_class(key, body)
+        known = _Known(pickle.loads(body), Definition(key, body))
+        workshop.half_made.append(known)
+        return known.object
+    return _resolve_class(workshop, key, body)
 
 
 def without_bundle(frame: Any) -> Any:
@@ -265,24 +317,25 @@ def learn(frame: Any) -> None:
     if size > len(frame) - _SIZE_BYTES:
         raise CorruptRegionError("a definition that the value names is missing from its commit")
     bodies: dict[bytes, bytes] = pickle.loads(frame[-_SIZE_BYTES - size : -_SIZE_BYTES])
-    # Bodies of one key are the same in every thread; they stay until their class is known.
-    _learning.update(bodies)
+    _workshop.make(_learn_all, bodies)
+
+
+def _learn_all(workshop: _Workshop, bodies: dict[bytes, bytes]) -> None:
+    workshop.bodies.update(bodies)
     for key in bodies:
         resolve(key)
-    for key in bodies:
-        _learning.pop(key, None)
 
 
-def _resolve_class(key: bytes, body: bytes) -> Any:
+def _resolve_class(workshop: _Workshop, key: bytes, body: bytes) -> Any:
     header, skeleton, rest = parts = pickle.loads(body)
     family, address, module, qualname, shape, base = pickle.loads(header)
-    needs = {k: v for k, v in _learning.items() if any(k in part for part in parts)}
+    needs = {k: v for k, v in workshop.bodies.items() if any(k in part for part in parts)}
     definition = Definition(key, body, tuple(Definition(k, v) for k, v in needs.items()))
     cls: Any = _relative(family, address, qualname, shape, base)
     if cls is None:
         cls = _namesake(module, qualname, shape)
     if cls is not None:
-        _remember(_Known(cls, definition, tuple(vars(cls).values())))
+        workshop.half_made.append(_Known(cls, definition, tuple(vars(cls).values())))
         return cls
     if not skeleton:
         raise UnpicklableError(
@@ -294,13 +347,9 @@ def _resolve_class(key: bytes, body: bytes) -> Any:
     make, args = pickle.loads(skeleton)
     cls = make(*args)
     known = _Known(cls, definition)
-    _remember(known)  # Before its contents, which may name it.
-    try:
-        set_state, state = pickle.loads(rest)
-        set_state(cls, state)
-    except BaseException:
-        _forget(cls, definition)
-        raise
+    workshop.half_made.append(known)  # Before its contents, which may name it.
+    set_state, state = pickle.loads(rest)
+    set_state(cls, state)
     known.contents = tuple(vars(cls).values())
     return cls
 
@@ -331,9 +380,9 @@ def _shape(cls: type) -> bytes:
     """A digest of what the source says of a class, the same in every process that reads it."""
     facts: list[Any] = [type(cls).__qualname__, [base.__qualname__ for base in cls.__bases__]]
     for name, value in sorted(vars(cls).items()):
-        code = _functions(value)
-        if code:
-            facts.append((name, [_code_facts(c) for c in code]))
+        functions = _functions(value)
+        if functions:
+            facts.append((name, [_function_facts(part, set()) for part in functions]))
         elif not name.startswith("_"):
             facts.append(name)
         elif name == "_member_map_":  # An enum is its members and their values.
@@ -341,12 +390,41 @@ def _shape(cls: type) -> bytes:
     return _digest(repr(facts).encode())
 
 
-def _functions(value: Any) -> list[CodeType]:
-    """The code of a class attribute that is a function or wraps some."""
-    if isinstance(value, staticmethod | classmethod):
-        value = value.__func__
-    parts = (value.fget, value.fset, value.fdel) if isinstance(value, property) else (value,)
-    return [part.__code__ for part in parts if isinstance(part, FunctionType)]
+def _functions(value: Any) -> list[FunctionType]:
+    """The functions that a class attribute is, or wraps."""
+    parts = [value]
+    if isinstance(value, property):
+        parts = [value.fget, value.fset, value.fdel]
+    elif type(value).__module__ == "functools":  # cached_property, partial, lru_cache and such.
+        parts = [getattr(value, name, None) for name in ("func", "__wrapped__")]
+    elif isinstance(value, staticmethod | classmethod):
+        parts = [value.__func__]
+    return [part for part in parts if isinstance(part, FunctionType)]
+
+
+def _function_facts(function: FunctionType, seen: set[FunctionType]) -> tuple[Any, ...]:
+    """Its code, its defaults, and what it closes over: plain values, and functions in turn."""
+    if function in seen:
+        return ()
+    seen.add(function)
+    cells = []
+    for cell in function.__closure__ or ():
+        try:
+            cells.append(cell.cell_contents)
+        except ValueError:  # Still empty.
+            cells.append(None)
+    defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    values = [_plain(value, seen) for value in (*defaults, *cells)]
+    return (_code_facts(function.__code__), values)
+
+
+def _plain(value: Any, seen: set[FunctionType]) -> Any:
+    if isinstance(value, FunctionType):
+        return _function_facts(value, seen)
+    return repr(value) if type(value) in _PLAIN else type(value).__qualname__
+
+
+_PLAIN: Final = frozenset({int, float, complex, str, bytes, bool, type(None)})
 
 
 def _code_facts(code: CodeType) -> tuple[Any, ...]:

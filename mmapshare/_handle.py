@@ -115,8 +115,11 @@ def resolve(handle: Handle, attach: Callable[[Region], Share[Any]]) -> Share[Any
     passed_fd = handle.passed.detach() if handle.passed is not None else -1
     share = _open_here.get(handle.region_id)
     if share is None:
-        share = attach(_open_region(handle, passed_fd))
-        _open_here[handle.region_id] = share
+        opened = attach(_open_region(handle, passed_fd))
+        # Another thread may have loaded it meanwhile: a process has one share for a region.
+        share = _open_here.setdefault(handle.region_id, opened)
+        if share is not opened:
+            opened._region.close()
     elif passed_fd >= 0:
         os.close(passed_fd)
     return share

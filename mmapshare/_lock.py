@@ -20,6 +20,7 @@ closed, the third starves.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -50,7 +51,6 @@ _SPINS: Final = 3
 _BACKOFF_FIRST_S: Final = 50e-6
 _BACKOFF_LAST_S: Final = 1e-3
 _GATE_RECHECK_S: Final = 0.05
-_HANDING_MOST_S: Final = 1.0
 _PATIENCE_S: Final = 2e-3
 
 
@@ -67,7 +67,13 @@ class Door:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self.fd = -1
         self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    @property
+    def closed(self) -> bool:
+        """Whether its descriptor is gone."""
+        return self.fd < 0
 
     def reopened(self) -> Door:
         """The same door through a new description; this one is closed."""
@@ -88,6 +94,7 @@ class FileLockDoor:
 
     fd = -1
     can_wait = False
+    closed = False
 
     def __init__(self, path: str) -> None:
         from filelock import FileLock, Timeout
@@ -99,12 +106,12 @@ class FileLockDoor:
     def flock(self, fd: int, operation: int) -> None:
         if operation == RELEASE:
             return self._lock.release(force=True)
+        if not os.path.isdir(os.path.dirname(self._path)):  # filelock would make it again.
+            raise ClosedError(f"{self._path} is gone: the region's folder was removed")
         try:
             self._lock.acquire(blocking=False)
         except self._timeout as err:
             raise BlockingIOError from err
-        except FileNotFoundError as err:
-            raise ClosedError(f"{self._path} is gone: the region's folder was removed") from err
 
     def reopened(self) -> FileLockDoor:
         # filelock closes what a child inherits; its inherited objects refuse to work.
@@ -117,11 +124,9 @@ class FileLockDoor:
 class _Waiter:
     """One thread in line at the gate."""
 
-    __slots__ = ("claim", "in_line", "since_s", "woken")
+    __slots__ = ("since_s", "woken")
 
-    def __init__(self, claim: Claim) -> None:
-        self.claim = claim
-        self.in_line = False
+    def __init__(self) -> None:
         self.since_s = time.monotonic()
         self.woken = ThreadLock()
         self.woken.acquire()
@@ -176,7 +181,7 @@ class Lock:
         DeadlockError where a task of the caller's thread has it. After any exception `abandon`
         is still owed.
         """
-        if self._gate.setdefault(0, claim) is claim:
+        if not self._waiters and self._gate.setdefault(0, claim) is claim:
             try:
                 self._flock(self._fd, TRY)
             except BlockingIOError:
@@ -201,22 +206,14 @@ class Lock:
             self.abandon(claim)
             return False
 
-    @from_first_instruction
     def release(self) -> None:
-        """Let go; the caller's claim has the lock for certain.
-
-        An interrupt cannot keep it from doing so, unless a second one follows within it.
-        """
-        try:
-            # Before the lock is free: a holder found later is one that died.
-            self._words[HOLDER] = 0
-            self._flock(self._fd, RELEASE)
-            del self._gate[0]
-            if self._waiters:
-                self._wake_one()
-        except BaseException:
-            self._let_go()
-            raise
+        """Let go; the caller's claim has the lock for certain. After an exception, `abandon`."""
+        # Before the lock is free: a holder found later is one that died.
+        self._words[HOLDER] = 0
+        self._flock(self._fd, RELEASE)
+        del self._gate[0]
+        if self._waiters:
+            self._wake_first()
 
     @from_first_instruction
     def abandon(self, claim: Claim) -> None:
@@ -231,11 +228,12 @@ class Lock:
 
     def _let_go(self) -> None:
         # While this process has the gate, its pid stands there only if it has the lock too.
-        if self._words[HOLDER] == self._pid:
-            self._words[HOLDER] = 0
-        self._flock(self._fd, RELEASE)
+        if not self._door.closed:  # In garbage the door may go first, and its number is anybody's.
+            if self._words[HOLDER] == self._pid:
+                self._words[HOLDER] = 0
+            self._flock(self._fd, RELEASE)
         self._gate.pop(0, None)
-        self._wake_one()
+        self._wake_first()
 
     def holder(self) -> tuple[int, float] | None:
         """The holder's pid and the seconds it has had the lock; None where it is free."""
@@ -267,54 +265,47 @@ class Lock:
         held = self._gate.get(0)
         if held is not None and held._owner == claim._owner:
             return False
-        waiter = _Waiter(claim)
+        # Else a thread that asks again at once would always be faster than one that must wake up.
+        overtakes = not self._somebody_waits_long()
+        waiter = _Waiter()
         try:
+            # 1. Stand in line. 2. Look once more. A release between the two finds us.
+            self._waiters.append(waiter)
             while True:
-                # 1. Stand in line. 2. Look once more. A release between the two finds us.
-                waiter.in_line = True
-                self._waiters.append(waiter)
-                other = self._gate.setdefault(0, claim)
-                if other is claim:
-                    return True
-                if shares_thread(other._owner):
-                    raise DeadlockError(
-                        "this thread holds the lock already, in another block or task, and cannot "
-                        "let go while it waits here; leave that block first"
-                    )
+                if overtakes:
+                    other = self._gate.setdefault(0, claim)
+                    if other is claim:
+                        return True
+                    self._refuse_own_thread(other._owner)
+                overtakes = True
                 left = _GATE_RECHECK_S
                 if deadline is not None:
                     left = min(left, deadline - time.monotonic())
                     if left <= 0:
                         raise self._timed_out()
-                if waiter.woken.acquire(timeout=left):
-                    waiter.in_line = False
-                else:
-                    self._leave_line(waiter)
+                waiter.woken.acquire(timeout=left)
         finally:
-            if waiter.in_line:
-                self._leave_line(waiter)
+            with contextlib.suppress(ValueError):
+                self._waiters.remove(waiter)
 
-    def _leave_line(self, waiter: _Waiter) -> None:
+    def _refuse_own_thread(self, owner: object) -> None:
+        # None: the holder is just leaving.
+        if owner is not None and shares_thread(owner):
+            raise DeadlockError(
+                "this thread holds the lock already, in another block or task, and cannot "
+                "let go while it waits here; leave that block first"
+            )
+
+    def _somebody_waits_long(self) -> bool:
         try:
-            self._waiters.remove(waiter)
-        except ValueError:
-            # 1. The releaser took us out of line. 2. It may be handing us the gate just now.
-            # 3. Gone before that, we would leave the gate in the hands of nobody.
-            waiter.woken.acquire(timeout=_HANDING_MOST_S)
-        waiter.in_line = False
-
-    def _wake_one(self) -> None:
-        """Wake the first in line; one who has waited for long is handed the gate.
-
-        Else a thread that asks again at once would always be faster than one that must wake up.
-        """
-        try:
-            waiter = self._waiters.popleft()
+            return time.monotonic() - self._waiters[0].since_s > _PATIENCE_S
         except IndexError:
-            return
-        if time.monotonic() - waiter.since_s > _PATIENCE_S:
-            self._gate.setdefault(0, waiter.claim)
-        waiter.woken.release()
+            return False
+
+    def _wake_first(self) -> None:
+        """Wake the first in line, who leaves the line by itself once it has the gate."""
+        with contextlib.suppress(IndexError, RuntimeError):  # Nobody there, or awake already.
+            self._waiters[0].woken.release()
 
     def _wait_for_door(self, deadline: float | None) -> None:
         contended = 0

@@ -54,6 +54,7 @@ class Segment:
     folder: str | None = None
     _users_fd: int = -1
     _finalizer: weakref.finalize[..., Segment] | None = None
+    _folder_finalizer: weakref.finalize[..., Segment] | None = None
 
     @classmethod
     def create(cls, kind: str, size_bytes: int) -> Segment:
@@ -109,12 +110,18 @@ class Segment:
     def _map(cls, kind: str, fd: int, size_bytes: int, folder: str | None) -> Segment:
         segment = cls(kind, fd, size_bytes, mmap.mmap(fd, size_bytes), folder)
         segment._join_users()
+        # Not at exit: others' exit handlers may use the region after ours.
+        segment._finalizer = weakref.finalize(segment, os.close, fd)
+        segment._finalizer.atexit = False
         return segment
 
     def after_fork_in_child(self) -> None:
-        """Count the forked child as a user of its own."""
-        if self._users_fd >= 0:
-            os.close(self._users_fd)
+        """Count the forked child as a user of its own; OSError where it cannot be."""
+        if self._folder_finalizer is not None:
+            self._folder_finalizer.detach()
+        users_fd, self._users_fd = self._users_fd, -1
+        if users_fd >= 0:
+            os.close(users_fd)
         self._join_users()
 
     def _join_users(self) -> None:
@@ -125,9 +132,7 @@ class Segment:
         if self.folder is not None:
             self._users_fd = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
             fcntl.flock(self._users_fd, fcntl.LOCK_SH)
-        if self._finalizer is not None:
-            self._finalizer.detach()
-        self._finalizer = weakref.finalize(self, _leave, self.fd, self._users_fd, self.folder)
+            self._folder_finalizer = weakref.finalize(self, _leave, self._users_fd, self.folder)
 
     def allocate(self, start: int, end: int) -> int:
         """Give bytes [start, end) memory, and a little ahead; returns up to where.
@@ -168,8 +173,9 @@ class Segment:
         # While a reader in another thread still copies, the mapping goes when that ends.
         with contextlib.suppress(BufferError):
             self.map.close()
-        if self._finalizer is not None:
-            self._finalizer()
+        for finalizer in (self._finalizer, self._folder_finalizer):
+            if finalizer is not None:
+                finalizer()
 
 
 def private_copy(source: memoryview) -> bytearray | memoryview:
@@ -187,10 +193,8 @@ def private_copy(source: memoryview) -> bytearray | memoryview:
     return memoryview(copy)
 
 
-def _leave(fd: int, users_fd: int, folder: str | None) -> None:
-    os.close(fd)
-    if folder is None:
-        return
+def _leave(users_fd: int, folder: str) -> None:
+    """The last to leave removes the folder."""
     try:
         fcntl.flock(users_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -22,15 +22,18 @@ class Claim:
     a private one since a `View` is a claim too, and gives all public names to its value.)
     """
 
-    __slots__ = ("_owner",)
+    __slots__ = ("_inner", "_owner")
 
     _owner: object
+    _inner: Claim | None
+    """The view of a block between `lock` and `unlock`, which this claim covers."""
 
 
 def claim_by(owner: object) -> Claim:
     """A new claim of ``owner``."""
     claim = Claim()
     claim._owner = owner
+    claim._inner = None
     return claim
 
 
@@ -60,10 +63,13 @@ def _current_task(tasks: Any) -> object | None:
 
 
 def shares_thread(owner: object) -> bool:
-    """Whether ``owner`` runs in the caller's thread, so that waiting for it here cannot end."""
+    """Whether ``owner`` runs in the caller's thread, so that waiting for it here cannot end.
+
+    A task whose loop stands still counts too: nobody lets it go on.
+    """
     if isinstance(owner, int):
         return owner == get_ident()
     events: Any = _modules["asyncio.events"]
     task: Any = owner
-    running = events._get_running_loop()
-    return running is not None and task.get_loop() is running
+    loop = task.get_loop()
+    return loop is events._get_running_loop() or not loop.is_running()

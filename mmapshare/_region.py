@@ -12,6 +12,7 @@ between two extents.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from collections.abc import Sequence
@@ -367,10 +368,15 @@ class Region:
 
     def after_fork_in_child(self) -> None:
         """Make anew what must not be shared with the parent; what it holds is void here."""
-        self.segment.after_fork_in_child()
         inherited = self.lock.after_fork_in_child()
         if inherited is not None:
+            inner = getattr(inherited, "_inner", None)
+            if inner is not None:
+                inner._owner = None
             inherited._owner = None
+        # Last: without a descriptor to spare, or a folder, the region works on until it is left.
+        with contextlib.suppress(OSError):
+            self.segment.after_fork_in_child()
 
 
 class ClosedRegion:

@@ -14,7 +14,7 @@ from ._memory import default_kind
 from ._misuse import NotAContainer
 from ._owner import Claim, claim_by, current_owner
 from ._region import ClosedRegion, Region
-from ._transaction import Transaction, stopped_in_exit
+from ._transaction import Transaction, is_under_way, stopped_in_exit
 from ._view import MISSING, View
 from .errors import (
     DeadlockError,
@@ -91,7 +91,7 @@ class Share(NotAContainer, Generic[T]):
     {'hits': 1}
     """
 
-    __slots__ = ("__weakref__", "_explicit", "_inside", "_region", "_timeout")
+    __slots__ = ("__weakref__", "_explicit", "_region", "_timeout")
 
     def __init__(
         self,
@@ -113,8 +113,7 @@ class Share(NotAContainer, Generic[T]):
     def _bind(self, region: Region, timeout: float | None) -> None:
         self._region: Region | ClosedRegion = region
         self._timeout = timeout
-        self._explicit: Claim | None = None  # The claim between lock() and unlock(),
-        self._inside: View[T] | None = None  # and the view of the block inside it.
+        self._explicit: Claim | None = None  # The claim between lock() and unlock().
 
     @classmethod
     def _attach(cls, region: Region, timeout: float | None) -> Share[T]:
@@ -133,7 +132,10 @@ class Share(NotAContainer, Generic[T]):
         >>> Share([1, 2]).get()
         [1, 2]
         """
-        commit = self._region.read()
+        try:
+            commit = self._region.read()
+        except ValueError:  # Another thread closed it meanwhile; it says so now.
+            commit = self._region.read()
         if commit[0]:
             value: T = decode(commit[1])
             return value
@@ -210,8 +212,8 @@ class Share(NotAContainer, Generic[T]):
             lock.abandon(claim)
             raise
 
-    def _set_inside(self, held: Claim, frames: Any, if_version: int | None) -> int:
-        if self._block(held) is not None:
+    def _set_inside(self, claim: Claim, frames: Any, if_version: int | None) -> int:
+        if self._block(claim) is not None:
             raise TransactionError(
                 "set() inside one's own locked() block would be lost or overwritten by the "
                 "block's commit; assign view.value instead"
@@ -289,13 +291,17 @@ class Share(NotAContainer, Generic[T]):
         >>> share.unlock()
         """
         region = self._region
-        held = region.lock.claim
-        if held is None or held is not self._explicit or held._owner != current_owner():
+        claim = region.lock.claim
+        if claim is None or claim is not self._explicit or claim._owner != current_owner():
             raise TransactionError("unlock() without lock(): this owner has not locked the share")
-        if self._block(held) is not None:
+        if self._block(claim) is not None:
             raise TransactionError("unlock() inside a locked() block; leave the block first")
         self._explicit = None
-        region.lock.release()
+        try:
+            region.lock.release()
+        except BaseException:
+            region.lock.abandon(claim)
+            raise
 
     def _committed(self) -> Any:
         """The lock's holder's fresh copy of the committed value, MISSING while there is none."""
@@ -304,21 +310,27 @@ class Share(NotAContainer, Generic[T]):
 
     def _block(self, held: Claim) -> View[T] | None:
         """The view of the block that runs under the caller's own claim; None between blocks."""
-        view = self._inside if held is self._explicit else held
+        view = held._inner if held is self._explicit else held
         return view if isinstance(view, View) and view._owner is not None else None
 
     def _own_claim(self) -> Claim | None:
-        """The caller's own claim, which has the lock; None once an abandoned one is cleared.
+        """The caller's own claim, which has the lock; None where it is worth asking again.
 
-        What interrupts can leave behind: the claim of a `set` (which runs none of a user's code
-        under the lock, so it cannot be running now), or that of a block whose `__exit__` was
-        stopped at its very first step and stands in the traceback that is being handled.
+        An abandoned one is cleared. What interrupts can leave behind is the claim of a `set`
+        that is not running any more, or that of a block whose `__exit__` was stopped at its
+        very first step and stands in the traceback that is being handled. DeadlockError where
+        the claim belongs to an operation that this very call interrupts.
         """
         lock = self._region.lock
         held = lock.claim
-        if held is None or held is self._explicit:
-            return held
-        if isinstance(held, View) and not stopped_in_exit(held):
+        if held is None or held._owner != current_owner():
+            return None
+        if is_under_way(held):
+            raise DeadlockError(
+                "a signal handler, a finaliser or a pickling hook used the share in the middle of "
+                "this thread's own transaction on it; let it leave a note, to be acted upon later"
+            )
+        if held is self._explicit or (isinstance(held, View) and not stopped_in_exit(held)):
             return held
         lock.abandon(held)
         held._owner = None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from ._codec import EMPTY_SET, FROZENSET, decode, encode, reordered
 from ._guard import from_first_instruction
-from ._owner import current_owner
+from ._owner import Claim, current_owner
 from ._view import CONTAINERS, MISSING, ObjectView, View
 from .errors import TransactionError, ViewClosedError
 
@@ -58,9 +58,9 @@ class Transaction(Generic[T]):
                 if held is not None:
                     outer = share._block(held)
                     if outer is not None:
-                        self._role, self._view = JOINED, outer
+                        self._role, self._view, self._timeout = JOINED, outer, os.getpid()
                         return outer
-                    self._role, share._inside = INSIDE, view
+                    self._role, held._inner = INSIDE, view
                     break
             view._share = share
             view._commit = commit = region.current()
@@ -110,6 +110,11 @@ class Transaction(Generic[T]):
         if self._role == JOINED:
             if err is not None:
                 view._failed = err
+            elif view._owner is None and self._timeout == os.getpid():
+                raise TransactionError(
+                    "the outer block that this one joined ended first; what was changed since "
+                    "then is lost. Leave blocks in the order in which they were entered"
+                )
             return
         if err is None and _may_commit(view):
             commit = view._commit
@@ -174,6 +179,32 @@ def _may_commit(view: View[Any]) -> bool:
             "view.rollback() after catching it to go on from the committed value"
         ) from failed
     return True
+
+
+def is_under_way(claim: Claim) -> bool:
+    """Whether an operation that holds ``claim`` stands on the caller's own stack, in mid-step.
+
+    A block's body is not in mid-step. Asked only where an owner finds its own claim, which is
+    a nested block or a rare accident.
+    """
+    inner = getattr(claim, "_inner", None)
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename in _OWN_FILES:
+            found = frame.f_locals.get("claim")
+            transaction = frame.f_locals.get("self")
+            if isinstance(transaction, Transaction) and transaction._role != JOINED:
+                found = transaction._view
+            if found is not None and (found is claim or found is inner):
+                return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+_OWN_FILES: Final = frozenset(
+    os.path.join(os.path.dirname(__file__), name)
+    for name in ("_transaction.py", "_share.py", "_region.py")
+)
 
 
 def stopped_in_exit(view: View[Any]) -> bool:
