@@ -46,8 +46,6 @@ _KEEP_BYTES: Final = 8 << 20
 """Memory that an area keeps though nothing lives there."""
 _CACHED_BYTES: Final = 64 << 10
 """Frames up to this size are kept in the process until the version changes."""
-_IMMUTABLE_FRAMES: Final = 1
-"""The first frames of a commit are bytes for good; further ones are the memory of user objects."""
 _COMPARED_BYTES: Final = 256 << 10
 _ATTEMPTS_BEFORE_LOCK: Final = 16
 
@@ -69,6 +67,10 @@ RUN: Final = 4
 
 _EMPTY: Final[Commit] = (0, (), 0, 0, 0, 0)
 
+Seen = tuple[int, Sequence[tuple[int, int]], tuple[int, int, int, int]]
+"""Where a version lies: its number, begin and end of each frame, and what a Commit ends with."""
+_NOTHING: Final[Seen] = (-1, (), (0, 0, 0, 0))
+
 _pack_head_words = layout.pack_head_words
 
 
@@ -86,6 +88,7 @@ class Region:
         "_commit",
         "_easy_most",
         "_map",
+        "_seen",
         "_words",
         "identity",
         "lock",
@@ -102,6 +105,7 @@ class Region:
         # No record that fits in the window can be too large; if one could, none is easy.
         self._easy_most = _WINDOW_MOST if self.identity.max_size >= _WINDOW_MOST else 0
         self._words = memoryview(segment.map)[:HEADER_BYTES].cast("Q")
+        self._seen: Seen = _NOTHING
         self._commit = _EMPTY
         """The last commit seen, kept while it is small and its frames are nobody's memory."""
         self.lock = Lock(_door(segment), self._words[layout.LOCK_WORDS])
@@ -168,17 +172,25 @@ class Region:
 
     def try_read(self) -> Commit | None:
         """One attempt at copying the newest commit; None where a writer overtook it."""
-        head = self._load_head()
-        if head is None:
-            return None if self._words[VERSION] else _EMPTY
-        frames = self._copy(head)
+        seen = self._seen
+        if seen[0] != self._words[VERSION]:
+            head = self._load_head()
+            if head is None:
+                return None if self._words[VERSION] else _EMPTY
+            found = self._extents(head)
+            if found is None:
+                return None
+            # Where a version lies does not change: large ones are copied without asking again.
+            self._seen = seen = (head.version, found, self._extent(head))
+        version, extents, extent = seen
+        frames = self._copy(extents)
         floor = self._words[FLOOR]
-        if frames is None or floor > head.version:
+        if floor > version:
             if floor > self._words[VERSION]:
                 raise CorruptRegionError("the region's FLOOR word is ahead of its version")
             return None
-        commit = (head.version, frames, *self._extent(head))
-        if _cacheable(head.frames, head.end - head.start):
+        commit = (version, frames, *extent)
+        if _cacheable(len(extents), extent[1] - extent[0]):
             self._commit = commit
         return commit
 
@@ -204,20 +216,17 @@ class Region:
             raise CorruptRegionError(f"the slot of version {version} fails its check")
         return head
 
-    def _copy(self, head: Head) -> Sequence[Frame] | None:
-        if head.frames == 1:
-            return (self._map[head.start : head.end],)
-        extents = self._extents(head)
-        if extents is None:
-            return None
-        with memoryview(self._map) as view:
-            frames: list[Frame] = [
-                bytes(view[begin:end]) if i < _IMMUTABLE_FRAMES else private_copy(view[begin:end])
-                for i, (begin, end) in enumerate(extents)
-            ]
+    def _copy(self, extents: Sequence[tuple[int, int]]) -> Sequence[Frame]:
+        begin, end = extents[0]
+        if len(extents) == 1:
+            return (self._map[begin:end],)
         # Nobody may take memory that belongs to user objects for what was committed: as a list
         # it equals no frames that `publish` is given.
-        return tuple(frames) if len(frames) <= _IMMUTABLE_FRAMES else frames
+        with memoryview(self._map) as view:
+            return [
+                self._map[begin:end],
+                *[private_copy(view[begin:end]) for begin, end in extents[1:]],
+            ]
 
     def _extents(self, head: Head) -> list[tuple[int, int]] | None:
         table = self._map[head.start : head.start + layout.table_bytes(head.frames)]
@@ -240,6 +249,8 @@ class Region:
         commit = self._commit
         if self._words[VERSION] == commit[V]:
             return commit
+        if self._words[VERSION] == self._seen[V]:
+            return (self._seen[V], (), *self._seen[2])
         head = self._load_head()
         if head is None:
             return _EMPTY
@@ -280,7 +291,7 @@ class Region:
                 self._words[VERSION] = version  # The commit.
                 self._commit = (version, frames, start, end, run, easy)
                 return version
-        if unless_same and len(frames) > _IMMUTABLE_FRAMES and self._holds(frames):
+        elif unless_same and self._holds(frames):
             return commit[V]
         return self._publish_with_care(frames, commit)
 
@@ -291,15 +302,20 @@ class Region:
         self._check_fits(size, sum(lengths), len(frames))
         start, run = self._place(commit, size)
         begin = start + len(table)
-        self._map[start:begin] = table
+        if table:
+            self._map[start:begin] = table
+        extents = []
         for frame, length in zip(frames, lengths, strict=True):
             self._map[begin : begin + length] = frame
+            extents.append((begin, begin + length))
             begin = layout.align(begin + length)
         end = start + size
         self._map[SLOTS[version & 1]] = layout.pack_head(version, start, end, run, parts)
         self._words[VERSION] = version  # The commit.
+        extent = (start, end, run, self._easy(start, end))
+        self._seen = (version, extents, extent)
         if _cacheable(len(frames), size):
-            self._commit = (version, frames, start, end, run, self._easy(start, end))
+            self._commit = (version, frames, *extent)
         if run == version > 1:
             self._trim(version, start, end)
         return version
@@ -393,7 +409,7 @@ def _window(size: int) -> int:
 
 def _cacheable(count: int, size: int) -> bool:
     # Later frames are the memory of somebody's objects: they change under our hands.
-    return count <= _IMMUTABLE_FRAMES and size <= _CACHED_BYTES
+    return count == 1 and size <= _CACHED_BYTES
 
 
 def _same_bytes(stored: memoryview, frame: Frame) -> bool:

@@ -13,6 +13,11 @@ from mmapshare._memory import Segment
 from mmapshare._region import Region
 
 
+def _forget(share):
+    """Let the next read look at the region, whatever this process has seen of it."""
+    share._region._commit, share._region._seen = _region._EMPTY, _region._NOTHING
+
+
 @pytest.mark.parametrize("size", [10, 3_000, 100_000, 2_000_000])
 def test_reads_beside_a_writer_without_pause_are_never_torn(make, size):
     share = make(bytes(size), max_size="64M")
@@ -69,9 +74,9 @@ def test_an_overtaken_reader_reads_again(monkeypatch):
     real = Region._copy
     overtaken = 0
 
-    def slow(region, head):
+    def slow(region, extents):
         nonlocal overtaken
-        frames = real(region, head)
+        frames = real(region, extents)
         if overtaken < 3:
             overtaken += 1
             monkeypatch.setattr(Region, "_copy", real)
@@ -81,7 +86,7 @@ def test_an_overtaken_reader_reads_again(monkeypatch):
         return frames
 
     region = share._region
-    region._commit = _region._EMPTY
+    _forget(share)
     monkeypatch.setattr(Region, "_copy", slow)
     assert region.try_read() is None
     assert share.get() == bytes([199]) * 100_000
@@ -91,7 +96,7 @@ def test_an_overtaken_reader_reads_again(monkeypatch):
 def test_a_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
     share = Share(b"value")
     real = Region.try_read
-    share._region._commit = _region._EMPTY
+    _forget(share)
 
     def never(region):
         return real(region) if region.lock.claim is not None else None
@@ -104,11 +109,11 @@ def test_a_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
 def test_where_stores_are_not_ordered_readers_take_the_lock(make, monkeypatch):
     monkeypatch.setattr(_region, "ORDERED_STORES", False)
     share = make([1])
-    share._region._commit = _region._EMPTY
+    _forget(share)
     with share.locked() as view:
         view.append(2)
         assert share.get() == [1]
-    share._region._commit = _region._EMPTY
+    _forget(share)
     assert share.get() == [1, 2]
 
     def hold(child):
@@ -119,7 +124,7 @@ def test_where_stores_are_not_ordered_readers_take_the_lock(make, monkeypatch):
 
     holder = Child(hold)
     holder.hear()
-    share._region._commit = _region._EMPTY
+    _forget(share)
 
     def read(child):
         return share.get()
@@ -133,7 +138,7 @@ def test_where_stores_are_not_ordered_readers_take_the_lock(make, monkeypatch):
 
 def _corrupt(share, at, byte):
     share._region.segment.map[at] ^= byte
-    share._region._commit = _region._EMPTY
+    _forget(share)
 
 
 def test_any_changed_byte_of_header_and_slots_is_noticed_or_harmless():
