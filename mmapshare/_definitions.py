@@ -34,6 +34,7 @@ from typing import Any, Final
 import attrs
 import cloudpickle
 
+from ._shape import DIGEST_BYTES, digest, shape_of
 from .errors import CorruptRegionError, UnpicklableError
 
 _FAMILY: Final = os.urandom(16)
@@ -42,7 +43,6 @@ _MAINS: Final = ("__main__", "__mp_main__")
 """The program's own module, and its name in a child that multiprocessing spawned."""
 _KEPT: Final = 1024
 """How many definitions a process remembers, the oldest go first."""
-_DIGEST_BYTES: Final = 16
 _SIZE_BYTES: Final = 8
 
 _modules = sys.modules
@@ -220,7 +220,7 @@ def _same(contents: tuple[object, ...], cls: type) -> bool:
 
 
 def _same_shape(known: _Known) -> bool:
-    if _shape(known.object) != known.definition.key[_DIGEST_BYTES:]:
+    if shape_of(known.object) != known.definition.key[DIGEST_BYTES:]:
         return False
     known.contents = tuple(vars(known.object).values())
     return True
@@ -230,15 +230,15 @@ def _code_definition(code: CodeType) -> Definition:
     known = _known_by_id.get(id(code))
     if known is None:
         body = cloudpickle.dumps(code, protocol=5)
-        known = _Known(code, Definition(_digest(body), body))
+        known = _Known(code, Definition(digest(body), body))
         _remember(known)
     return known.definition
 
 
 def _class_definition(workshop: _Workshop, cls: type, reduced: tuple[Any, ...]) -> Definition:
-    shape = _shape(cls)
+    shape = shape_of(cls)
     identity = (_FAMILY, id(cls), cls.__module__, cls.__qualname__, shape)
-    definition = Definition(_digest(repr(identity).encode()) + shape)
+    definition = Definition(digest(repr(identity).encode()) + shape)
     # Named before it is whole: its own methods may do so.
     workshop.half_made.append(_Known(cls, definition, tuple(vars(cls).values())))
     make, args, state, _, _, set_state = reduced
@@ -296,7 +296,7 @@ def _resolve_new(workshop: _Workshop, key: bytes) -> Any:
     body = workshop.bodies.get(key)
     if body is None:
         raise UnknownDefinitionError(key.hex())
-    if len(key) == _DIGEST_BYTES:
+    if len(key) == DIGEST_BYTES:
         known = _Known(pickle.loads(body), Definition(key, body))
         workshop.half_made.append(known)
         return known.object
@@ -360,7 +360,7 @@ def _relative(family: bytes, address: int, qualname: str, shape: bytes, base: ty
         return None
     candidates: list[type] = type.__subclasses__(base)
     for cls in candidates:
-        if id(cls) == address and cls.__qualname__ == qualname and _shape(cls) == shape:
+        if id(cls) == address and cls.__qualname__ == qualname and shape_of(cls) == shape:
             return cls
     return None
 
@@ -370,87 +370,4 @@ def _namesake(module: str, qualname: str, shape: bytes) -> type | None:
     found: Any = _modules.get("__main__" if module in _MAINS else module)
     for name in qualname.split("."):
         found = getattr(found, name, None)
-    return found if isinstance(found, type) and _shape(found) == shape else None
-
-
-# --- What makes two classes the same -------------------------------------------------------
-
-
-def _shape(cls: type) -> bytes:
-    """A digest of what the source says of a class, the same in every process that reads it."""
-    facts: list[Any] = [type(cls).__qualname__, [base.__qualname__ for base in cls.__bases__]]
-    for name, value in sorted(vars(cls).items()):
-        functions = _functions(value)
-        if functions:
-            facts.append((name, [_function_facts(part, set()) for part in functions]))
-        elif not name.startswith("_"):
-            facts.append(name)
-        elif name == "_member_map_":  # An enum is its members and their values.
-            facts.append([(member, repr(value[member].value)) for member in value])
-    return _digest(repr(facts).encode())
-
-
-def _functions(value: Any) -> list[FunctionType]:
-    """The functions that a class attribute is, or wraps."""
-    parts = [value]
-    if isinstance(value, property):
-        parts = [value.fget, value.fset, value.fdel]
-    elif type(value).__module__ == "functools":  # cached_property, partial, lru_cache and such.
-        parts = [getattr(value, name, None) for name in ("func", "__wrapped__")]
-    elif isinstance(value, staticmethod | classmethod):
-        parts = [value.__func__]
-    return [part for part in parts if isinstance(part, FunctionType)]
-
-
-def _function_facts(function: FunctionType, seen: set[FunctionType]) -> tuple[Any, ...]:
-    """Its code, its defaults, and what it closes over: plain values, and functions in turn."""
-    if function in seen:
-        return ()
-    seen.add(function)
-    cells = []
-    for cell in function.__closure__ or ():
-        try:
-            cells.append(cell.cell_contents)
-        except ValueError:  # Still empty.
-            cells.append(None)
-    defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-    values = [_plain(value, seen) for value in (*defaults, *cells)]
-    return (_code_facts(function.__code__), values)
-
-
-def _plain(value: Any, seen: set[FunctionType]) -> Any:
-    if isinstance(value, FunctionType):
-        return _function_facts(value, seen)
-    return repr(value) if type(value) in _PLAIN else type(value).__qualname__
-
-
-_PLAIN: Final = frozenset({int, float, complex, str, bytes, bool, type(None)})
-
-
-def _code_facts(code: CodeType) -> tuple[Any, ...]:
-    return (
-        code.co_name,
-        code.co_argcount,
-        code.co_posonlyargcount,
-        code.co_kwonlyargcount,
-        code.co_flags,
-        code.co_code,
-        code.co_names,
-        code.co_varnames,
-        code.co_freevars,
-        [_constant_facts(constant) for constant in code.co_consts],
-    )
-
-
-def _constant_facts(constant: Any) -> Any:
-    if isinstance(constant, CodeType):
-        return _code_facts(constant)
-    if isinstance(constant, frozenset):
-        return sorted(map(repr, constant))
-    return repr(constant)
-
-
-def _digest(raw: bytes) -> bytes:
-    from hashlib import blake2b
-
-    return blake2b(raw, digest_size=_DIGEST_BYTES).digest()
+    return found if isinstance(found, type) and shape_of(found) == shape else None

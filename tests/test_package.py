@@ -12,18 +12,18 @@ import mmapshare
 from mmapshare import errors
 
 PACKAGE = Path(mmapshare.__file__).parent
-GROUND = {"errors", "_owner", "_guard", "_misuse", "_arguments"}
 WALLS = {
     "_owner": set(),
     "_guard": set(),
     "_misuse": set(),
     "_arguments": set(),
     "_blame": set(),
+    "_shape": set(),
     "errors": set(),
     "_memory": {"errors"},
     "_layout": {"errors"},
     "_lock": {"errors", "_owner", "_guard"},
-    "_definitions": {"errors"},
+    "_definitions": {"errors", "_shape"},
     "_codec": {"errors", "_blame", "_definitions"},
     "_view": {"errors", "_owner", "_misuse"},
     "_region": {"errors", "_owner", "_memory", "_lock", "_layout"},
