@@ -47,7 +47,8 @@ TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 WAIT: Final = fcntl.LOCK_EX
 RELEASE: Final = fcntl.LOCK_UN
 
-_SPINS: Final = 3
+_NAPS: Final = 10
+_NAP_S: Final = 50e-6
 _BACKOFF_FIRST_S: Final = 50e-6
 _BACKOFF_LAST_S: Final = 1e-3
 _GATE_RECHECK_S: Final = 0.05
@@ -308,24 +309,44 @@ class Lock:
             self._waiters[0].woken.release()
 
     def _wait_for_door(self, deadline: float | None) -> None:
-        contended = 0
-        for _ in range(_SPINS):
+        try:
+            if deadline is None and self._door.can_wait:
+                contended = self._nap_or_wait()
+            else:
+                contended = self._poll_door(deadline)
+            self._words[CONTENDED] += contended
+        except BaseException as err:
+            err.__suppress_context__ = True  # That the first try failed is no part of the story.
+            raise
+
+    def _nap_or_wait(self) -> bool:
+        """Try a few times with short naps, then block; whether it had to wait at all.
+
+        Blocking at once would make the holder wake us, in the middle of its own work, each time
+        it lets go for a moment.
+        """
+        for nap in range(_NAPS):
             try:
                 self._flock(self._fd, TRY)
             except BlockingIOError:
-                contended = 1
+                time.sleep(_NAP_S)
             else:
-                break
-        else:
-            if deadline is None and self._door.can_wait:
-                self._flock(self._fd, WAIT)
-            else:
-                self._poll_door(deadline)
-        self._words[CONTENDED] += contended
+                return nap > 0
+        self._flock(self._fd, WAIT)
+        return True
 
-    def _poll_door(self, deadline: float | None) -> None:
+    def _poll_door(self, deadline: float | None) -> bool:
+        """Try again with longer and longer pauses; whether it had to wait at all."""
         pause = _BACKOFF_FIRST_S
+        waited = False
         while True:
+            try:
+                self._flock(self._fd, TRY)
+            except BlockingIOError:
+                pass
+            else:
+                return waited
+            waited = True
             if deadline is not None:
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -333,11 +354,6 @@ class Lock:
                 pause = min(pause, left)
             time.sleep(pause)
             pause = min(2 * pause, _BACKOFF_LAST_S)
-            try:
-                self._flock(self._fd, TRY)
-            except BlockingIOError:
-                continue
-            return
 
     def _timed_out(self) -> LockTimeout:
         holder = self.holder()
@@ -348,8 +364,9 @@ class Lock:
                 held_s=None,
             )
         pid, held_s = holder
+        whose = f"pid {pid}" if pid != self._pid else f"pid {pid}, a thread of this process"
         return LockTimeout(
-            f"the lock was not free in time: held {held_s:.1f} s by pid {pid}; "
+            f"the lock was not free in time: held {held_s:.1f} s by {whose}; "
             "pass a longer timeout, or None to wait for as long as it takes",
             holder_pid=pid,
             held_s=held_s,

@@ -46,6 +46,21 @@ class NotAContainer:
     def __contains__(self, item: object) -> NoReturn:
         raise TypeError(f"a Share has no items: ask  {item!r} in share.get()")
 
+    def __len__(self) -> int:
+        raise TypeError("a Share has no length: write  len(share.get())")
+
+    def __bool__(self) -> bool:
+        """A share is true, whatever its value; without this Python would ask for a length."""
+        return True
+
+    @property
+    def value(self) -> Any:
+        """Not there: read ``share.get()``, write ``share.set(...)``."""
+        raise AttributeError(
+            "a Share has no value attribute: read share.get(), replace it with share.set(...), "
+            "change it in  with share.locked() as view: view.value = ..."
+        )
+
     def __enter__(self) -> NoReturn:
         raise TypeError("a Share itself is no transaction: write  with share.locked() as view:")
 

@@ -26,7 +26,13 @@ from .errors import (
 T = TypeVar("T")
 P = ParamSpec("P")
 
-_OWN_TIMEOUT: Final[Any] = object()
+
+class _OwnTimeout:
+    def __repr__(self) -> str:
+        return "<the share's own>"
+
+
+_OWN_TIMEOUT: Final[Any] = _OwnTimeout()
 
 
 @attrs.frozen
@@ -82,7 +88,8 @@ class Share(NotAContainer, Generic[T]):
     copies; only a commit changes what others see. Any thread, task and process may use a share
     at any time. Children get it by fork, or as an argument under spawn and forkserver; a
     pickled share is a handle to the same region, good as long as a process that had it is.
-    Loading a share's value runs the pickles that its co-owners stored.
+    Loading a share's value runs the pickles that its co-owners stored. An open share takes three
+    file descriptors.
 
     >>> share = Share({"hits": 0})
     >>> with share.locked() as view:
@@ -193,6 +200,8 @@ class Share(NotAContainer, Generic[T]):
         >>> share.set(2, if_version=1)
         2
         """
+        if if_version is not None and type(if_version) is not int:
+            raise TypeError(f"if_version is an int, as snapshot() gives it, not {if_version!r}")
         frames = encode(value)
         region = self._region
         lock = region.lock
@@ -228,14 +237,22 @@ class Share(NotAContainer, Generic[T]):
     ) -> T:
         """Call ``func(value, *args, **kwargs)`` in one transaction; returns the new value.
 
-        What it returns becomes the value; None keeps the argument, with the changes made to it.
+        What it returns *becomes the value*; None keeps the argument, with the changes made to
+        it. To take something out (``pop``) use a `locked` block.
         An exception commits nothing and is raised unchanged.
 
         >>> share = Share(40)
         >>> share.update(lambda n, by: n + by, 2)
         42
         """
+        if not callable(func):
+            raise TypeError(
+                f"update() calls a function with the value, {type(func).__name__} is none; "
+                "to change items write  with share.locked() as view: ..."
+            )
         with self.locked() as view:
+            if view._value is MISSING:
+                raise EmptyShareError("the share has no value yet; set() a first one")
             result = func(view.value, *args, **kwargs)
             if result is not None:
                 view.value = result

@@ -27,6 +27,9 @@ CONTAINERS: Final = frozenset({dict, list, set})
 class Missing:
     """The value of an empty share: nothing can be done with it."""
 
+    def __repr__(self) -> str:
+        return "<empty>"
+
     def __getitem__(self, key: object) -> NoReturn:
         raise EmptyShareError("the share is empty; assign view.value first")
 

@@ -37,7 +37,11 @@ class LockTimeout(MmapShareError, TimeoutError):  # noqa: N818
 
 
 class DeadlockError(MmapShareError):
-    """Waiting for this lock could never end: its holder waits, directly or not, for the caller."""
+    """Waiting for this lock could never end: the caller's own thread has it, and would wait.
+
+    Two owners who take two shares in opposite order are not noticed: take them in one order,
+    or with a timeout.
+    """
 
 
 # --- Transactions ----------------------------------------------------------------------

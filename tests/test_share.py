@@ -1,6 +1,7 @@
 """The contract of `Share`, on every kind of memory and lock."""
 
 import math
+import threading
 import time
 from functools import partial
 
@@ -327,6 +328,20 @@ def test_a_timeout_says_who_holds_the_lock_and_for_how_long(make):
         pass
 
 
+def test_a_timeout_says_when_the_holder_is_a_thread_of_ones_own_process(make):
+    share = make(1)
+    share.lock()
+
+    def wait():
+        with pytest.raises(LockTimeout, match="thread of this process"):
+            share.set(2) if share._timeout else share.lock(timeout=0.01)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    thread.join()
+    share.unlock()
+
+
 def test_info_tells_sizes_and_counts(make, kind):
     share = make(b"x" * 10_000, max_size="2M")
     share.set(b"y" * 20_000)
@@ -446,6 +461,18 @@ def test_what_looks_like_an_operation_on_a_share_says_what_to_write_instead(make
         list(share)
     with pytest.raises(TypeError, match=r"share\.get\(\)"):
         "a" in share
+    with pytest.raises(TypeError, match=r"len\(share\.get\(\)\)"):
+        len(share)
+    with pytest.raises(AttributeError, match=r"share\.get\(\)"):
+        share.value
+    with pytest.raises(AttributeError):
+        share.value = 3
+    with pytest.raises(TypeError, match="calls a function"):
+        share.update({"b": 2})
+    for version in ("1", True, 1.0):
+        with pytest.raises(TypeError, match="if_version"):
+            share.set({}, if_version=version)
+    assert share and share.get() == {"a": 1}
 
 
 def test_a_closed_share_refuses_everything(make):
