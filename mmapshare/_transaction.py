@@ -35,7 +35,10 @@ OWNER, JOINED, INSIDE = range(3)
 class Transaction(Generic[T]):
     """The with-block that `Share.locked` returns; use it once."""
 
-    __slots__ = ("_role", "_share", "_timeout", "_view")
+    __slots__ = ("_pid", "_role", "_share", "_timeout", "_view")
+
+    _pid: int
+    """Where it joined; a forked child leaves the block in silence."""
 
     def __init__(self, share: Share[T], timeout: float | None) -> None:
         self._share = share
@@ -58,7 +61,7 @@ class Transaction(Generic[T]):
                 if held is not None:
                     outer = share._block(held)
                     if outer is not None:
-                        self._role, self._view, self._timeout = JOINED, outer, os.getpid()
+                        self._role, self._view, self._pid = JOINED, outer, os.getpid()
                         return outer
                     self._role, held._inner = INSIDE, view
                     break
@@ -110,7 +113,7 @@ class Transaction(Generic[T]):
         if self._role == JOINED:
             if err is not None:
                 view._failed = err
-            elif view._owner is None and self._timeout == os.getpid():
+            elif view._owner is None and self._pid == os.getpid():
                 raise TransactionError(
                     "the outer block that this one joined ended first; what was changed since "
                     "then is lost. Leave blocks in the order in which they were entered"
