@@ -5,8 +5,8 @@ time. Here such a class is pickled once, into a `Definition`; values say only it
 definition's ready bytes ride along with each commit that needs them. So do code objects, whose
 functions keep cloudpickle's meaning: closures and globals are copied each time one is stored.
 
-What a class's definition is, is its name, its bases, the code of its methods and the names of
-its public attributes. Whoever meets a key looks, in this order, for the class
+What a class's definition is, is its name, its bases, its methods and the names of its public
+attributes (see `_shape`). Whoever meets a key looks, in this order, for the class
 
 1. that it has met under that key before,
 2. at the same address, if it descends from the same process by fork: it is the very object,
@@ -305,16 +305,21 @@ def _resolve_new(workshop: _Workshop, key: bytes) -> Any:
 
 def without_bundle(frame: Any) -> Any:
     """A frame without the definitions behind its stream, or as it is where it has none."""
+    size = _bundle_bytes(frame)
+    return frame[: -_SIZE_BYTES - size] if size else frame
+
+
+def _bundle_bytes(frame: Any) -> int:
+    """Size of the pickled definitions behind a stream; 0 where there can be none."""
     size = int.from_bytes(frame[-_SIZE_BYTES:], "little")
-    if 0 < size <= len(frame) - _SIZE_BYTES and frame[-_SIZE_BYTES - 1] == pickle.STOP[0]:
-        return frame[: -_SIZE_BYTES - size]
-    return frame
+    fits = 0 < size <= len(frame) - _SIZE_BYTES and frame[-_SIZE_BYTES - 1] == pickle.STOP[0]
+    return size if fits else 0
 
 
 def learn(frame: Any) -> None:
     """Make known the definitions that stand behind a stream, ahead of the frame's end."""
-    size = int.from_bytes(frame[-_SIZE_BYTES:], "little")
-    if size > len(frame) - _SIZE_BYTES:
+    size = _bundle_bytes(frame)
+    if not size:
         raise CorruptRegionError("a definition that the value names is missing from its commit")
     bodies: dict[bytes, bytes] = pickle.loads(frame[-_SIZE_BYTES - size : -_SIZE_BYTES])
     _workshop.make(_learn_all, bodies)

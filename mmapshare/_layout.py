@@ -7,7 +7,7 @@ All integers are unsigned, 8 bytes, little-endian, 8-byte aligned; all sizes are
     0                 HEADER_BYTES           HEADER_BYTES + area_bytes
     | header, slots   | area 0               | area 1               |
 
-Header (`Word` names the words by their index):
+Header, by words:
 
 ==========  =============================================================================
 words       meaning, and what protects it

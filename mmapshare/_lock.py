@@ -40,7 +40,6 @@ logger.addHandler(logging.NullHandler())
 
 # Indices of the lock's own words in the header.
 HOLDER, SINCE, CONTENDED, FOUND_DEAD = range(4)
-WORDS: Final = 4
 
 # What flock is asked for.
 TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB

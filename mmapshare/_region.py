@@ -6,8 +6,8 @@ anywhere leaves the old value or the new one, and recovery is reading.
 
 Records are laid one behind the other in one of two areas; when the next does not fit into the
 area's window, writing moves to the begin of the other area. Small values therefore rotate
-through a window of many versions and readers almost never meet a writer; large ones alternate
-between two extents.
+through a window of many versions and readers almost never meet a writer; large ones, from a
+window's size on, alternate between two extents.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Region:
     """Shared memory that holds one committed version of some frames at a time.
 
     `read` may be called from any thread or process at any time and takes no lock. `current`,
-    `holds` and `publish` want the lock. Usable in forked children as it stands. Once closed, it
+    `extent` and `publish` want the lock. Usable in forked children as it stands. Once closed, it
     must not be used.
     """
 

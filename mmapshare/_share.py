@@ -13,7 +13,7 @@ from ._codec import decode, encode
 from ._memory import default_kind
 from ._misuse import NotAContainer
 from ._owner import Claim, claim_by, current_owner
-from ._region import ClosedRegion, Region
+from ._region import ClosedRegion, Commit, Region
 from ._transaction import Transaction, is_under_way, stopped_in_exit
 from ._view import MISSING, View
 from .errors import (
@@ -139,14 +139,8 @@ class Share(NotAContainer, Generic[T]):
         >>> Share([1, 2]).get()
         [1, 2]
         """
-        try:
-            commit = self._region.read()
-        except ValueError:  # Another thread closed it meanwhile; it says so now.
-            commit = self._region.read()
-        if commit[0]:
-            value: T = decode(commit[1])
-            return value
-        raise EmptyShareError("the share has no value yet; set() one, or pass it to Share()")
+        value: T = decode(self._read()[1])
+        return value
 
     def snapshot(self) -> Snapshot[T]:
         """The committed value together with its version, as `set(if_version=)` wants it.
@@ -154,10 +148,17 @@ class Share(NotAContainer, Generic[T]):
         >>> Share("a").snapshot()
         Snapshot(value='a', version=1)
         """
-        version, frames, *_ = self._region.read()
-        if not version:
-            raise EmptyShareError("the share has no value yet; set() one, or pass it to Share()")
+        version, frames, *_ = self._read()
         return Snapshot(decode(frames), version)
+
+    def _read(self) -> Commit:
+        try:
+            commit = self._region.read()
+        except ValueError:  # Another thread closed it meanwhile; it says so now.
+            commit = self._region.read()
+        if commit[0]:
+            return commit
+        raise EmptyShareError("the share has no value yet; set() one, or pass it to Share()")
 
     @property
     def version(self) -> int:

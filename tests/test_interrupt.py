@@ -8,7 +8,7 @@ import sys
 import threading
 
 import pytest
-from support import Child, trap
+from support import Child, block, nested_block, trap
 
 from mmapshare import LockTimeout, Share, _guard, _lock
 from mmapshare._transaction import Transaction
@@ -30,19 +30,9 @@ def _lock_is_free(share):
         door.close()
 
 
-def _block(share):
-    with share.locked() as view:
-        view["n"] += 1
-
-
-def _nested(share):
-    with share.locked() as view, share.locked():
-        view["n"] += 1
-
-
 ACTIONS = {
-    "block": _block,
-    "nested": _nested,
+    "block": block,
+    "nested": nested_block,
     "set": lambda share: share.set({"n": 2}),
     "update": lambda share: share.update(dict.update, n=2),
 }
@@ -162,7 +152,7 @@ def test_without_the_guard_the_storm_finds_locks_held_and_the_next_block_clears_
             assert share._region.lock.claim is None
             assert share.get() == {"n": held}
 
-    _storm(lambda: _block(share), 3000, rng, struck)
+    _storm(lambda: block(share), 3000, rng, struck)
     assert held > 0
     assert _lock_is_free(share)
 

@@ -7,23 +7,13 @@ import signal
 
 import numpy
 import pytest
-from support import Child, in_child, killed_at_every_step
+from support import Child, block, in_child, killed_at_every_step, nested_block
 
 import mmapshare
 from mmapshare import Share, _region
 
 OLD = {"n": 1, "pad": "x" * 50}
 NEW = {"n": 2, "pad": "x" * 50}
-
-
-def _block(share):
-    with share.locked() as view:
-        view["n"] += 1
-
-
-def _nested(share):
-    with share.locked() as view, share.locked():
-        view["n"] += 1
 
 
 def _explicit(share):
@@ -40,8 +30,8 @@ def _rolled_back(share):
 
 
 ACTIONS = {
-    "block": _block,
-    "nested block": _nested,
+    "block": block,
+    "nested block": nested_block,
     "set": lambda share: share.set(NEW),
     "update": lambda share: share.update(dict.update, n=2),
     "lock, set, unlock": _explicit,
@@ -160,7 +150,7 @@ def test_a_planted_bug_is_caught_by_the_sweep(monkeypatch):
         assert share.get() in (OLD, NEW)
 
     with pytest.raises((AssertionError, mmapshare.CorruptRegionError)):
-        killed_at_every_step(lambda: _block(share), check)
+        killed_at_every_step(lambda: block(share), check)
     assert in_child(lambda: True)
 
 
