@@ -26,7 +26,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Lock as ThreadLock
 from time import monotonic_ns
 from typing import Final
@@ -52,6 +52,11 @@ _BACKOFF_FIRST_S: Final = 50e-6
 _BACKOFF_LAST_S: Final = 1e-3
 _GATE_RECHECK_S: Final = 0.05
 _PATIENCE_S: Final = 2e-3
+
+_OWN_THREAD: Final = (
+    "this thread holds the lock already, in another block or task, and cannot let go while it "
+    "waits here; leave that block first, or wait with  async with"
+)
 
 
 class Door:
@@ -122,14 +127,13 @@ class FileLockDoor:
 
 
 class _Waiter:
-    """One thread in line at the gate."""
+    """One thread or task in line at the gate; ``ring`` wakes it."""
 
-    __slots__ = ("since_s", "woken")
+    __slots__ = ("ring", "since_s")
 
-    def __init__(self) -> None:
+    def __init__(self, ring: Callable[[], object]) -> None:
         self.since_s = time.monotonic()
-        self.woken = ThreadLock()
-        self.woken.acquire()
+        self.ring = ring
 
 
 class Lock:
@@ -188,7 +192,11 @@ class Lock:
                 self._wait_for_door(_deadline(timeout_s))
         else:
             deadline = _deadline(timeout_s)
-            if not self._wait_for_gate(claim, deadline):
+            bell = ThreadLock()
+            bell.acquire()
+            for left in self._line_up(claim, deadline, bell.release, shares_thread):
+                bell.acquire(timeout=left)
+            if self._gate.get(0) is not claim:
                 return False
             self._wait_for_door(deadline)
         words = self._words
@@ -196,6 +204,33 @@ class Lock:
             self._report_dead()
         words[SINCE] = monotonic_ns()
         words[HOLDER] = self._pid
+        return True
+
+    async def acquire_async(self, claim: Claim, timeout_s: float | None) -> bool:
+        """As `acquire`, in an event loop that runs on meanwhile.
+
+        DeadlockError only where the holder is what this event loop itself runs in. Among the
+        tasks and threads of the process one stands in line; at the door one tries again with
+        pauses, since no event loop can wait for a ``flock``.
+        """
+        from ._async import Bell, pause, stands_below
+
+        deadline = _deadline(timeout_s)
+        if self._waiters or self._gate.setdefault(0, claim) is not claim:
+            bell = Bell()
+            for left in self._line_up(claim, deadline, bell.ring, stands_below):
+                await bell.wait(left)
+            if self._gate.get(0) is not claim:
+                return False
+        waited = False
+        for pause_s in self._try_door(deadline):
+            waited = True
+            await pause(pause_s)
+        self._words[CONTENDED] += waited
+        if self._words[HOLDER]:
+            self._report_dead()
+        self._words[SINCE] = monotonic_ns()
+        self._words[HOLDER] = self._pid
         return True
 
     def try_acquire(self, claim: Claim) -> bool:
@@ -261,13 +296,24 @@ class Lock:
 
     # --- The slow ways ---------------------------------------------------------------------
 
-    def _wait_for_gate(self, claim: Claim, deadline: float | None) -> bool:
+    def _line_up(
+        self,
+        claim: Claim,
+        deadline: float | None,
+        ring: Callable[[], object],
+        hopeless: Callable[[object], bool],
+    ) -> Iterator[float]:
+        """Stand in line at the gate; done when the claim has it, or its own owner does already.
+
+        Yields the seconds to wait for the ring at most. DeadlockError where the one who has it
+        is a ``hopeless`` one to wait for.
+        """
         held = self._gate.get(0)
         if held is not None and held._owner == claim._owner:
-            return False
+            return
         # Else a thread that asks again at once would always be faster than one that must wake up.
         overtakes = not self._somebody_waits_long()
-        waiter = _Waiter()
+        waiter = _Waiter(ring)
         try:
             # 1. Stand in line. 2. Look once more. A release between the two finds us.
             self._waiters.append(waiter)
@@ -275,26 +321,22 @@ class Lock:
                 if overtakes:
                     other = self._gate.setdefault(0, claim)
                     if other is claim:
-                        return True
-                    self._refuse_own_thread(other._owner)
+                        return
+                    # None: the holder is just leaving.
+                    if other._owner is not None and hopeless(other._owner):
+                        raise DeadlockError(_OWN_THREAD)
                 overtakes = True
                 left = _GATE_RECHECK_S
                 if deadline is not None:
                     left = min(left, deadline - time.monotonic())
                     if left <= 0:
                         raise self._timed_out()
-                waiter.woken.acquire(timeout=left)
+                yield left
         finally:
             with contextlib.suppress(ValueError):
                 self._waiters.remove(waiter)
-
-    def _refuse_own_thread(self, owner: object) -> None:
-        # None: the holder is just leaving.
-        if owner is not None and shares_thread(owner):
-            raise DeadlockError(
-                "this thread holds the lock already, in another block or task, and cannot "
-                "let go while it waits here; leave that block first"
-            )
+            if not self._gate:  # Who gave up may have got the ring that was meant for the next.
+                self._wake_first()
 
     def _somebody_waits_long(self) -> bool:
         try:
@@ -304,8 +346,9 @@ class Lock:
 
     def _wake_first(self) -> None:
         """Wake the first in line, who leaves the line by itself once it has the gate."""
-        with contextlib.suppress(IndexError, RuntimeError):  # Nobody there, or awake already.
-            self._waiters[0].woken.release()
+        # Nobody there, awake already, or a task whose loop has ended.
+        with contextlib.suppress(IndexError, RuntimeError):
+            self._waiters[0].ring()
 
     def _wait_for_door(self, deadline: float | None) -> None:
         try:
@@ -336,23 +379,29 @@ class Lock:
 
     def _poll_door(self, deadline: float | None) -> bool:
         """Try again with longer and longer pauses; whether it had to wait at all."""
-        pause = _BACKOFF_FIRST_S
         waited = False
+        for pause_s in self._try_door(deadline):
+            waited = True
+            time.sleep(pause_s)
+        return waited
+
+    def _try_door(self, deadline: float | None) -> Iterator[float]:
+        """Try until the door opens; yields the seconds to pause between two tries."""
+        pause_s = _BACKOFF_FIRST_S
         while True:
             try:
                 self._flock(self._fd, TRY)
             except BlockingIOError:
                 pass
             else:
-                return waited
-            waited = True
+                return
             if deadline is not None:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise self._timed_out()
-                pause = min(pause, left)
-            time.sleep(pause)
-            pause = min(2 * pause, _BACKOFF_LAST_S)
+                pause_s = min(pause_s, left)
+            yield pause_s
+            pause_s = min(2 * pause_s, _BACKOFF_LAST_S)
 
     def _timed_out(self) -> LockTimeout:
         holder = self.holder()

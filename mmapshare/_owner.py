@@ -1,7 +1,8 @@
-"""Who acts: the thread, and within it the asyncio task. The process is told apart by fork hooks.
+"""Who acts: the thread, and within it the task. The process is told apart by fork hooks.
 
 An owner is compared by equality only. It is the thread's ident, or the running `asyncio.Task`
-where there is one, so that two tasks of one thread exclude each other as two threads do.
+where there is one, or the ident together with trio's task, so that two tasks of one thread
+exclude each other as two threads do.
 """
 
 from __future__ import annotations
@@ -38,15 +39,31 @@ def claim_by(owner: object) -> Claim:
 
 
 def current_owner() -> object:
-    """The caller's identity: its asyncio task where one runs, else its thread's ident.
+    """The caller's identity: its task where one runs, else its thread's ident.
 
-    asyncio is never imported for this: where nobody has, no task can be running.
+    asyncio and trio are never imported for this: where nobody has, no task can be running.
     """
     if "asyncio.tasks" in _modules:
         task = _current_task(_modules["asyncio.tasks"])
         if task is not None:
             return task
+    if "trio" in _modules and in_trio():
+        return get_ident(), _modules["trio"].lowlevel.current_task()
     return get_ident()
+
+
+def in_trio() -> bool:
+    """Whether the caller runs in a task of trio's."""
+    lowlevel: Any = getattr(_modules.get("trio"), "lowlevel", None)
+    if lowlevel is None:
+        return False
+    if hasattr(lowlevel, "in_trio_task"):  # trio 0.27 on.
+        return bool(lowlevel.in_trio_task())
+    try:
+        lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _current_task(tasks: Any) -> object | None:
@@ -67,6 +84,8 @@ def shares_thread(owner: object) -> bool:
 
     A task whose loop stands still counts too: nobody lets it go on.
     """
+    if isinstance(owner, tuple):
+        (owner, _) = owner
     if isinstance(owner, int):
         return owner == get_ident()
     events: Any = _modules["asyncio.events"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
@@ -33,7 +34,12 @@ OWNER, JOINED, INSIDE = range(3)
 
 
 class Transaction(Generic[T]):
-    """The with-block that `Share.locked` returns; use it once."""
+    """The with-block that `Share.locked` returns; use it once.
+
+    ``async with`` waits for the lock while the event loop runs on, asyncio's or trio's; the task
+    is the owner. A task that is cancelled while it waits leaves nothing taken; cancelled inside
+    of the block it rolls back. The commit itself is made in one go.
+    """
 
     __slots__ = ("_pid", "_role", "_share", "_timeout", "_view")
 
@@ -57,13 +63,10 @@ class Transaction(Generic[T]):
             self._view = view
             view._owner = current_owner()
             while not lock.acquire(view, self._timeout):
-                held = share._own_claim()
-                if held is not None:
-                    outer = share._block(held)
-                    if outer is not None:
-                        self._role, self._view, self._pid = JOINED, outer, os.getpid()
-                        return outer
-                    self._role, held._inner = INSIDE, view
+                joined = self._join(view)
+                if joined is not None:
+                    if joined is not view:
+                        return joined
                     break
             view._share = share
             view._commit = commit = region.current()
@@ -78,6 +81,58 @@ class Transaction(Generic[T]):
         except BaseException:
             self._give_up()
             raise
+
+    def _join(self, view: View[T]) -> View[T] | None:
+        """The view of the owner's running block, ``view`` where it has only called `lock`.
+
+        None where it is worth asking for the lock again.
+        """
+        held = self._share._own_claim()
+        if held is None:
+            return None
+        outer = self._share._block(held)
+        if outer is None:
+            self._role, held._inner = INSIDE, view
+            return view
+        self._role, self._view, self._pid = JOINED, outer, os.getpid()
+        return outer
+
+    async def __aenter__(self) -> View[T]:
+        if self._view is not None:
+            raise TransactionError(_ONCE)
+        try:
+            share = self._share
+            view: View[T] = View()
+            self._view = view
+            view._owner = current_owner()
+            while not await share._region.lock.acquire_async(view, self._timeout):
+                joined = self._join(view)
+                if joined is not None:
+                    if joined is not view:
+                        return joined
+                    break
+            view._share = share
+            view._commit = share._region.current()
+            view._put(share._committed())
+            view._failed = MISSING if view._value is MISSING else None
+            return view
+        except BaseException:
+            self._give_up()
+            raise
+
+    def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Done:
+        # No coroutine: the commit is made by the call itself, where no cancellation can come in.
+        try:
+            self.__exit__(kind, err, traceback)
+        except BaseException:
+            Transaction._give_up(self)  # Of a spent one too.
+            raise
+        return _DONE
 
     def __exit__(
         self,
@@ -148,6 +203,16 @@ class Transaction(Generic[T]):
             raise
 
 
+class Done:
+    """Something to await that is over already."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+_DONE: Final = Done()
+
+
 class _Spent(Generic[T]):
     """What a transaction becomes when its block has ended: without a finaliser, it goes faster."""
 
@@ -159,10 +224,17 @@ class _Spent(Generic[T]):
     def __exit__(self, *exc: object) -> None:
         """Never reached."""
 
+    async def __aenter__(self) -> NoReturn:
+        raise TransactionError(_ONCE)
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Never reached."""
+
 
 _ONCE: Final = "a transaction is used once: call share.locked() again"
 
 Transaction.__exit__ = from_first_instruction(Transaction.__exit__)  # type: ignore[method-assign]
+Transaction.__aexit__ = from_first_instruction(Transaction.__aexit__)  # type: ignore[method-assign]
 Transaction.__del__ = from_first_instruction(Transaction.__del__)  # type: ignore[method-assign]
 
 
@@ -212,6 +284,7 @@ _OWN_FILES: Final = frozenset(
 
 def stopped_in_exit(view: View[Any]) -> bool:
     """Whether the exception being handled stopped the `__exit__` of this view's block."""
+    exits = (Transaction.__exit__.__code__, Transaction.__aexit__.__code__)
     err = sys.exc_info()[1]
     seen: set[int] = set()
     while err is not None and id(err) not in seen:
@@ -219,7 +292,7 @@ def stopped_in_exit(view: View[Any]) -> bool:
         traceback = err.__traceback__
         while traceback is not None:
             frame = traceback.tb_frame
-            if frame.f_code is Transaction.__exit__.__code__:
+            if frame.f_code in exits:
                 transaction = frame.f_locals.get("self")
                 if transaction is not None and transaction._view is view:
                     return True

@@ -39,6 +39,8 @@ class LockTimeout(MmapShareError, TimeoutError):  # noqa: N818
 class DeadlockError(MmapShareError):
     """Waiting for this lock could never end: the caller's own thread has it, and would wait.
 
+    Tasks of one event loop wait for one another with ``async with share.locked()``.
+
     Two owners who take two shares in opposite order are not noticed: take them in one order,
     or with a timeout.
     """

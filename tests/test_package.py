@@ -22,17 +22,20 @@ WALLS = {
     "errors": set(),
     "_memory": {"errors"},
     "_layout": {"errors"},
-    "_lock": {"errors", "_owner", "_guard"},
+    "_lock": {"errors", "_owner", "_guard", "_async"},
     "_definitions": {"errors", "_shape"},
     "_codec": {"errors", "_blame", "_definitions"},
     "_view": {"errors", "_owner", "_misuse"},
     "_region": {"errors", "_owner", "_memory", "_lock", "_layout"},
     "_handle": {"errors", "_memory", "_region"},
+    "_async": {"_owner"},
     "_transaction": {"errors", "_owner", "_guard", "_codec", "_view"},
     "_share": {
         "errors", "_owner", "_misuse", "_arguments", "_codec", "_handle", "_memory", "_region",
         "_transaction", "_view",
     },
+    "_state_class": {"_arguments", "_share"},
+    "_state": {"_codec", "_handle", "_share", "_state_class"},
 }  # fmt: skip
 
 
@@ -96,7 +99,7 @@ def test_all_names_are_there_and_documented():
     assert set(vars(errors)) >= {n for n in mmapshare.__all__ if n.endswith("Error")}
 
 
-@pytest.mark.parametrize("cls", [mmapshare.Share, mmapshare.View])
+@pytest.mark.parametrize("cls", [mmapshare.Share, mmapshare.View, mmapshare.SharedFunction])
 def test_every_public_method_is_documented_and_the_share_has_doctests(cls):
     for name, member in vars(cls).items():
         if name.startswith("_") or name in {"fork"}:

@@ -1,0 +1,404 @@
+"""``async with share.locked()``: waiting for the lock while the event loop runs on."""
+
+import asyncio
+import os
+import random
+import threading
+
+import pytest
+import trio
+from support import Child, in_child, killed_at_every_step, trap
+
+from mmapshare import DeadlockError, LockTimeout, Share, TransactionError, ViewClosedError
+
+SEED = int.from_bytes(os.urandom(4), "little")
+
+
+async def add(share, times, pause):
+    for _ in range(times):
+        async with share.locked() as view:
+            n = view["n"]
+            await pause(0)
+            view["n"] = n + 1
+
+
+def run_with_asyncio(func, *args):
+    return asyncio.run(func(*args))
+
+
+async def asyncio_gather(*calls):
+    await asyncio.gather(*[func(*args) for func, *args in calls])
+
+
+async def trio_gather(*calls):
+    async with trio.open_nursery() as nursery:
+        for func, *args in calls:
+            nursery.start_soon(func, *args)
+
+
+LOOPS = {
+    "asyncio": (run_with_asyncio, asyncio_gather, asyncio.sleep, asyncio.Event),
+    "trio": (trio.run, trio_gather, trio.sleep, trio.Event),
+}
+
+
+@pytest.fixture(params=LOOPS)
+def loop(request):
+    return LOOPS[request.param]
+
+
+def test_tasks_threads_and_processes_add_up_exactly(make, loop):
+    run, gather, pause, _ = loop
+    share = make({"n": 0})
+
+    def tasks():
+        run(gather, *[(add, share, 5, pause)] * 10)
+
+    def process(child):
+        tasks()
+
+    def thread():
+        for _ in range(50):
+            with share.locked() as view:
+                view["n"] += 1
+
+    children = [Child(process) for _ in range(2)]
+    other = threading.Thread(target=thread)
+    other.start()
+    tasks()
+    other.join()
+    for child in children:
+        child.result()
+    assert share.get() == {"n": 200}
+
+
+def test_the_loop_runs_on_while_another_process_holds_the_lock(make, loop):
+    run, gather, pause, _ = loop
+    share = make({"n": 0})
+    order = []
+
+    def hold(child):
+        with share.locked() as view:
+            child.say()
+            child.hear()
+            view["n"] = 10
+
+    async def wait():
+        await add(share, 1, pause)
+        order.append("got it")
+
+    async def work(child):
+        for _ in range(20):
+            await pause(0)
+        order.append("worked on")
+        child.say()
+
+    child = Child(hold)
+    child.hear()
+    run(gather, (wait,), (work, child))
+    child.wait()
+    assert order == ["worked on", "got it"]
+    assert share.get() == {"n": 11}
+
+
+def test_tasks_wait_in_line_and_time_out(make, loop):
+    run, gather, _, event = loop
+    share = make(0)
+
+    async def main():
+        inside, leave = event(), event()
+        order = []
+
+        async def holder():
+            async with share.locked():
+                inside.set()
+                await leave.wait()
+                order.append("holder")
+
+        async def waiter():
+            await inside.wait()
+            with pytest.raises(LockTimeout, match="a thread of this process"):
+                async with share.locked(timeout=0.01):
+                    pass
+            leave.set()
+            async with share.locked():
+                order.append("waiter")
+
+        await gather((holder,), (waiter,))
+        return order
+
+    assert run(main) == ["holder", "waiter"]
+
+
+def test_a_nested_block_of_the_same_task_joins(make, loop):
+    run, _, pause, _ = loop
+    share = make([])
+
+    async def main():
+        async with share.locked() as outer:
+            outer.append(1)
+            async with share.locked() as inner:
+                assert inner is outer
+                await pause(0)
+                inner.append(2)
+            with share.locked() as third:
+                third.append(3)
+        with share.locked() as outer:
+            async with share.locked() as inner:
+                assert inner is outer
+                inner.append(4)
+
+    run(main)
+    assert share.get() == [1, 2, 3, 4]
+
+
+def test_an_exception_rolls_back_and_an_inner_one_fails_the_outer_block(loop):
+    run, *_ = loop
+    share = Share([])
+
+    async def main():
+        with pytest.raises(ZeroDivisionError):
+            async with share.locked() as view:
+                view.append(1)
+                raise ZeroDivisionError
+        with pytest.raises(TransactionError, match="inner block"):
+            async with share.locked():
+                with pytest.raises(ZeroDivisionError):
+                    async with share.locked():
+                        raise ZeroDivisionError
+
+    run(main)
+    assert share.get() == []
+    assert share.set([1])
+
+
+def test_a_task_cancelled_while_it_waits_leaves_nothing_held(loop):
+    run, gather, pause, event = loop
+    share = Share(0)
+
+    def hold(child):
+        with share.locked():
+            child.say()
+            child.hear()
+
+    async def impatient():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(share.locked().__aenter__(), 0.01)
+
+    async def impatient_trio():
+        with trio.move_on_after(0.01) as scope:
+            await share.locked().__aenter__()
+        assert scope.cancelled_caught
+
+    async def main():
+        await (impatient_trio if pause is trio.sleep else impatient)()
+
+    child = Child(hold)
+    child.hear()
+    run(main)
+    assert share._region.lock.claim is None
+    child.say()
+    child.wait()
+    assert in_child(share.set, 1)
+
+
+def test_a_task_cancelled_in_line_leaves_the_line(loop):
+    run, gather, pause, event = loop
+    share = Share(0)
+
+    async def main():
+        async with share.locked():
+            if pause is trio.sleep:
+                with trio.move_on_after(0.01):
+                    await trio_gather((add, share, 1, pause))
+            else:
+                task = asyncio.create_task(add(share, 1, pause))
+                await asyncio.sleep(0.01)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert not share._region.lock._waiters
+
+    run(main)
+    assert share.set(1)
+
+
+def test_a_task_cancelled_inside_rolls_back():
+    share = Share({"n": 0})
+
+    async def work(inside):
+        async with share.locked() as view:
+            view["n"] = 99
+            inside.set()
+            await asyncio.Event().wait()
+
+    async def main():
+        inside = asyncio.Event()
+        task = asyncio.create_task(work(inside))
+        await inside.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with share.locked(timeout=0) as view:
+            return view.value
+
+    assert asyncio.run(main()) == {"n": 0}
+
+
+def test_cancellations_at_random_moments_lose_nothing_and_hold_nothing():
+    print("seed", SEED)
+    rng = random.Random(SEED)
+    share = Share({"n": 0})
+    done = 0
+
+    async def work():
+        nonlocal done
+        while True:
+            await add(share, 1, asyncio.sleep)
+            done += 1
+            await asyncio.sleep(0)
+
+    async def main():
+        for _ in range(100):
+            tasks = [asyncio.create_task(work()) for _ in range(3)]
+            for _ in range(rng.randrange(1, 12)):
+                await asyncio.sleep(0)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert share._region.lock.claim is None
+
+    asyncio.run(main())
+    assert share.get() == {"n": done}
+    assert in_child(share.set, 1)
+
+
+def test_a_loop_run_within_a_block_cannot_wait_for_that_block(make):
+    share = make(0)
+
+    async def main():
+        async with share.locked():
+            pass
+
+    with share.locked(), pytest.raises(DeadlockError, match="this thread"):
+        asyncio.run(main())
+    with share.locked(), pytest.raises(DeadlockError, match="this thread"):
+        trio.run(main)
+
+
+def test_two_trio_tasks_exclude_each_other():
+    share = Share(0)
+
+    async def main():
+        inside, leave = trio.Event(), trio.Event()
+
+        async def holder():
+            with share.locked() as view:
+                inside.set()
+                await leave.wait()
+                view.value += 1
+
+        async def other():
+            await inside.wait()
+            with pytest.raises(DeadlockError, match="this thread"):
+                share.set(5)
+            leave.set()
+
+        await trio_gather((holder,), (other,))
+
+    trio.run(main)
+    assert share.get() == 1
+
+
+def test_a_view_belongs_to_its_task(loop):
+    run, gather, pause, event = loop
+    share = Share([1])
+
+    async def main():
+        async with share.locked() as view:
+
+            async def other():
+                with pytest.raises(ViewClosedError, match="another thread or task"):
+                    view.append(2)
+
+            await gather((other,))
+
+    run(main)
+
+
+def test_a_transaction_is_used_once(loop):
+    run, *_ = loop
+    share = Share(0)
+
+    async def main():
+        transaction = share.locked()
+        async with transaction:
+            pass
+        with pytest.raises(TransactionError, match="once"):
+            async with transaction:
+                pass
+
+    run(main)
+
+
+def test_between_lock_and_unlock_a_block_stands_inside(loop):
+    run, *_ = loop
+    share = Share(0)
+
+    async def main():
+        share.lock()
+        async with share.locked() as view:
+            view.value += 1
+        assert share.set(share.get() + 1) == 3
+        share.unlock()
+
+    run(main)
+    assert share.get() == 2
+
+
+def _run_to_the_end(coroutine):
+    try:
+        while True:
+            coroutine.send(None)
+    except StopIteration:
+        pass
+
+
+async def _block(share):
+    async with share.locked() as view:
+        view["n"] += 1
+
+
+def test_a_kill_at_any_step_leaves_the_old_or_the_new_value():
+    share = Share({"n": 1})
+
+    def check(step):
+        assert share.get()["n"] in (1, 2), f"step {step}"
+        share.set({"n": 1})
+
+    assert killed_at_every_step(lambda: _run_to_the_end(_block(share)), check) > 100
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, MemoryError])
+def test_an_exception_at_any_step_leaves_the_lock_free(exception):
+    share = Share({"n": 1})
+    step, sprung = 0, True
+
+    def spring():
+        nonlocal sprung
+        sprung = True
+        raise exception
+
+    while sprung:
+        step += 1
+        sprung = False
+        try:
+            with trap(step, spring):
+                _run_to_the_end(_block(share))
+        except exception:
+            pass
+        assert share._region.lock.claim is None, f"step {step}"
+        assert share.get()["n"] in (1, 2), f"step {step}"
+        share.set({"n": 1})
+    assert step > 100
