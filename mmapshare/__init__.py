@@ -9,6 +9,7 @@
 """
 
 from ._share import Share, ShareInfo, Snapshot
+from ._state import SharedFunction, shared_state
 from ._transaction import Transaction
 from ._view import View
 from .errors import (
@@ -37,6 +38,7 @@ __all__ = [
     "RegionFullError",
     "Share",
     "ShareInfo",
+    "SharedFunction",
     "Snapshot",
     "Transaction",
     "TransactionError",
@@ -44,4 +46,5 @@ __all__ = [
     "VersionConflict",
     "View",
     "ViewClosedError",
+    "shared_state",
 ]

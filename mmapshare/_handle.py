@@ -100,7 +100,7 @@ def of(share: Share[Any]) -> Handle:
     """The handle of a share, as it is pickled now."""
     region = share._region
     segment = region.segment
-    if _in_worker():
+    if in_worker():
         _handed_out.append(share)
     if segment.folder is not None:
         return Handle(region.identity.region_id, None, segment.folder)
@@ -156,7 +156,8 @@ def _own_place(segment: Segment) -> Place:
     return Place(os.getpid(), segment.fd, found.st_dev, found.st_ino)
 
 
-def _in_worker() -> bool:
+def in_worker() -> bool:
+    """Whether multiprocessing started this process, for another one's work."""
     process = sys.modules.get("multiprocessing.process")
     return process is not None and process.parent_process() is not None
 

@@ -24,6 +24,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("P
 from tests.benchmarks import (  # noqa: E402
     arrays,
     contention,
+    decorated,
     footprint,
     main_classes,
     readers,
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "get": (small_values.get, 1.0),
     "set": (small_values.set_, 1.0),
     "block": (small_values.block, 1.0),
+    "decorated-call": (decorated.decorated_call, 1.0),
     "children": (contention.children, 0.04),
     "get-while-held": (readers.get_while_held, 0.5),
     "get-beside-writer": (readers.get_beside_writer, 1.0),

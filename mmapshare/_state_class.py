@@ -1,0 +1,391 @@
+"""Classes whose instances' attributes live in a region, one for each instance.
+
+`facade_of` derives two classes from the one that is decorated. Instances of the *facade*, which
+takes its name, are handles: they have a share and no attributes. Each public method opens a
+transaction, makes a *draft* whose ``__dict__`` is the view's value, and calls the plain method
+on it: within, everything is as in any class, and as fast. A draft gives itself out as an
+instance of the facade.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import sys
+import weakref
+from collections.abc import Callable
+from types import FunctionType, MappingProxyType, MethodType
+from typing import Any, Final, NoReturn
+
+from ._arguments import size_bytes, timeout_s
+from ._share import Share
+
+_LOOKING: Final = frozenset(
+    f"__{name}__"
+    for name in [
+        "repr",
+        "str",
+        "format",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "hash",
+        "len",
+        "bool",
+        "contains",
+        "bytes",
+        "int",
+        "float",
+        "complex",
+        "index",
+        "sizeof",
+        "dir",
+        "fspath",
+    ]
+)
+"""Special methods that only look: they work on a copy of what was committed last."""
+_BIRTH: Final = frozenset(
+    f"__{name}__"
+    for name in [
+        "new",
+        "init",
+        "post_init",
+        "attrs_init",
+        "attrs_pre_init",
+        "attrs_post_init",
+        "init_subclass",
+        "class_getitem",
+        "subclasshook",
+        "getattribute",
+        "getattr",
+        "setattr",
+        "delattr",
+        "reduce",
+        "reduce_ex",
+        "getstate",
+        "setstate",
+        "set_name",
+        "get",
+        "set",
+        "delete",
+        "prepare",
+    ]
+)
+"""Special methods that make an instance, pickle it or look attributes up: no transactions."""
+_HEAP_TYPE: Final = 1 << 9
+
+_drafts: weakref.WeakKeyDictionary[type, type] = weakref.WeakKeyDictionary()
+
+
+def facade_of(cls: type, options: dict[str, Any]) -> type:
+    """The class to take the place of ``cls``; TypeError where it cannot be shared."""
+    for name in ("initial", "share"):
+        if name in options:
+            raise TypeError(
+                f"{name}= is for functions: each instance of a class has a region of its own, "
+                "and __init__ makes what is in it"
+            )
+    _refuse_unfit(cls)
+    size_bytes(options.get("max_size", 1))
+    timeout_s(options.get("timeout"))
+    namespace: dict[str, Any] = {
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        "__wrapped__": cls,
+        "_mmapshare_options": options,
+        "__slots__": ("_mmapshare",) if cls.__weakrefoffset__ else ("_mmapshare", "__weakref__"),
+    }
+    with contextlib.suppress(ValueError):  # Without a signature that Python can tell.
+        namespace["__signature__"] = inspect.signature(cls)
+    for name in dir(cls):
+        member = inspect.getattr_static(cls, name)
+        if _is_public(name) and isinstance(member, FunctionType):
+            namespace[name] = _method(name, member)
+        elif isinstance(member, property):
+            namespace[name] = _property(member)
+    return type(cls)(cls.__name__, (Facade, cls), namespace)
+
+
+def _refuse_unfit(cls: type) -> None:
+    if issubclass(cls, Facade):
+        raise TypeError(f"{cls.__qualname__} is shared already: decorate it once")
+    for base in cls.__mro__[:-1]:
+        if not base.__flags__ & _HEAP_TYPE:
+            raise TypeError(
+                f"{cls.__qualname__} derives from {base.__name__}, whose content is no attribute "
+                f"and would not be shared: keep a {base.__name__} in an attribute"
+            )
+    if hasattr(cls, "share"):
+        raise TypeError(
+            f"{cls.__qualname__}.share is where an instance's region will be: rename yours"
+        )
+    if hasattr(cls, "__del__"):
+        raise TypeError(
+            f"{cls.__qualname__} has a __del__, which would run for every copy of an instance, in "
+            "every process: give it a method that is called explicitly"
+        )
+
+
+def _is_public(name: str) -> bool:
+    if name.startswith("__") and name.endswith("__"):
+        return name in _LOOKING or (name not in _BIRTH and name not in vars(object))
+    return not name.startswith("_")
+
+
+def _method(name: str, func: FunctionType) -> Method:
+    if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
+        raise TypeError(
+            f"{func.__qualname__} is a generator: suspended between two items it would keep the "
+            "lock. Return a list, or an iterator over one"
+        )
+    if inspect.iscoroutinefunction(func):
+        return AsyncMethod(func)
+    return Looking(func) if name in _LOOKING else Method(func)
+
+
+def _property(member: property) -> property:
+    def change(act: Callable[..., Any] | None) -> Callable[..., Any] | None:
+        return Method(act) if isinstance(act, FunctionType) else None
+
+    getter = Looking(member.fget) if isinstance(member.fget, FunctionType) else member.fget
+    return property(getter, change(member.fset), change(member.fdel), member.__doc__)
+
+
+# --- Methods as the facade has them ----------------------------------------------------------
+
+
+class Method:
+    """A method that is one transaction on its instance's attributes."""
+
+    def __init__(self, func: FunctionType) -> None:
+        functools.update_wrapper(self, func)
+        self._func: Callable[..., Any] = func
+
+    def __call__(self, handle: Any, /, *args: Any, **kwargs: Any) -> Any:
+        with share_of(handle).locked() as view:
+            draft = _draft(handle, view.value)
+            result = self._func(draft, *args, **kwargs)
+            view.value = draft.__dict__
+            return handle if result is draft else result
+
+    def __get__(self, handle: object, owner: Any = None) -> Any:
+        return self if handle is None else MethodType(self, handle)
+
+
+class Looking(Method):
+    """A method that only looks, at what was committed last."""
+
+    def __call__(self, handle: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return self._func(_draft(handle, share_of(handle).get()), *args, **kwargs)
+
+
+class KnownAsAsync:
+    """What calls an ``async def`` is known as one by `inspect` (Python 3.12 on) and `asyncio`."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if sys.version_info >= (3, 12):
+            inspect.markcoroutinefunction(self)  # type: ignore[type-var]
+
+    if sys.version_info < (3, 12):
+
+        @property
+        def _is_coroutine(self) -> object:
+            return getattr(sys.modules.get("asyncio.coroutines"), "_is_coroutine", None)
+
+
+class AsyncMethod(KnownAsAsync, Method):
+    """An ``async def`` method: the event loop runs on while it waits for the lock."""
+
+    async def __call__(self, handle: Any, /, *args: Any, **kwargs: Any) -> Any:
+        async with share_of(handle).locked() as view:
+            draft = _draft(handle, view.value)
+            result = await self._func(draft, *args, **kwargs)
+            view.value = draft.__dict__
+            return handle if result is draft else result
+
+
+# --- Handles ---------------------------------------------------------------------------------
+
+
+class Facade:
+    """What a shared class is on top of the plain one. Its instances are handles."""
+
+    __slots__ = ()
+
+    _mmapshare: Share[dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if cls.__init__ is not Facade.__init__:
+            raise TypeError(
+                f"{cls.__name__}.__init__ was made after the class was shared: let @shared_state "
+                "stand above the other decorators"
+            )
+        return object.__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        plain: Any = _draft_class(type(self))
+        draft = plain.__new__(plain, *args, **kwargs)
+        object.__setattr__(draft, "_mmapshare_handle", self)
+        draft.__init__(*args, **kwargs)
+        attributes = draft.__dict__
+        if "share" in attributes:
+            raise TypeError(
+                f"{type(self).__qualname__}: the attribute 'share' is where an instance's region "
+                "is found; rename yours"
+            )
+        share = Share(attributes, **type(self)._mmapshare_options)  # type: ignore[attr-defined]
+        object.__setattr__(self, "_mmapshare", share)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        if Facade not in cls.__bases__:
+            raise TypeError(
+                f"class {cls.__name__} derives from a shared class, and its own methods would be "
+                "no transactions: derive from the class before it is decorated, and decorate "
+                "the derived one"
+            )
+
+    @property
+    def share(self) -> Share[dict[str, Any]]:
+        """The region of this instance: a dict of its attributes."""
+        return share_of(self)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__dict__":
+            return MappingProxyType(share_of(self).get())
+        if name == "share" or (name.startswith("__") and name.endswith("__")):
+            return object.__getattribute__(self, name)
+        if _is_code(_class_member(type(self), name)):
+            return object.__getattribute__(self, name)
+        return getattr(_draft(self, share_of(self).get()), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        member = _class_member(type(self), name)
+        if isinstance(member, property):
+            object.__setattr__(self, name, value)
+        else:
+            self._refuse(name, "= ...")
+
+    def __delattr__(self, name: str) -> None:
+        member = _class_member(type(self), name)
+        if isinstance(member, property):
+            object.__delattr__(self, name)
+        else:
+            self._refuse(name, "is deleted")
+
+    def _refuse(self, name: str, how: str) -> NoReturn:
+        cls = type(self).__name__
+        raise AttributeError(
+            f"{cls}.{name} is shared: change it in a method of the class, which is one "
+            f"transaction, or write  with instance.share.locked() as state: state[{name!r}] = ..."
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _attach, (type(self), share_of(self))
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return Facade.__reduce__(self)
+
+
+def share_of(handle: Any) -> Share[dict[str, Any]]:
+    """The share that holds the attributes of ``handle``."""
+    share: Share[dict[str, Any]] = object.__getattribute__(handle, "_mmapshare")
+    return share
+
+
+def _attach(cls: type, share: Share[dict[str, Any]]) -> Any:
+    handle: Any = object.__new__(cls)
+    object.__setattr__(handle, "_mmapshare", share)
+    return handle
+
+
+def _class_member(cls: type, name: str) -> Any:
+    for base in cls.__mro__:
+        if name in base.__dict__:
+            return base.__dict__[name]
+    return None
+
+
+def _is_code(member: Any) -> bool:
+    return isinstance(member, FunctionType | Method | property | classmethod | staticmethod) or (
+        callable(member) and hasattr(member, "__get__")
+    )
+
+
+# --- Drafts ----------------------------------------------------------------------------------
+
+
+class Draft:
+    """What a draft is on top of the plain class."""
+
+    __slots__ = ()
+
+    _mmapshare_handle: Facade
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """The plain class shall not notice that it was derived from."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._mmapshare_handle)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A method that keeps its own instance, or hands it on, means the shared one.
+        return Facade.__reduce__(self._mmapshare_handle)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return Draft.__reduce__(self)
+
+
+class _Unset:
+    """Stands for a slot, so that drafts keep it in their ``__dict__``."""
+
+    def __init__(self, cls: str, name: str) -> None:
+        self._message = f"{cls!r} object has no attribute {name!r}"
+
+    def __get__(self, instance: object, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        raise AttributeError(self._message)
+
+
+def _member_of_facade(name: str) -> Callable[[Any], Any]:
+    return lambda draft: getattr(draft.__class__, name)
+
+
+def _draft(handle: Any, attributes: dict[str, Any]) -> Any:
+    """An instance of the plain class with these attributes."""
+    draft: Any = object.__new__(_draft_class(type(handle)))
+    draft.__dict__ = attributes
+    object.__setattr__(draft, "_mmapshare_handle", handle)
+    return draft
+
+
+def _draft_class(facade: type) -> type:
+    found = _drafts.get(facade)
+    if found is None:
+        cls: type = facade.__wrapped__  # type: ignore[attr-defined]
+        slots = ["_mmapshare_handle"] if cls.__dictoffset__ else ["_mmapshare_handle", "__dict__"]
+        namespace: dict[str, Any] = {
+            name: _Unset(cls.__name__, name)
+            for base in cls.__mro__
+            for name, member in vars(base).items()
+            if inspect.ismemberdescriptor(member)
+        }
+        for name in dir(cls):
+            if name not in vars(object) and isinstance(
+                inspect.getattr_static(cls, name), classmethod
+            ):
+                namespace[name] = property(_member_of_facade(name))
+        namespace |= {
+            "__module__": cls.__module__,
+            "__qualname__": cls.__qualname__,
+            "__slots__": slots,
+        }
+        found = _drafts[facade] = type(cls)(cls.__name__, (Draft, cls), namespace)
+    return found

@@ -1,0 +1,418 @@
+"""`shared_state` on classes: each instance's attributes in a region of its own."""
+
+import abc
+import asyncio
+import copy
+import dataclasses
+import inspect
+import multiprocessing
+import pickle
+import subprocess
+import sys
+
+import attrs
+import cloudpickle
+import joblib
+import pytest
+import stateful
+from stateful import Point, Shared, Slotted
+from support import in_child
+
+from mmapshare import LockTimeout, RegionFullError, Share, UnpicklableError, shared_state
+
+
+def test_each_instance_has_a_region_of_its_own():
+    first, second = Shared(1), Shared()
+    assert in_child(first.add, 4) == 5
+    assert (first.calls, second.calls) == (5, 0)
+    assert first.share.get() == {"calls": 5}
+
+
+def test_a_public_method_is_one_transaction_also_when_it_calls_others():
+    shared = Shared()
+    version = shared.share.version
+    assert shared.add_twice(2) == 4
+    assert shared.share.version == version + 1
+
+
+def test_an_exception_drops_what_a_method_changed():
+    shared = Shared(3)
+    with pytest.raises(KeyError, match="on purpose"):
+        shared.fail()
+    assert shared.calls == 3
+
+
+@pytest.mark.parametrize("make", [Shared, Point, Slotted])
+def test_assigning_and_deleting_from_outside_raise_with_the_way_to_do_it(make):
+    instance = make()
+    for name in ("calls", "x", "n", "new"):
+        with pytest.raises(AttributeError, match=r"method of the class.*share\.locked\(\)"):
+            setattr(instance, name, 5)
+        with pytest.raises(AttributeError, match="method of the class"):
+            delattr(instance, name)
+    with instance.share.locked() as state:
+        state["n"] = 7
+    assert instance.n == 7
+
+
+def test_what_is_read_from_outside_is_a_copy():
+    point = Point(1)
+    point.move(2)
+    point.trail.append("lost")
+    assert point.trail == [1]
+    assert vars(point) == {"x": 3, "trail": [1]}
+    with pytest.raises(TypeError):
+        vars(point)["x"] = 5
+    with pytest.raises(AttributeError, match="nothing"):
+        point.nothing
+
+
+def test_a_method_that_returns_itself_returns_the_shared_instance():
+    point = Point()
+    assert point.move(1).move(2) is point
+    assert point == Point(3, [0, 1])
+    assert point != Point(3, [0])
+    assert repr(point) == "Point(x=3, trail=[0, 1])"
+
+
+def test_dataclasses_and_attrs_read_them_as_their_own():
+    point, slotted = Point(1).move(1), Slotted(4)
+    slotted.add(1)
+    assert dataclasses.asdict(point) == {"x": 2, "trail": [1]}
+    assert dataclasses.replace(point, x=9).x == 9
+    assert attrs.asdict(slotted) == {"n": 5, "note": ""}
+    assert attrs.evolve(slotted, n=1).n == 1
+    with pytest.raises(TypeError, match="note"):
+        Slotted(note=5)
+    assert [str(p) for p in inspect.signature(Slotted).parameters.values()][0] == "n: int = 0"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_an_instance_travels_as_a_handle(method):
+    instances = [Shared(), Slotted(), Point()]
+    methods = [instances[0].add, instances[1].add, instances[2].move]
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        for function in methods:
+            pool.map(function, [1] * 5)
+        back = pool.map(_give_back, instances)
+        pool.close()
+        pool.join()
+    assert (instances[0].calls, instances[1].n, instances[2].x) == (5, 5, 5)
+    assert [b.share for b in back] == [i.share for i in instances]
+
+
+def _give_back(instance):
+    return instance
+
+
+def test_copies_are_handles_to_the_same_region():
+    shared = Shared()
+    for same in (copy.copy(shared), copy.deepcopy(shared), pickle.loads(pickle.dumps(shared))):
+        same.add(1)
+        assert type(same) is Shared
+    assert shared.calls == 3
+    assert Share({"it": shared}).get()["it"].add(1) == 4
+
+
+def test_a_local_class_travels_by_value():
+    @shared_state
+    class Local:
+        def __init__(self):
+            self.n = 0
+
+        def add(self, n):
+            self.n += n
+
+    local = Local()
+    joblib.Parallel(n_jobs=2)(joblib.delayed(local.add)(1) for _ in range(6))
+    cloudpickle.loads(cloudpickle.dumps(local)).add(1)
+    assert local.n == 7
+
+
+PROGRAM = """
+import multiprocessing
+from mmapshare import shared_state
+
+@shared_state
+class Board:
+    def __init__(self):
+        self.best = 0
+    def offer(self, n):
+        self.best = max(self.best, n)
+        return self
+
+if __name__ == "__main__":
+    import joblib
+    board = Board()
+    for method in ("fork", "spawn", "forkserver"):
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            assert all(b.share is board.share for b in pool.map(board.offer, range(5)))
+            pool.close()
+            pool.join()
+    joblib.Parallel(n_jobs=2)(joblib.delayed(board.offer)(n) for n in range(9))
+    print(board.best)
+"""
+
+
+def test_a_scripts_class_reaches_its_children(tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True)
+    assert done.stdout == "8\n", done.stderr
+
+
+def test_special_methods_are_transactions_and_those_that_look_take_no_lock():
+    @shared_state
+    class Bag:
+        """A bag."""
+
+        LIMIT = 10
+
+        def __init__(self, *items):
+            self.items = list(items)
+
+        def __setitem__(self, index, item):
+            self.items[index] = item
+
+        def __getitem__(self, index):
+            return self.items[index]
+
+        def __iadd__(self, item):
+            self.items.append(item)
+            return self
+
+        def __len__(self):
+            return len(self.items)
+
+        def __iter__(self):
+            return iter(self.items)
+
+        def __call__(self, item):
+            self.items.remove(item)
+
+        @property
+        def first(self):
+            return self.items[0]
+
+        @first.setter
+        def first(self, item):
+            self.items[0] = item
+
+        @classmethod
+        def of(cls, *items):
+            return cls(*items)
+
+        @staticmethod
+        def twice(n):
+            return 2 * n
+
+        def like(self):
+            return self.of(*self.items)
+
+        def _private(self):
+            return len(self.items)
+
+        def tamper(self):
+            return self._private()
+
+    bag = same = Bag.of(1, 2)
+    bag += 3
+    bag[0] = 9
+    bag(2)
+    assert bag is same
+    assert list(bag) == [9, 3]
+    bag.first = 4
+    assert (bag.first, bag[1], len(bag), bag.LIMIT, bag.twice(4)) == (4, 3, 2, 10, 8)
+    assert (bag._private(), bag.tamper()) == (2, 2)
+    assert type(bag.like()) is Bag
+    assert list(bag.like()) == [4, 3]
+    assert Bag.__doc__ == "A bag."
+
+    def hold():
+        with bag.share.locked():
+            assert in_child(lambda: len(bag)) == 2
+            with pytest.raises(LockTimeout):
+                in_child(lambda: bag.share.lock(timeout=0))
+
+    hold()
+
+
+def test_inside_of_a_method_it_is_an_instance_like_any():
+    @shared_state
+    class Node:
+        default = 5
+
+        def __init__(self):
+            self.seen = []
+
+        def look(self):
+            self.default += 1  # A class attribute's value, then the instance's own.
+            self.seen.append(isinstance(self, Node))
+            self.seen.append(self.__class__ is Node)
+            self.seen.append(super().__repr__() != "")
+            del self.default
+            return self.default
+
+        def keep_self(self):
+            self.me = self
+
+    node = Node()
+    assert node.look() == 5
+    assert node.seen == [True, True, True]
+    node.keep_self()
+    assert node.me.share is node.share
+
+
+def test_a_handle_used_within_its_own_method_joins():
+    @shared_state
+    class Both:
+        def __init__(self):
+            self.n = 0
+
+        def add(self, other):
+            self.n += 1
+            if other is not None:
+                other.add(None)
+            return self.n
+
+    both = Both()
+    assert both.add(both) == 2
+    assert both.n == 2
+
+
+def test_async_methods_are_transactions_of_their_task():
+    shared = Shared()
+
+    async def main():
+        await asyncio.gather(*[shared.add_async(1) for _ in range(20)])
+
+    asyncio.run(main())
+    assert shared.calls == 20
+
+
+def test_options_are_those_of_each_instances_region():
+    @shared_state(max_size="64K", timeout=0)
+    class Small:
+        def __init__(self):
+            self.data = b""
+
+        def fill(self, n):
+            self.data = bytes(n)
+
+    small = Small()
+    with pytest.raises(RegionFullError):
+        small.fill(100_000)
+    with small.share.locked(), pytest.raises(LockTimeout):
+        in_child(small.fill, 1)
+
+
+def test_an_abstract_class_cannot_be_made():
+    class Base(abc.ABC):
+        @abc.abstractmethod
+        def work(self): ...
+
+    shared_base = shared_state(Base)
+    with pytest.raises(TypeError, match="abstract"):
+        shared_base()
+
+    @shared_state
+    class Made(Base):
+        def __init__(self):
+            self.n = 0
+
+        def work(self):
+            self.n += 1
+            return self.n
+
+    assert Made().work() == 1
+    assert isinstance(Made(), Base)
+
+
+def test_the_plain_class_is_derived_from_in_silence():
+    seen = []
+
+    class Registry:
+        def __init_subclass__(cls):
+            seen.append(cls.__name__)
+
+    class Entry(Registry):
+        def __init__(self):
+            self.n = 1
+
+        def add(self):
+            self.n += 1
+
+    entry = shared_state(Entry)()
+    entry.add()
+    assert entry.n == 2
+    assert seen == ["Entry"]
+
+
+def test_what_cannot_be_shared_is_an_error_at_decoration():
+    class Listlike(list):
+        pass
+
+    class WithShare:
+        def share(self):
+            pass
+
+    class WithDel:
+        def __del__(self):
+            pass
+
+    class WithGenerator:
+        def items(self):
+            yield
+
+    for cls, word in [
+        (Listlike, "keep a list in an attribute"),
+        (WithShare, "rename yours"),
+        (WithDel, "__del__"),
+        (WithGenerator, "keep the lock"),
+        (Shared, "decorate it once"),
+    ]:
+        with pytest.raises(TypeError, match=word):
+            shared_state(cls)
+    for option in ({"initial": {}}, {"share": Share({})}):
+        with pytest.raises(TypeError, match="for functions"):
+            shared_state(**option)(WithShare)
+    with pytest.raises(TypeError, match="before it is decorated"):
+
+        class Derived(Shared):
+            pass
+
+    for options, error in ({"max_size": 0}, ValueError), ({"timeout": "soon"}, TypeError):
+        with pytest.raises(error):
+            shared_state(**options)(type("Plain", (), {}))
+
+
+def test_what_cannot_be_right_is_an_error_when_an_instance_is_made():
+    @shared_state
+    class Unfit:
+        def __init__(self, name, value):
+            setattr(self, name, value)
+
+    with pytest.raises(TypeError, match="rename yours"):
+        Unfit("share", 1)
+    with pytest.raises(UnpicklableError, match="generator"):
+        Unfit("items", (n for n in ()))
+    with pytest.raises(TypeError, match="__init__"):
+        Unfit()
+
+    @dataclasses.dataclass
+    @shared_state
+    class WrongWayRound:
+        n: int = 0
+
+    with pytest.raises(TypeError, match="above the other decorators"):
+        WrongWayRound()
+
+
+def test_the_methods_of_a_class_keep_their_names_and_signatures():
+    shared = Shared()
+    assert Shared.__name__ == Shared.__qualname__ == "Shared"
+    assert Shared.add.__name__ == "add"
+    assert str(inspect.signature(shared.add)) == "(n)"
+    assert str(inspect.signature(Shared)) == "(calls=0)"
+    assert asyncio.iscoroutinefunction(shared.add_async)
+    assert Shared.__module__ == stateful.__name__
