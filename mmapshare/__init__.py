@@ -8,7 +8,8 @@
 {'hits': 1}
 """
 
-from ._share import Share, ShareInfo, Snapshot
+from ._share import Share, Snapshot
+from ._shared import ShareInfo
 from ._state import SharedFunction, shared_state
 from ._transaction import Transaction
 from ._view import View

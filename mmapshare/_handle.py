@@ -24,16 +24,15 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from ._memory import Segment
-from ._region import Region
 from .errors import HandleError
 
 if TYPE_CHECKING:
-    from ._share import Share
+    from ._shared import Shared
 
 _HANDED_OUT_KEPT: Final = 64
 
-_open_here: weakref.WeakValueDictionary[bytes, Share[Any]] = weakref.WeakValueDictionary()
-_handed_out: deque[Share[Any]] = deque(maxlen=_HANDED_OUT_KEPT)
+_open_here: weakref.WeakValueDictionary[bytes, Shared[Any]] = weakref.WeakValueDictionary()
+_handed_out: deque[Shared[Any]] = deque(maxlen=_HANDED_OUT_KEPT)
 """In a worker process: shares on their way back to the parent. A result's locals are gone before
 the parent loads it, and with the last reference the region would be."""
 
@@ -82,13 +81,13 @@ class Handle:
 _places: weakref.WeakKeyDictionary[object, Place] = weakref.WeakKeyDictionary()
 
 
-def register(share: Share[Any]) -> None:
+def register(share: Shared[Any]) -> None:
     """Remember a share as the one of this process for its region."""
     _open_here[share._region.identity.region_id] = share
     _places[share._region] = _own_place(share._region.segment)
 
 
-def forget(share: Share[Any]) -> None:
+def forget(share: Shared[Any]) -> None:
     """The share was closed: a handle to it is opened anew."""
     if not share.closed:
         _open_here.pop(share._region.identity.region_id, None)
@@ -96,7 +95,7 @@ def forget(share: Share[Any]) -> None:
             _handed_out.remove(share)
 
 
-def of(share: Share[Any]) -> Handle:
+def of(share: Shared[Any]) -> Handle:
     """The handle of a share, as it is pickled now."""
     region = share._region
     segment = region.segment
@@ -110,12 +109,12 @@ def of(share: Share[Any]) -> Handle:
     return Handle(region.identity.region_id, place, None, _passed_while_spawning(segment.fd))
 
 
-def resolve(handle: Handle, attach: Callable[[Region], Share[Any]]) -> Share[Any]:
+def resolve(handle: Handle, attach: Callable[[Segment], Shared[Any]]) -> Shared[Any]:
     """The share that a handle names; HandleError where its region cannot be reached."""
     passed_fd = handle.passed.detach() if handle.passed is not None else -1
     share = _open_here.get(handle.region_id)
     if share is None:
-        opened = attach(_open_region(handle, passed_fd))
+        opened = _open(handle, passed_fd, attach)
         # Another thread may have loaded it meanwhile: a process has one share for a region.
         share = _open_here.setdefault(handle.region_id, opened)
         if share is not opened:
@@ -125,9 +124,9 @@ def resolve(handle: Handle, attach: Callable[[Region], Share[Any]]) -> Share[Any
     return share
 
 
-def _open_region(handle: Handle, passed_fd: int) -> Region:
+def _open(handle: Handle, passed_fd: int, attach: Callable[[Segment], Shared[Any]]) -> Shared[Any]:
     if handle.folder is not None:
-        region = Region(Segment.open_folder(handle.folder))
+        share = attach(Segment.open_folder(handle.folder))
     else:
         assert handle.place is not None
         fd = handle.place.open()
@@ -142,13 +141,14 @@ def _open_region(handle: Handle, passed_fd: int) -> Region:
                 "gone or has closed it. Keep a reference to the share in the process that made "
                 "it for as long as others may load it"
             )
-        region = Region(Segment.adopt(fd))
+        share = attach(Segment.adopt(fd))
         place = handle.place
+        region = share._region
         _places[region] = place if place.lives() else _own_place(region.segment)
-    if region.identity.region_id != handle.region_id:
-        region.close()
+    if share._region.identity.region_id != handle.region_id:
+        share._region.close()
         raise HandleError("this share cannot be opened here: another region is in its place")
-    return region
+    return share
 
 
 def _own_place(segment: Segment) -> Place:

@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import attrs
 
 from . import _handle
 from ._arguments import size_bytes, timeout_s
-from ._codec import decode, encode
+from ._codec import EMPTY_SET, FROZENSET, decode, encode, reordered
 from ._memory import default_kind
 from ._misuse import NotAContainer
 from ._owner import Claim, claim_by, current_owner
-from ._region import ClosedRegion, Commit, Region
-from ._transaction import Transaction, is_under_way, stopped_in_exit
-from ._view import MISSING, View
-from .errors import (
-    DeadlockError,
-    EmptyShareError,
-    TransactionError,
-    VersionConflict,
-)
+from ._region import Commit, Region
+from ._shared import Shared
+from ._view import CONTAINERS, MISSING, ObjectView, View
+from .errors import EmptyShareError, TransactionError, VersionConflict
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-
-class _OwnTimeout:
-    def __repr__(self) -> str:
-        return "<the share's own>"
-
-
-_OWN_TIMEOUT: Final[Any] = _OwnTimeout()
 
 
 @attrs.frozen
@@ -43,36 +30,7 @@ class Snapshot(Generic[T]):
     version: int
 
 
-@attrs.frozen
-class ShareInfo:
-    """What `Share.info` tells, as it was at one moment.
-
-    Attributes:
-        version: the newest committed version; 0 while the share is empty.
-        used_bytes: what the committed value takes in the region.
-        resident_bytes: memory that the region takes from the machine now.
-        max_size: ceiling of one value, in bytes.
-        kind: "memfd" or "file".
-        holder_pid: process that holds the lock, None where it is free.
-        held_s: seconds since it took the lock, None likewise.
-        commits: how often a value was committed.
-        contended_waits: how often somebody had to wait for another process.
-        holders_found_dead: how often a process died holding the lock.
-    """
-
-    version: int
-    used_bytes: int
-    resident_bytes: int
-    max_size: int
-    kind: str
-    holder_pid: int | None
-    held_s: float | None
-    commits: int
-    contended_waits: int
-    holders_found_dead: int
-
-
-class Share(NotAContainer, Generic[T]):
+class Share(NotAContainer, Shared[T]):
     """One Python object that processes share.
 
     Args:
@@ -98,7 +56,7 @@ class Share(NotAContainer, Generic[T]):
     {'hits': 1}
     """
 
-    __slots__ = ("__weakref__", "_explicit", "_region", "_timeout")
+    __slots__ = ()
 
     def __init__(
         self,
@@ -116,17 +74,6 @@ class Share(NotAContainer, Generic[T]):
         _handle.register(self)
         if frames is not None:
             self._region.publish(frames, self._region.extent())
-
-    def _bind(self, region: Region, timeout: float | None) -> None:
-        self._region: Region | ClosedRegion = region
-        self._timeout = timeout
-        self._explicit: Claim | None = None  # The claim between lock() and unlock().
-
-    @classmethod
-    def _attach(cls, region: Region, timeout: float | None) -> Share[T]:
-        share = cls.__new__(cls)
-        share._bind(region, timeout)
-        return share
 
     # --- Reading: takes no lock, never waits for a holder ----------------------------------
 
@@ -159,32 +106,6 @@ class Share(NotAContainer, Generic[T]):
         if commit[0]:
             return commit
         raise EmptyShareError("the share has no value yet; set() one, or pass it to Share()")
-
-    @property
-    def version(self) -> int:
-        """The newest committed version: 0 while empty, one more with each commit."""
-        return self._region.version
-
-    def info(self) -> ShareInfo:
-        """How the share stands: sizes, holder, counters.
-
-        >>> Share(1).info().holder_pid is None
-        True
-        """
-        region, version = self._region, self._region.version
-        pid, held_s = region.lock.holder() or (None, None)
-        return ShareInfo(
-            version=version,
-            used_bytes=region.used_bytes(),
-            resident_bytes=region.segment.resident_bytes(),
-            max_size=region.identity.max_size,
-            kind=region.segment.kind,
-            holder_pid=pid,
-            held_s=held_s,
-            commits=version,
-            contended_waits=region.lock.contended,
-            holders_found_dead=region.lock.found_dead,
-        )
 
     # --- Writing ---------------------------------------------------------------------------
 
@@ -259,141 +180,34 @@ class Share(NotAContainer, Generic[T]):
                 view.value = result
             return view.value
 
-    def locked(self, *, timeout: float | None = _OWN_TIMEOUT) -> Transaction[T]:
-        """One transaction: ``with share.locked() as view``; see `View` for what it can do.
+    # --- What a transaction asks for, under the lock ----------------------------------------
 
-        One owner at a time over all processes, threads and asyncio tasks. When the block ends
-        the draft is committed whole; an exception drops it. A block that changed nothing
-        commits nothing. ``timeout`` seconds (by default the share's) bound the wait for the
-        lock: LockTimeout then. A nested block of the same owner joins the outer one; if it
-        fails, the outer one cannot commit any more. Neither a killed nor an interrupted process
-        leaves the lock taken, nor half a change.
+    def _open(self, view: View[T]) -> None:
+        view._commit = commit = self._region.current()
+        if commit[0]:
+            view._value = value = decode(commit[1])
+            view._failed = None
+        else:
+            view._value = view._failed = value = MISSING
+        if type(value) not in CONTAINERS:
+            view.__class__ = ObjectView
 
-        >>> share = Share([])
-        >>> with share.locked(timeout=5) as view:
-        ...     view.append(1)
-        >>> share.get()
-        [1]
-        """
-        return Transaction(self, self._timeout if timeout is _OWN_TIMEOUT else timeout_s(timeout))
-
-    def lock(self, timeout: float | None = _OWN_TIMEOUT) -> None:
-        """Take the lock until `unlock`, by the same owner; prefer `locked`, which cannot forget.
-
-        Between the two, `set` and `update` of this owner commit at once, each for itself. Taking
-        a lock that one has raises DeadlockError.
-
-        >>> share = Share(1)
-        >>> share.lock(); share.set(share.get() + 1); share.unlock()
-        2
-        """
-        region = self._region
-        timeout = self._timeout if timeout is _OWN_TIMEOUT else timeout_s(timeout)
-        claim = claim_by(current_owner())
-        try:
-            while not region.lock.acquire(claim, timeout):
-                if self._own_claim() is not None:
-                    raise DeadlockError(
-                        "this owner has the lock already; leave the block or unlock() first"
-                    )
-            self._explicit = claim
-        except BaseException:
-            region.lock.abandon(claim)
-            raise
-
-    def unlock(self) -> None:
-        """Give back what `lock` took; TransactionError where this owner has not taken it.
-
-        >>> share = Share(1)
-        >>> share.lock(timeout=1)
-        >>> share.unlock()
-        """
-        region = self._region
-        claim = region.lock.claim
-        if claim is None or claim is not self._explicit or claim._owner != current_owner():
-            raise TransactionError("unlock() without lock(): this owner has not locked the share")
-        if self._block(claim) is not None:
-            raise TransactionError("unlock() inside a locked() block; leave the block first")
-        self._explicit = None
-        try:
-            region.lock.release()
-        except BaseException:
-            region.lock.abandon(claim)
-            raise
+    def _store(self, view: View[T]) -> None:
+        commit = view._commit
+        frames = encode(view._value)
+        if frames != commit[1]:
+            stream: Any = frames[0]
+            if (EMPTY_SET not in stream and FROZENSET not in stream) or not reordered(
+                frames, commit[1]
+            ):
+                self._region.publish(frames, commit, True)
 
     def _committed(self) -> Any:
         """The lock's holder's fresh copy of the committed value, MISSING while there is none."""
         version, frames, *_ = self._region.current()
         return decode(frames) if version else MISSING
 
-    def _block(self, held: Claim) -> View[T] | None:
-        """The view of the block that runs under the caller's own claim; None between blocks."""
-        view = held._inner if held is self._explicit else held
-        return view if isinstance(view, View) and view._owner is not None else None
-
-    def _own_claim(self) -> Claim | None:
-        """The caller's own claim, which has the lock; None where it is worth asking again.
-
-        An abandoned one is cleared. What interrupts can leave behind is the claim of a `set`
-        that is not running any more, or that of a block whose `__exit__` was stopped at its
-        very first step and stands in the traceback that is being handled. DeadlockError where
-        the claim belongs to an operation that this very call interrupts.
-        """
-        lock = self._region.lock
-        held = lock.claim
-        if held is None or held._owner != current_owner():
-            return None
-        if is_under_way(held):
-            raise DeadlockError(
-                "a signal handler, a finaliser or a pickling hook used the share in the middle of "
-                "this thread's own transaction on it; let it leave a note, to be acted upon later"
-            )
-        if held is self._explicit or (isinstance(held, View) and not stopped_in_exit(held)):
-            return held
-        lock.abandon(held)
-        held._owner = None
-        return None
-
-    # --- Life ------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Let go of the region in this process; its memory goes with the last process.
-
-        Every later use raises ClosedError. Closing twice is harmless; closing inside one's own
-        block is a TransactionError. A share that is simply dropped closes by itself.
-
-        >>> share = Share(1)
-        >>> share.close()
-        >>> share.closed
-        True
-        """
-        if self.closed:
-            return
-        region = self._region
-        if region.lock.claim is not None:
-            raise TransactionError("close() while a block of this process runs; leave it first")
-        _handle.forget(self)
-        self._region = ClosedRegion()
-        region.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called in this process."""
-        return isinstance(self._region, ClosedRegion)
-
-    def __reduce__(self) -> tuple[Callable[..., Share[Any]], tuple[Any, ...]]:
-        return _open_share, (_handle.of(self), self._timeout)
-
-    def __repr__(self) -> str:
-        if self.closed:
-            return "<Share, closed>"
-        region = self._region
-        what = f"version {region.version}" if region.version else "empty"
-        return f"<Share {region.identity.region_id.hex()[:8]}: {what}>"
-
-
-def _open_share(handle: _handle.Handle, timeout: float | None) -> Share[Any]:
-    return _handle.resolve(handle, lambda region: Share._attach(region, timeout))
+    __repr__ = Shared._how_it_stands
 
 
 def _conflict(expected: int, found: int) -> VersionConflict:

@@ -16,14 +16,13 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
-from ._codec import EMPTY_SET, FROZENSET, decode, encode, reordered
 from ._guard import from_first_instruction
 from ._owner import Claim, current_owner
-from ._view import CONTAINERS, MISSING, ObjectView, View
+from ._view import MISSING, View
 from .errors import TransactionError, ViewClosedError
 
 if TYPE_CHECKING:
-    from ._share import Share
+    from ._shared import Shared
 
 T = TypeVar("T")
 
@@ -46,7 +45,7 @@ class Transaction(Generic[T]):
     _pid: int
     """Where it joined; a forked child leaves the block in silence."""
 
-    def __init__(self, share: Share[T], timeout: float | None) -> None:
+    def __init__(self, share: Shared[T], timeout: float | None) -> None:
         self._share = share
         self._timeout = timeout
         self._role = OWNER
@@ -57,8 +56,7 @@ class Transaction(Generic[T]):
             raise TransactionError(_ONCE)
         try:
             share = self._share
-            region = share._region
-            lock = region.lock
+            lock = share._region.lock
             view: View[T] = View()
             self._view = view
             view._owner = current_owner()
@@ -69,14 +67,7 @@ class Transaction(Generic[T]):
                         return joined
                     break
             view._share = share
-            view._commit = commit = region.current()
-            if commit[0]:
-                view._value = value = decode(commit[1])
-                view._failed = None
-            else:
-                view._value = view._failed = value = MISSING
-            if type(value) not in CONTAINERS:
-                view.__class__ = ObjectView
+            share._open(view)
             return view
         except BaseException:
             self._give_up()
@@ -112,9 +103,7 @@ class Transaction(Generic[T]):
                         return joined
                     break
             view._share = share
-            view._commit = share._region.current()
-            view._put(share._committed())
-            view._failed = MISSING if view._value is MISSING else None
+            share._open(view)
             return view
         except BaseException:
             self._give_up()
@@ -145,17 +134,10 @@ class Transaction(Generic[T]):
             if view._owner != get_ident() or view._failed is not None or self._role:
                 self._leave_with_care(view, err)
                 return
-            region = self._share._region
+            share = self._share
             if kind is None:
-                commit = view._commit
-                frames = encode(view._value)
-                if frames != commit[1]:
-                    stream = frames[0]
-                    if (EMPTY_SET not in stream and FROZENSET not in stream) or not reordered(
-                        frames, commit[1]
-                    ):
-                        region.publish(frames, commit, True)
-            region.lock.release()
+                share._store(view)
+            share._region.lock.release()
             view._owner = None
             self.__class__ = _Spent  # type: ignore[assignment]
         except BaseException as failure:
@@ -175,10 +157,7 @@ class Transaction(Generic[T]):
                 )
             return
         if err is None and _may_commit(view):
-            commit = view._commit
-            frames = encode(view._value)
-            if frames != commit[1] and not reordered(frames, commit[1]):
-                self._share._region.publish(frames, commit, True)
+            self._share._store(view)
         self._give_up()
 
     def _give_up(self) -> None:
@@ -278,7 +257,7 @@ def is_under_way(claim: Claim) -> bool:
 
 _OWN_FILES: Final = frozenset(
     os.path.join(os.path.dirname(__file__), name)
-    for name in ("_transaction.py", "_share.py", "_region.py")
+    for name in ("_transaction.py", "_shared.py", "_share.py", "_region.py", "_dict.py", "_log.py")
 )
 
 

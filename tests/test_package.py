@@ -27,12 +27,15 @@ WALLS = {
     "_codec": {"errors", "_blame", "_definitions"},
     "_view": {"errors", "_owner", "_misuse"},
     "_region": {"errors", "_owner", "_memory", "_lock", "_layout"},
-    "_handle": {"errors", "_memory", "_region"},
+    "_handle": {"errors", "_memory"},
+    "_transaction": {"errors", "_owner", "_guard", "_view"},
     "_async": {"_owner"},
-    "_transaction": {"errors", "_owner", "_guard", "_codec", "_view"},
+    "_shared": {
+        "errors", "_owner", "_arguments", "_handle", "_memory", "_region", "_transaction", "_view",
+    },
     "_share": {
         "errors", "_owner", "_misuse", "_arguments", "_codec", "_handle", "_memory", "_region",
-        "_transaction", "_view",
+        "_shared", "_view",
     },
     "_state_class": {"_arguments", "_share"},
     "_state": {"_codec", "_handle", "_share", "_state_class"},

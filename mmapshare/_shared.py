@@ -1,0 +1,256 @@
+"""`Shared`: what a share and a shared dict have in common: a region, its lock, its life."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Generic, TypeVar
+
+import attrs
+
+from . import _handle
+from ._arguments import timeout_s
+from ._memory import Segment
+from ._owner import Claim, claim_by, current_owner
+from ._region import ClosedRegion, Region
+from ._transaction import Transaction, is_under_way, stopped_in_exit
+from ._view import View
+from .errors import DeadlockError, TransactionError
+
+T = TypeVar("T")
+
+
+class _OwnTimeout:
+    def __repr__(self) -> str:
+        return "<the share's own>"
+
+
+_OWN_TIMEOUT: Final[Any] = _OwnTimeout()
+
+
+@attrs.frozen
+class ShareInfo:
+    """What `Share.info` tells, as it was at one moment.
+
+    Attributes:
+        version: the newest committed version; 0 while the share is empty.
+        used_bytes: what the committed value takes in the region.
+        resident_bytes: memory that the region takes from the machine now.
+        max_size: ceiling of one value, in bytes.
+        kind: "memfd" or "file".
+        holder_pid: process that holds the lock, None where it is free.
+        held_s: seconds since it took the lock, None likewise.
+        commits: how often a value was committed.
+        contended_waits: how often somebody had to wait for another process.
+        holders_found_dead: how often a process died holding the lock.
+    """
+
+    version: int
+    used_bytes: int
+    resident_bytes: int
+    max_size: int
+    kind: str
+    holder_pid: int | None
+    held_s: float | None
+    commits: int
+    contended_waits: int
+    holders_found_dead: int
+
+
+class Shared(Generic[T]):
+    """A region and how this process holds it. Its subclasses say what is in it:
+
+    - `_open` fills a view in, `_committed` makes its value anew, `_store` commits it: all three
+      under the lock;
+    - ``_region_class`` maps a segment.
+    """
+
+    __slots__ = ("__weakref__", "_explicit", "_region", "_timeout")
+
+    _region_class: type[Region] = Region
+
+    def _bind(self, region: Region, timeout: float | None) -> None:
+        self._region: Region | ClosedRegion = region
+        self._timeout = timeout
+        self._explicit: Claim | None = None  # The claim between lock() and unlock().
+
+    @classmethod
+    def _attach(cls, segment: Segment, timeout: float | None) -> Any:
+        shared = cls.__new__(cls)
+        shared._bind(cls._region_class(segment), timeout)
+        return shared
+
+    def _open(self, view: View[T]) -> None:
+        raise NotImplementedError
+
+    def _committed(self) -> Any:
+        raise NotImplementedError
+
+    def _store(self, view: View[T]) -> None:
+        raise NotImplementedError
+
+    # --- How it stands ---------------------------------------------------------------------
+
+    @property
+    def version(self) -> int:
+        """The newest committed version: 0 while empty, one more with each commit."""
+        return self._region.version
+
+    def info(self) -> ShareInfo:
+        """How the share stands: sizes, holder, counters.
+
+        >>> from mmapshare import Share
+        >>> Share(1).info().holder_pid is None
+        True
+        """
+        region, version = self._region, self._region.version
+        pid, held_s = region.lock.holder() or (None, None)
+        return ShareInfo(
+            version=version,
+            used_bytes=region.used_bytes(),
+            resident_bytes=region.segment.resident_bytes(),
+            max_size=region.identity.max_size,
+            kind=region.segment.kind,
+            holder_pid=pid,
+            held_s=held_s,
+            commits=version,
+            contended_waits=region.lock.contended,
+            holders_found_dead=region.lock.found_dead,
+        )
+
+    # --- Transactions ----------------------------------------------------------------------
+
+    def locked(self, *, timeout: float | None = _OWN_TIMEOUT) -> Transaction[T]:
+        """One transaction: ``with share.locked() as view``; see `View` for what it can do.
+
+        One owner at a time over all processes, threads and asyncio tasks. When the block ends
+        the draft is committed whole; an exception drops it. A block that changed nothing
+        commits nothing. ``timeout`` seconds (by default the share's) bound the wait for the
+        lock: LockTimeout then. A nested block of the same owner joins the outer one; if it
+        fails, the outer one cannot commit any more. Neither a killed nor an interrupted process
+        leaves the lock taken, nor half a change.
+
+        >>> from mmapshare import Share
+        >>> share = Share([])
+        >>> with share.locked(timeout=5) as view:
+        ...     view.append(1)
+        >>> share.get()
+        [1]
+        """
+        return Transaction(self, self._timeout if timeout is _OWN_TIMEOUT else timeout_s(timeout))
+
+    def lock(self, timeout: float | None = _OWN_TIMEOUT) -> None:
+        """Take the lock until `unlock`, by the same owner; prefer `locked`, which cannot forget.
+
+        Between the two, `set` and `update` of this owner commit at once, each for itself. Taking
+        a lock that one has raises DeadlockError.
+
+        >>> from mmapshare import Share
+        >>> share = Share(1)
+        >>> share.lock(); share.set(share.get() + 1); share.unlock()
+        2
+        """
+        region = self._region
+        timeout = self._timeout if timeout is _OWN_TIMEOUT else timeout_s(timeout)
+        claim = claim_by(current_owner())
+        try:
+            while not region.lock.acquire(claim, timeout):
+                if self._own_claim() is not None:
+                    raise DeadlockError(
+                        "this owner has the lock already; leave the block or unlock() first"
+                    )
+            self._explicit = claim
+        except BaseException:
+            region.lock.abandon(claim)
+            raise
+
+    def unlock(self) -> None:
+        """Give back what `lock` took; TransactionError where this owner has not taken it.
+
+        >>> from mmapshare import Share
+        >>> share = Share(1)
+        >>> share.lock(timeout=1)
+        >>> share.unlock()
+        """
+        region = self._region
+        claim = region.lock.claim
+        if claim is None or claim is not self._explicit or claim._owner != current_owner():
+            raise TransactionError("unlock() without lock(): this owner has not locked the share")
+        if self._block(claim) is not None:
+            raise TransactionError("unlock() inside a locked() block; leave the block first")
+        self._explicit = None
+        try:
+            region.lock.release()
+        except BaseException:
+            region.lock.abandon(claim)
+            raise
+
+    def _block(self, held: Claim) -> View[T] | None:
+        """The view of the block that runs under the caller's own claim; None between blocks."""
+        view = held._inner if held is self._explicit else held
+        return view if isinstance(view, View) and view._owner is not None else None
+
+    def _own_claim(self) -> Claim | None:
+        """The caller's own claim, which has the lock; None where it is worth asking again.
+
+        An abandoned one is cleared. What interrupts can leave behind is the claim of a `set`
+        that is not running any more, or that of a block whose `__exit__` was stopped at its
+        very first step and stands in the traceback that is being handled. DeadlockError where
+        the claim belongs to an operation that this very call interrupts.
+        """
+        lock = self._region.lock
+        held = lock.claim
+        if held is None or held._owner != current_owner():
+            return None
+        if is_under_way(held):
+            raise DeadlockError(
+                "a signal handler, a finaliser or a pickling hook used the share in the middle of "
+                "this thread's own transaction on it; let it leave a note, to be acted upon later"
+            )
+        if held is self._explicit or (isinstance(held, View) and not stopped_in_exit(held)):
+            return held
+        lock.abandon(held)
+        held._owner = None
+        return None
+
+    # --- Life ------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let go of the region in this process; its memory goes with the last process.
+
+        Every later use raises ClosedError. Closing twice is harmless; closing inside one's own
+        block is a TransactionError. A share that is simply dropped closes by itself.
+
+        >>> from mmapshare import Share
+        >>> share = Share(1)
+        >>> share.close()
+        >>> share.closed
+        True
+        """
+        if self.closed:
+            return
+        region = self._region
+        if region.lock.claim is not None:
+            raise TransactionError("close() while a block of this process runs; leave it first")
+        _handle.forget(self)
+        self._region = ClosedRegion()
+        region.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called in this process."""
+        return isinstance(self._region, ClosedRegion)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_shared, (type(self), _handle.of(self), self._timeout)
+
+    def _how_it_stands(self) -> str:
+        """For ``repr``: which region, and its version."""
+        name = type(self).__name__
+        if self.closed:
+            return f"<{name}, closed>"
+        region = self._region
+        what = f"version {region.version}" if region.version else "empty"
+        return f"<{name} {region.identity.region_id.hex()[:8]}: {what}>"
+
+
+def _open_shared(cls: type[Shared[Any]], handle: _handle.Handle, timeout: float | None) -> Any:
+    return _handle.resolve(handle, lambda segment: cls._attach(segment, timeout))
