@@ -28,6 +28,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from threading import Lock as ThreadLock
+from threading import get_ident
 from time import monotonic_ns
 from typing import Final
 
@@ -52,6 +53,7 @@ _BACKOFF_FIRST_S: Final = 50e-6
 _BACKOFF_LAST_S: Final = 1e-3
 _GATE_RECHECK_S: Final = 0.05
 _PATIENCE_S: Final = 2e-3
+_SLEEPY_S: Final = 10e-3
 
 _OWN_THREAD: Final = (
     "this thread holds the lock already, in another block or task, and cannot let go while it "
@@ -129,11 +131,14 @@ class FileLockDoor:
 class _Waiter:
     """One thread or task in line at the gate; ``ring`` wakes it."""
 
-    __slots__ = ("ring", "since_s")
+    __slots__ = ("ring", "rung_s", "since_s", "thread")
 
     def __init__(self, ring: Callable[[], object]) -> None:
         self.since_s = time.monotonic()
         self.ring = ring
+        self.rung_s: float | None = None
+        """When it was rung, until it has woken up."""
+        self.thread = get_ident()
 
 
 class Lock:
@@ -312,7 +317,8 @@ class Lock:
         if held is not None and held._owner == claim._owner:
             return
         # Else a thread that asks again at once would always be faster than one that must wake up.
-        overtakes = not self._somebody_waits_long()
+        # But what waits in this very thread, a task, cannot wake up while the thread stands here.
+        overtakes = not self._somebody_waits_long(hopeless is shares_thread)
         waiter = _Waiter(ring)
         try:
             # 1. Stand in line. 2. Look once more. A release between the two finds us.
@@ -332,23 +338,40 @@ class Lock:
                     if left <= 0:
                         raise self._timed_out()
                 yield left
+                waiter.rung_s = None
         finally:
             with contextlib.suppress(ValueError):
                 self._waiters.remove(waiter)
             if not self._gate:  # Who gave up may have got the ring that was meant for the next.
                 self._wake_first()
 
-    def _somebody_waits_long(self) -> bool:
-        try:
-            return time.monotonic() - self._waiters[0].since_s > _PATIENCE_S
-        except IndexError:
-            return False
+    def _somebody_waits_long(self, blocks_thread: bool) -> bool:
+        """Whether the first in line who can wake up has been there for long."""
+        now = time.monotonic()
+        for waiter in self._line():
+            if blocks_thread and waiter.thread == get_ident():
+                continue
+            if waiter.rung_s is None or now - waiter.rung_s < _SLEEPY_S:
+                return now - waiter.since_s > _PATIENCE_S
+        return False
 
     def _wake_first(self) -> None:
-        """Wake the first in line, who leaves the line by itself once it has the gate."""
-        # Nobody there, awake already, or a task whose loop has ended.
-        with contextlib.suppress(IndexError, RuntimeError):
-            self._waiters[0].ring()
+        """Ring for the first in line, who leaves the line by itself once it has the gate.
+
+        And for the next, where the first has been rung before: its event loop may be busy with
+        something else, or at rest.
+        """
+        for waiter in self._line():
+            with contextlib.suppress(RuntimeError):  # Awake already; or its loop has ended.
+                waiter.ring()
+            if waiter.rung_s is None:
+                waiter.rung_s = time.monotonic()
+                return
+
+    def _line(self) -> tuple[_Waiter, ...]:
+        while True:
+            with contextlib.suppress(RuntimeError):  # Another thread joined or left meanwhile.
+                return tuple(self._waiters)
 
     def _wait_for_door(self, deadline: float | None) -> None:
         try:

@@ -68,6 +68,9 @@ class SharedFunction(Generic[P, R]):
         self._of_class = False
         self._settled = False
         functools.update_wrapper(self, func)
+        for name in ("__name__", "__qualname__"):  # A partial or a callable object has none.
+            if not hasattr(self, name):
+                setattr(self, name, type(func).__name__)
         self.__signature__ = _without_state(func, at == AFTER_SELF)
 
     def _bind(self, share: Any, initial: Any, timeout: float | None, **size: Any) -> None:
@@ -99,13 +102,22 @@ class SharedFunction(Generic[P, R]):
     def _where(self, args: tuple[Any, ...]) -> int:
         if self._at != UNKNOWN:
             return AFTER_SELF
-        # Since Python 3.13 a classmethod calls what it wraps, where it used to bind it.
         owner = args[0] if args else None
-        if isinstance(owner, type):
-            for base in owner.__mro__:
-                for member in vars(base).values():
-                    if isinstance(member, classmethod) and member.__func__ is self:
-                        return AFTER_SELF
+        if not isinstance(owner, type):
+            # Another decorator stands above, which passes the instance on.
+            home, _, name = self.__qualname__.rpartition(".")
+            return int(
+                any(
+                    (base.__module__, base.__qualname__) == (self.__module__, home)
+                    and not isinstance(vars(base).get(name), staticmethod)
+                    for base in type(owner).__mro__
+                )
+            )
+        # Since Python 3.13 a classmethod calls what it wraps, where it used to bind it.
+        for base in owner.__mro__:
+            for member in vars(base).values():
+                if isinstance(member, classmethod) and member.__func__ is self:
+                    return AFTER_SELF
         return FIRST
 
     @overload
@@ -162,6 +174,13 @@ class SharedFunction(Generic[P, R]):
         return f"<shared_state function {self.__qualname__}{signature} on {self._share!r}>"
 
     # --- Pickling --------------------------------------------------------------------------
+
+    def __copy__(self) -> SharedFunction[P, R]:
+        """Itself, as with any function."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> SharedFunction[P, R]:
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         """By name and handle, as plain pickle takes functions."""
@@ -307,7 +326,8 @@ def shared_state(target: Any = _NOT_GIVEN, /, **options: Any) -> Any:
     The region is made at decoration, so that forked children inherit it. The function, handed to
     a child under spawn or forkserver, takes its region along. *A child that imports the module
     anew and was not handed the function has a region of its own*: hand the function on, or bind
-    it with ``share=`` to a share that the child was given.
+    it with ``share=`` to a share that the child was given. Let `shared_state` stand above other
+    decorators of a function: what they make is handed on without its region.
 
     - ``async def`` functions wait for the lock without holding up the event loop; the owner is
       the task. A task that they start and await in turn is another owner and would wait for
@@ -317,11 +337,15 @@ def shared_state(target: Any = _NOT_GIVEN, /, **options: Any) -> Any:
       spawned children let `shared_state` stand above (from Python 3.13 on the other order gives
       a plain method of the class, which travels without its region).
     - A class: each instance has a region of its own for its attributes, which must be picklable;
-      each public method, and each special one but those that only look (``repr``, ``==``,
-      ``len``), is one transaction on them. Read from outside, an attribute is a copy of what
-      was committed last; assigning one raises AttributeError. Let `shared_state` stand
-      above decorators such as ``dataclass``; derive from the class before it is decorated. An
-      instance may be pickled: it is a handle, and ``instance.share`` its region.
+      each public method, and each special one, is one transaction on them, but for properties
+      and the special methods that only look (``repr``, ``==``, ``len`` and the like), which see a
+      copy of what was committed last. So does who reads an attribute from outside; assigning
+      one there raises AttributeError. Within a method ``self`` is a draft: outlasting the
+      method it turns into the instance itself; ``self.__class__`` is the shared class, which
+      ``type(self)`` is not. Attributes of the class itself are the plain class's, in each
+      process its own. Let `shared_state` stand above decorators such as ``dataclass``; derive
+      from the class before it is decorated. An instance may be pickled and copied: it is a
+      handle, and ``instance.share`` its region.
 
     Generators are a TypeError: suspended, they would keep the lock.
 

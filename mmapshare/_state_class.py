@@ -15,8 +15,12 @@ import inspect
 import sys
 import weakref
 from collections.abc import Callable
+from enum import EnumType
+from functools import partialmethod, singledispatchmethod
 from types import FunctionType, MappingProxyType, MethodType
 from typing import Any, Final, NoReturn
+
+import cloudpickle
 
 from ._arguments import size_bytes, timeout_s
 from ._share import Share
@@ -78,7 +82,18 @@ _BIRTH: Final = frozenset(
 """Special methods that make an instance, pickle it or look attributes up: no transactions."""
 _HEAP_TYPE: Final = 1 << 9
 
-_drafts: weakref.WeakKeyDictionary[type, type] = weakref.WeakKeyDictionary()
+
+class Kept:
+    """A facade's draft classes, made when they are first needed. Pickled, it is empty."""
+
+    __slots__ = ("draft", "ended", "looking")
+
+    draft: type
+    ended: type
+    looking: type
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Kept, ()
 
 
 def facade_of(cls: type, options: dict[str, Any]) -> type:
@@ -98,6 +113,7 @@ def facade_of(cls: type, options: dict[str, Any]) -> type:
         "__doc__": cls.__doc__,
         "__wrapped__": cls,
         "_mmapshare_options": options,
+        "_mmapshare_kept": Kept(),
         "__slots__": ("_mmapshare",) if cls.__weakrefoffset__ else ("_mmapshare", "__weakref__"),
     }
     with contextlib.suppress(ValueError):  # Without a signature that Python can tell.
@@ -108,6 +124,8 @@ def facade_of(cls: type, options: dict[str, Any]) -> type:
             namespace[name] = _method(name, member)
         elif isinstance(member, property):
             namespace[name] = _property(member)
+        elif _is_public(name) and isinstance(member, partialmethod | singledispatchmethod):
+            namespace[name] = Method(_bound_later(member))
     return type(cls)(cls.__name__, (Facade, cls), namespace)
 
 
@@ -120,6 +138,13 @@ def _refuse_unfit(cls: type) -> None:
                 f"{cls.__qualname__} derives from {base.__name__}, whose content is no attribute "
                 f"and would not be shared: keep a {base.__name__} in an attribute"
             )
+    if isinstance(cls, EnumType):
+        raise TypeError(f"{cls.__qualname__} is an enumeration: its members are constants")
+    if cls.__new__ is not object.__new__:
+        raise TypeError(
+            f"{cls.__qualname__} has a __new__, which could not make a shared instance: do what "
+            "it does in __init__, or in a classmethod"
+        )
     if hasattr(cls, "share"):
         raise TypeError(
             f"{cls.__qualname__}.share is where an instance's region will be: rename yours"
@@ -148,6 +173,10 @@ def _method(name: str, func: FunctionType) -> Method:
     return Looking(func) if name in _LOOKING else Method(func)
 
 
+def _bound_later(member: Any) -> Callable[..., Any]:
+    return lambda draft, *args, **kwargs: member.__get__(draft, type(draft))(*args, **kwargs)
+
+
 def _property(member: property) -> property:
     def change(act: Callable[..., Any] | None) -> Callable[..., Any] | None:
         return Method(act) if isinstance(act, FunctionType) else None
@@ -162,26 +191,49 @@ def _property(member: property) -> property:
 class Method:
     """A method that is one transaction on its instance's attributes."""
 
-    def __init__(self, func: FunctionType) -> None:
+    def __init__(self, func: Callable[..., Any]) -> None:
         functools.update_wrapper(self, func)
         self._func: Callable[..., Any] = func
 
     def __call__(self, handle: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(handle, Draft):  # Called by the class's name, within a method.
+            return self._func(handle, *args, **kwargs)
         with share_of(handle).locked() as view:
             draft = _draft(handle, view.value)
-            result = self._func(draft, *args, **kwargs)
-            view.value = draft.__dict__
+            try:
+                result = self._func(draft, *args, **kwargs)
+                view.value = draft.__dict__
+            finally:
+                _end(draft)
             return handle if result is draft else result
 
     def __get__(self, handle: object, owner: Any = None) -> Any:
         return self if handle is None else MethodType(self, handle)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._address = (owner, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, self._address
+
+
+def _reduce_for_cloudpickle(method: Method) -> tuple[Any, ...]:
+    """By value, for a class that is pickled by value would look for itself in itself."""
+    owner, _ = method._address
+    module = owner.__module__
+    elsewhere = module != "__main__" and module not in cloudpickle.list_registry_pickle_by_value()
+    if elsewhere and getattr(sys.modules.get(module), owner.__qualname__, None) is owner:
+        return method.__reduce__()
+    return object.__new__, (type(method),), vars(method)
 
 
 class Looking(Method):
     """A method that only looks, at what was committed last."""
 
     def __call__(self, handle: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return self._func(_draft(handle, share_of(handle).get()), *args, **kwargs)
+        if isinstance(handle, Draft):
+            return self._func(handle, *args, **kwargs)
+        return self._func(_copy(handle), *args, **kwargs)
 
 
 class KnownAsAsync:
@@ -203,11 +255,20 @@ class AsyncMethod(KnownAsAsync, Method):
     """An ``async def`` method: the event loop runs on while it waits for the lock."""
 
     async def __call__(self, handle: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(handle, Draft):
+            return await self._func(handle, *args, **kwargs)
         async with share_of(handle).locked() as view:
             draft = _draft(handle, view.value)
-            result = await self._func(draft, *args, **kwargs)
-            view.value = draft.__dict__
+            try:
+                result = await self._func(draft, *args, **kwargs)
+                view.value = draft.__dict__
+            finally:
+                _end(draft)
             return handle if result is draft else result
+
+
+for _cls in (Method, Looking, AsyncMethod):
+    cloudpickle.Pickler.dispatch_table[_cls] = _reduce_for_cloudpickle
 
 
 # --- Handles ---------------------------------------------------------------------------------
@@ -229,18 +290,21 @@ class Facade:
         return object.__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        plain: Any = _draft_class(type(self))
-        draft = plain.__new__(plain, *args, **kwargs)
-        object.__setattr__(draft, "_mmapshare_handle", self)
-        draft.__init__(*args, **kwargs)
-        attributes = draft.__dict__
+        share: Share[Any] = Share(**type(self)._mmapshare_options)  # type: ignore[attr-defined]
+        # Before the attributes are stored: they may name this very instance.
+        object.__setattr__(self, "_mmapshare", share)
+        draft = _draft(self, {})
+        try:
+            draft.__init__(*args, **kwargs)
+            attributes = draft.__dict__
+        finally:
+            _end(draft)
         if "share" in attributes:
             raise TypeError(
                 f"{type(self).__qualname__}: the attribute 'share' is where an instance's region "
                 "is found; rename yours"
             )
-        share = Share(attributes, **type(self)._mmapshare_options)  # type: ignore[attr-defined]
-        object.__setattr__(self, "_mmapshare", share)
+        share.set(attributes)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if Facade not in cls.__bases__:
@@ -262,7 +326,7 @@ class Facade:
             return object.__getattribute__(self, name)
         if _is_code(_class_member(type(self), name)):
             return object.__getattribute__(self, name)
-        return getattr(_draft(self, share_of(self).get()), name)
+        return getattr(_copy(self), name)
 
     def __setattr__(self, name: str, value: object) -> None:
         member = _class_member(type(self), name)
@@ -284,6 +348,13 @@ class Facade:
             f"{cls}.{name} is shared: change it in a method of the class, which is one "
             f"transaction, or write  with instance.share.locked() as state: state[{name!r}] = ..."
         )
+
+    def __copy__(self) -> Any:
+        """A handle to the same region, as if it had been pickled."""
+        return _attach(type(self), share_of(self))
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return Facade.__copy__(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _attach, (type(self), share_of(self))
@@ -326,6 +397,11 @@ class Draft:
     __slots__ = ()
 
     _mmapshare_handle: Facade
+    _mmapshare_facade: weakref.ref[Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        # ``type(self)(...)`` in a method means another instance of the shared class.
+        return cls._mmapshare_facade()(*args, **kwargs)  # type: ignore[misc]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """The plain class shall not notice that it was derived from."""
@@ -340,6 +416,35 @@ class Draft:
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return Draft.__reduce__(self)
+
+
+class Ended:
+    """What a draft becomes when its method is over: whoever kept it has the instance itself."""
+
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in {"_mmapshare_handle", "__class__", "__reduce__", "__reduce_ex__"}:
+            return object.__getattribute__(self, name)
+        return getattr(object.__getattribute__(self, "_mmapshare_handle"), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(object.__getattribute__(self, "_mmapshare_handle"), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(object.__getattribute__(self, "_mmapshare_handle"), name)
+
+
+class OnlyLooks:
+    """What a draft is while something only looks at it: a change would be lost."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(
+            f"{type(self).__name__}.{name}: a property, __repr__, __eq__ and the like only look, "
+            "at a copy that is dropped; change things in a method"
+        )
 
 
 class _Unset:
@@ -360,32 +465,51 @@ def _member_of_facade(name: str) -> Callable[[Any], Any]:
 
 def _draft(handle: Any, attributes: dict[str, Any]) -> Any:
     """An instance of the plain class with these attributes."""
-    draft: Any = object.__new__(_draft_class(type(handle)))
-    draft.__dict__ = attributes
+    return _make(_kept(type(handle)).draft, handle, attributes)
+
+
+def _copy(handle: Any) -> Any:
+    """A draft to look at what was committed last; it refuses to be changed."""
+    return _make(_kept(type(handle)).looking, handle, share_of(handle).get())
+
+
+def _make(cls: type, handle: Any, attributes: dict[str, Any]) -> Any:
+    draft: Any = object.__new__(cls)
     object.__setattr__(draft, "_mmapshare_handle", handle)
+    object.__setattr__(draft, "__dict__", attributes)
     return draft
 
 
-def _draft_class(facade: type) -> type:
-    found = _drafts.get(facade)
-    if found is None:
-        cls: type = facade.__wrapped__  # type: ignore[attr-defined]
-        slots = ["_mmapshare_handle"] if cls.__dictoffset__ else ["_mmapshare_handle", "__dict__"]
-        namespace: dict[str, Any] = {
-            name: _Unset(cls.__name__, name)
-            for base in cls.__mro__
-            for name, member in vars(base).items()
-            if inspect.ismemberdescriptor(member)
-        }
-        for name in dir(cls):
-            if name not in vars(object) and isinstance(
-                inspect.getattr_static(cls, name), classmethod
-            ):
-                namespace[name] = property(_member_of_facade(name))
-        namespace |= {
-            "__module__": cls.__module__,
-            "__qualname__": cls.__qualname__,
-            "__slots__": slots,
-        }
-        found = _drafts[facade] = type(cls)(cls.__name__, (Draft, cls), namespace)
-    return found
+def _end(draft: Any) -> None:
+    _set_class(draft, _kept(type(draft._mmapshare_handle)).ended)
+
+
+_set_class: Final = vars(object)["__class__"].__set__
+"""Assigns ``__class__`` past the property of that name."""
+
+
+def _kept(facade: type) -> Kept:
+    kept: Kept = facade._mmapshare_kept  # type: ignore[attr-defined]
+    if not hasattr(kept, "looking"):
+        _make_draft_classes(facade, kept)
+    return kept
+
+
+def _make_draft_classes(facade: type, kept: Kept) -> None:
+    cls: type = facade.__wrapped__  # type: ignore[attr-defined]
+    slots = ["_mmapshare_handle"] if cls.__dictoffset__ else ["_mmapshare_handle", "__dict__"]
+    namespace: dict[str, Any] = {
+        name: _Unset(cls.__name__, name)
+        for base in cls.__mro__
+        for name, member in vars(base).items()
+        if inspect.ismemberdescriptor(member)
+    }
+    for name in dir(cls):
+        if name not in vars(object) and isinstance(inspect.getattr_static(cls, name), classmethod):
+            namespace[name] = property(_member_of_facade(name))
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    namespace |= {**names, "__slots__": slots, "_mmapshare_facade": weakref.ref(facade)}
+    make = type(cls)
+    kept.draft = make(cls.__name__, (Draft, cls), namespace)
+    kept.ended = make(cls.__name__, (Ended, kept.draft), {**names, "__slots__": ()})
+    kept.looking = make(cls.__name__, (OnlyLooks, kept.draft), {**names, "__slots__": ()})

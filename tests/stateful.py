@@ -89,6 +89,10 @@ class Shared:
         self.calls += n
         return self.calls
 
+    def reset_to_three(self):
+        self.calls = 3
+        return self.calls
+
     def add_twice(self, n):
         self.add(n)
         return self.add(n)
@@ -125,6 +129,36 @@ class Slotted:
     def add(self, n):
         self.n += n
         return self.n
+
+
+@shared_state
+class Dispatcher:
+    def __init__(self):
+        self.handlers = {"a": self.on_a}
+        self.seen = 0
+
+    def on_a(self):
+        self.seen += 1
+
+    def run(self):
+        self.handlers["a"]()
+
+
+@shared_state
+class Outer:
+    def __init__(self):
+        self.inner = Shared()
+        self.others = []
+
+    def add(self):
+        self.inner.add(1)
+
+    def more(self):
+        self.others.append(Shared(7))
+
+    def clear(self):
+        self.inner = None
+        self.others.clear()
 
 
 both = Share({"a": 0, "b": 0})

@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import threading
+import time
 
 import pytest
 import trio
@@ -362,6 +363,49 @@ def _run_to_the_end(coroutine):
             coroutine.send(None)
     except StopIteration:
         pass
+
+
+def test_a_waiting_task_whose_loop_is_busy_does_not_slow_others_down():
+    """Each release rang for it alone, and everybody else slept until the next look, 50 ms on."""
+    share = Share({"n": 0})
+    held, stop = threading.Event(), threading.Event()
+
+    async def main():
+        with share.locked():  # So that the other task has to stand in line.
+            waiting = asyncio.create_task(add(share, 1, asyncio.sleep))
+            while not share._region.lock._waiters:
+                await asyncio.sleep(0)
+        held.set()
+        stop.wait(10)  # Nothing else runs in this loop meanwhile.
+        await waiting
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    held.wait()
+    begin = time.monotonic()
+    for _ in range(100):
+        with share.locked(timeout=5) as view:
+            view["n"] += 1
+    took_s = time.monotonic() - begin
+    stop.set()
+    thread.join()
+    assert share.get() == {"n": 101}
+    assert took_s < 100 * 0.05 / 2, took_s
+
+
+def test_a_plain_block_in_the_loops_own_thread_does_not_wait_for_its_tasks():
+    share = Share({"n": 0})
+
+    async def main():
+        async with share.locked():
+            waiting = asyncio.create_task(add(share, 1, asyncio.sleep))
+            await asyncio.sleep(0.01)
+        with share.locked(timeout=0) as view:  # The task was rung for, and cannot run yet.
+            view["n"] += 1
+        await waiting
+
+    asyncio.run(main())
+    assert share.get() == {"n": 2}
 
 
 async def _block(share):

@@ -1,6 +1,7 @@
 """`shared_state` on functions and methods: every form, by every way to another process."""
 
 import asyncio
+import copy
 import functools
 import inspect
 import logging
@@ -459,6 +460,52 @@ def test_a_wrapper_that_takes_the_state_itself_shows_what_it_wraps():
     assert list(inspect.signature(put).parameters) == ["n"]
     with pytest.raises(TypeError, match="no parameter for the state"):
         shared_state(passing(lambda: 7))
+
+
+def test_a_decorator_above_it_in_a_class_passes_the_instance_on():
+    """The state and ``self`` changed places."""
+
+    def log(func):
+        @functools.wraps(func)
+        def wrapper(*args, **kwargs):
+            return func(*args, **kwargs)
+
+        return wrapper
+
+    class Logged:
+        @log
+        @shared_state(initial=0)
+        def add(self, state, by):
+            assert isinstance(self, Logged)
+            state.value += by
+            return state.value
+
+        @property
+        @shared_state(initial=0)
+        def ticket(self, state):
+            state.value += 1
+            return state.value
+
+    class Derived(Logged):
+        pass
+
+    assert Logged().add(2) == 2
+    assert Derived().add(2) == 4
+    assert [Logged().ticket, Derived().ticket] == [1, 2]
+
+
+def test_a_partial_and_a_callable_object_can_be_decorated():
+    class Callable:
+        def __call__(self, state, n):
+            state["n"] = n
+            return n
+
+    partial = shared_state(functools.partial(lambda state, n, by: n + by, by=2))
+    for function, expected in (partial, 5), (shared_state(Callable()), 3):
+        assert function(3) == expected
+        assert "shared_state function" in repr(function)
+        assert copy.deepcopy(function) is copy.copy(function) is function
+        assert cloudpickle.loads(cloudpickle.dumps(function))(3) == expected
 
 
 def test_async_functions_are_known_as_such():

@@ -2,20 +2,26 @@
 
 import abc
 import asyncio
+import contextlib
 import copy
 import dataclasses
+import enum
+import functools
+import gc
 import inspect
 import multiprocessing
 import pickle
 import subprocess
 import sys
+import threading
+import weakref
 
 import attrs
 import cloudpickle
 import joblib
 import pytest
 import stateful
-from stateful import Point, Shared, Slotted
+from stateful import Dispatcher, Point, Shared, Slotted
 from support import in_child
 
 from mmapshare import LockTimeout, RegionFullError, Share, UnpicklableError, shared_state
@@ -364,11 +370,17 @@ def test_what_cannot_be_shared_is_an_error_at_decoration():
         def items(self):
             yield
 
+    class WithNew:
+        def __new__(cls):
+            return object.__new__(cls)
+
     for cls, word in [
         (Listlike, "keep a list in an attribute"),
         (WithShare, "rename yours"),
         (WithDel, "__del__"),
         (WithGenerator, "keep the lock"),
+        (WithNew, "in __init__"),
+        (enum.Enum("Colour", "RED"), "enumeration"),
         (Shared, "decorate it once"),
     ]:
         with pytest.raises(TypeError, match=word):
@@ -416,3 +428,181 @@ def test_the_methods_of_a_class_keep_their_names_and_signatures():
     assert str(inspect.signature(Shared)) == "(calls=0)"
     assert asyncio.iscoroutinefunction(shared.add_async)
     assert Shared.__module__ == stateful.__name__
+
+
+# --- What fresh eyes found ---------------------------------------------------------------------
+
+
+def test_a_draft_that_outlives_its_method_is_the_instance_itself():
+    """What was kept, a private object by then, took changes in silence, and they were lost."""
+
+    def logged(func):
+        @functools.wraps(func)
+        def wrapper(*args, **kwargs):
+            return func(*args, **kwargs)
+
+        return wrapper
+
+    @shared_state
+    class Leaky:
+        def __init__(self):
+            self.n = 0
+
+        def add(self, by=1):
+            self.n += by
+            return self.n
+
+        add_two = functools.partialmethod(add, 2)
+
+        @contextlib.contextmanager
+        def session(self):
+            yield
+            self.n += 10
+
+        @logged
+        async def add_async(self, by):
+            self.n += by
+
+        def callback(self):
+            return self.add
+
+        def pair(self):
+            return self, 1
+
+        def in_thread(self):
+            return threading.Thread(target=self._in_thread)
+
+        def _in_thread(self):
+            self.add(5)
+
+    leaky = Leaky()
+    with pytest.raises(AttributeError, match="method of the class"), leaky.session():
+        pass
+    with pytest.raises(AttributeError, match="method of the class"):
+        asyncio.run(leaky.add_async(1))
+    with pytest.raises(AttributeError, match="method of the class"):
+        leaky.callback()(7)
+    same, _ = leaky.pair()
+    assert same.n == 0
+    with pytest.raises(AttributeError, match="method of the class"):
+        same.n = 9
+    assert same.add(8) == 8
+    assert cloudpickle.loads(cloudpickle.dumps(same)).share is leaky.share
+    thread = leaky.in_thread()
+    thread.start()
+    thread.join()
+    assert leaky.add_two() == 15
+    assert leaky.n == 15
+
+
+def test_a_class_with_a_setattr_of_its_own_can_be_shared():
+    """The draft's attributes went through it, all of them as one called ``__dict__``."""
+
+    @shared_state
+    @attrs.frozen
+    class Frozen:
+        x: int = 3
+
+        def twice(self):
+            return 2 * self.x
+
+    @shared_state
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class FrozenSlots:
+        x: int = 3
+
+        def replaced(self):
+            return dataclasses.replace(self, x=4)
+
+    assert (Frozen().x, Frozen(4).twice()) == (3, 8)
+    assert FrozenSlots(5).x == 5
+    assert FrozenSlots(5).replaced().x == 4
+
+
+def test_within_a_method_the_class_may_be_called_by_its_name():
+    @shared_state
+    class Named:
+        def __init__(self, x=1):
+            self.x = x
+
+        def add(self, by):
+            self.x += by
+            return self.x
+
+        def by_name(self):
+            return Named.add(self, 1) + self.__class__.add(self, 1)
+
+        def another(self):
+            return type(self)(self.x)
+
+    named = Named()
+    assert named.by_name() == 2 + 3
+    assert named.x == 3
+    other = named.another()
+    assert type(other) is Named
+    assert (other.x, other.share is named.share) == (3, False)
+
+
+def test_a_property_that_changes_something_is_an_error_and_not_a_loss():
+    @shared_state
+    class Ticket:
+        def __init__(self):
+            self.last = 0
+
+        @property
+        def next(self):
+            self.last += 1
+            return self.last
+
+    with pytest.raises(AttributeError, match="only look"):
+        Ticket().next
+
+
+def test_an_instance_may_name_itself_from_the_start():
+    dispatcher = Dispatcher()
+    dispatcher.run()
+    dispatcher.run()
+    assert dispatcher.seen == 2
+
+
+def test_a_method_of_the_class_travels_by_its_name():
+    instances = [Shared(), Shared()]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(Shared.reset_to_three, instances) == [3, 3]
+        pool.close()
+        pool.join()
+    assert [instance.calls for instance in instances] == [3, 3]
+
+
+def test_local_classes_go_with_all_that_they_have():
+    """Draft classes were kept for ever where a method named its own class."""
+
+    def make():
+        @shared_state
+        class Local:
+            def __init__(self):
+                self.n = 0
+
+            def add(self):
+                Local.seen = 1
+                self.n += 1
+
+        Local().add()
+        return weakref.ref(Local)
+
+    gone = [make() for _ in range(3)]
+    gc.collect()
+    assert [found() for found in gone] == [None] * 3
+
+
+def test_shared_instances_may_hold_others():
+    """The inner one's region was gone at once, and after it nothing could load the outer one."""
+    outer = stateful.Outer()
+    outer.add()
+    outer.add()
+    outer.more()
+    assert outer.inner.calls == 2
+    assert [one.calls for one in outer.others] == [7]
+    assert in_child(lambda: outer.inner.calls) == 2
+    outer.clear()
+    assert outer.inner is None
