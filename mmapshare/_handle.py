@@ -19,6 +19,8 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -30,11 +32,18 @@ if TYPE_CHECKING:
     from ._shared import Shared
 
 _HANDED_OUT_KEPT: Final = 64
+_CODEC: Final = os.path.join(os.path.dirname(__file__), "_codec.py")
+_FRAMES_UP_TO_CODEC: Final = 8
+"""``__reduce__``, and the Python methods of cloudpickle's pickler."""
 
 _open_here: weakref.WeakValueDictionary[bytes, Shared[Any]] = weakref.WeakValueDictionary()
 _handed_out: deque[Shared[Any]] = deque(maxlen=_HANDED_OUT_KEPT)
 """In a worker process: shares on their way back to the parent. A result's locals are gone before
 the parent loads it, and with the last reference the region would be."""
+
+
+named: dict[int, list[Shared[Any]]] = {}
+"""Shares that are named in what a thread encodes, by its ident, until `take_named`."""
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -101,12 +110,34 @@ def of(share: Shared[Any]) -> Handle:
     segment = region.segment
     if in_worker():
         _handed_out.append(share)
+    if _is_being_stored():
+        named.setdefault(get_ident(), []).append(share)
     if segment.folder is not None:
         return Handle(region.identity.region_id, None, segment.folder)
     place = _places[region]
     if not place.lives():
         _places[region] = place = _own_place(segment)
     return Handle(region.identity.region_id, place, None, _passed_while_spawning(segment.fd))
+
+
+def take_named() -> tuple[Shared[Any], ...]:
+    """The shares that this thread's latest values named: they live on as long as these are stored.
+
+    Else a share that only a stored value names would be gone before anybody could load it.
+    """
+    return tuple(named.pop(get_ident(), ()))
+
+
+def _is_being_stored() -> bool:
+    """Whether it is our own codec that pickles, and nobody who hands the share on."""
+    frame: FrameType | None = sys._getframe(2)
+    for _ in range(_FRAMES_UP_TO_CODEC):
+        if frame is None:
+            return False
+        if frame.f_code.co_filename == _CODEC:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def resolve(handle: Handle, attach: Callable[[Segment], Shared[Any]]) -> Shared[Any]:

@@ -10,6 +10,7 @@ import attrs
 from . import _handle
 from ._arguments import size_bytes, timeout_s
 from ._codec import EMPTY_SET, FROZENSET, decode, encode, reordered
+from ._handle import named, take_named
 from ._memory import default_kind
 from ._misuse import NotAContainer
 from ._owner import Claim, claim_by, current_owner
@@ -74,6 +75,7 @@ class Share(NotAContainer, Shared[T]):
         _handle.register(self)
         if frames is not None:
             self._region.publish(frames, self._region.extent())
+            self._keeps = take_named()
 
     # --- Reading: takes no lock, never waits for a holder ----------------------------------
 
@@ -137,6 +139,8 @@ class Share(NotAContainer, Shared[T]):
             if if_version is not None and if_version != commit[0]:
                 raise _conflict(if_version, commit[0])
             version = region.publish(frames, commit)
+            if named or self._keeps:
+                self._keeps = take_named()
             lock.release()
             return version
         except BaseException:
@@ -152,7 +156,9 @@ class Share(NotAContainer, Shared[T]):
         commit = self._region.extent()
         if if_version is not None and if_version != commit[0]:
             raise _conflict(if_version, commit[0])
-        return self._region.publish(frames, commit)
+        version = self._region.publish(frames, commit)
+        self._keeps = take_named()
+        return version
 
     def update(
         self, func: Callable[Concatenate[T, P], T | None], *args: P.args, **kwargs: P.kwargs
@@ -201,6 +207,8 @@ class Share(NotAContainer, Shared[T]):
                 frames, commit[1]
             ):
                 self._region.publish(frames, commit, True)
+        if named or self._keeps:
+            self._keeps = take_named()
 
     def _committed(self) -> Any:
         """The lock's holder's fresh copy of the committed value, MISSING while there is none."""

@@ -63,7 +63,7 @@ class Shared(Generic[T]):
     - ``_region_class`` maps a segment.
     """
 
-    __slots__ = ("__weakref__", "_explicit", "_region", "_timeout")
+    __slots__ = ("__weakref__", "_explicit", "_keeps", "_region", "_timeout")
 
     _region_class: type[Region] = Region
 
@@ -71,6 +71,7 @@ class Shared(Generic[T]):
         self._region: Region | ClosedRegion = region
         self._timeout = timeout
         self._explicit: Claim | None = None  # The claim between lock() and unlock().
+        self._keeps: Any = ()  # Shares that the value names which this process stored last.
 
     @classmethod
     def _attach(cls, segment: Segment, timeout: float | None) -> Any:
@@ -232,6 +233,7 @@ class Shared(Generic[T]):
             raise TransactionError("close() while a block of this process runs; leave it first")
         _handle.forget(self)
         self._region = ClosedRegion()
+        self._keeps = ()
         region.close()
 
     @property

@@ -263,3 +263,24 @@ def test_a_killed_maker_does_not_keep_the_others_from_working(kind):
     raw = pickle.dumps(share)
     assert in_child(lambda: pickle.loads(raw).get()) == 2
     share.close()
+
+
+def test_a_share_that_only_a_stored_value_names_lives_on_as_long_as_that(make):
+    """It was gone as soon as its maker had stored it, and with it the value could not be loaded."""
+    outer = make({"inner": Share(1)})
+    assert outer.get()["inner"].get() == 1
+    assert in_child(lambda: outer.get()["inner"].set(2)) == 2
+    with outer.locked() as view:
+        view["inner"].set(3)
+        view["more"] = Share("b")
+    outer.update(lambda value: {"both": list(value.values())})
+    first, second = outer.get()["both"]
+    assert (first.get(), second.get()) == (3, "b")
+    before = len(open_fds())
+    del first, second, view
+    outer.set(None)
+    assert len(open_fds()) < before
+    outer.lock()
+    outer.set([Share(5)])
+    outer.unlock()
+    assert outer.get()[0].get() == 5
