@@ -8,6 +8,7 @@
 {'hits': 1}
 """
 
+from ._dict import DictSnapshot, SharedDict
 from ._share import Share, Snapshot
 from ._shared import ShareInfo
 from ._state import SharedFunction, shared_state
@@ -32,6 +33,7 @@ __all__ = [
     "ClosedError",
     "CorruptRegionError",
     "DeadlockError",
+    "DictSnapshot",
     "EmptyShareError",
     "HandleError",
     "LockTimeout",
@@ -39,6 +41,7 @@ __all__ = [
     "RegionFullError",
     "Share",
     "ShareInfo",
+    "SharedDict",
     "SharedFunction",
     "Snapshot",
     "Transaction",

@@ -12,7 +12,8 @@ Header, by words:
 ==========  =============================================================================
 words       meaning, and what protects it
 ==========  =============================================================================
-0 - 6       identity: magic, format, region id (2 words), max_size, area_bytes, kind.
+0 - 6       identity: magic, format, region id (2 words), max_size, area_bytes, kind (0: the
+            newest record is the whole value; 1: a log).
             Written once, before anybody else can open the region.
 7           CRC-32 of words 0 - 6.
 8           VERSION, the commit word: the newest committed version, 0 while empty.
@@ -43,6 +44,19 @@ Record: what one commit stores, 64-byte aligned, wholly inside one area::
 
 The table of frame lengths is left out where there is one frame. Frames begin 64-byte aligned.
 
+In a log (identity's kind 1) records stand one behind the other, 8-byte aligned, from the begin of
+their area to the end that the newest head names; parts is 1. Such a record begins with the words
+
+- check: CRC-32 of the four words that follow and of the directory;
+- version, one more than that of the record before it; the first one's is the area's run;
+- size of the record, this word and the one before it included;
+- values_at: where its values begin, from the record's begin;
+- directory_bytes, plus 2 ** 63 where the directory is one key, whose value is all the rest;
+
+and goes on with the directory and the values::
+
+    | head | directory | pad | value | value | ... |
+
 The payload has no checksum: in memory it costs seven times the copy, and the version already
 says that it is whole.
 """
@@ -60,7 +74,13 @@ MAGIC: Final = int.from_bytes(b"MMAPSHR\x00", "little")
 HEADER_BYTES: Final = 4096
 ALIGN_BYTES: Final = 64
 IDENTITY_BYTES: Final = 64
+VALUE_KIND: Final = 0
+LOG_KIND: Final = 1
 HEAD_BYTES: Final = 48
+RECORD_BYTES: Final = 40
+"""Size of the head of a record in a log."""
+ONE_KEY: Final = 1 << 63
+"""Marks a record that sets one key."""
 SLOTS: Final = (slice(256, 256 + HEAD_BYTES), slice(320, 320 + HEAD_BYTES))
 """Where the heads of even and of odd versions stand."""
 
@@ -73,13 +93,19 @@ ALLOCATED: Final = (24, 25)
 
 _identity = struct.Struct("<QQ16sQQQ")
 _head = struct.Struct("<6Q")
+_record = struct.Struct("<5Q")
 _word = struct.Struct("<Q")
 _WORD_MASK: Final = 2**64 - 1
 
 pack_head_words = _head.pack
-"""The six words of a head, for the one place that is too hot to call `pack_head`."""
+unpack_head_words = _head.unpack
+"""The six words of a head, for the places that are too hot to call `pack_head` and the like."""
+pack_record_words = struct.Struct("<4Q").pack
+unpack_record_from = _record.unpack_from
+pack_word = _word.pack
 
 assert _identity.size + _word.size == IDENTITY_BYTES <= VERSION * 8
+assert _record.size == RECORD_BYTES
 assert _head.size == HEAD_BYTES <= ALIGN_BYTES
 assert SLOTS[0].start >= (max(ALLOCATED) + 1) * 8
 assert SLOTS[0].start + ALIGN_BYTES == SLOTS[1].start <= HEADER_BYTES - ALIGN_BYTES
@@ -131,6 +157,50 @@ class Head(NamedTuple):
     def frames(self) -> int:
         """How many frames the record has."""
         return self.parts & 0xFFFFFFFF
+
+
+class RecordHead(NamedTuple):
+    """The checked head of a record in a log; see the module's docstring."""
+
+    check: int
+    version: int
+    size_bytes: int
+    values_at: int
+    kind_and_directory_bytes: int
+
+    @property
+    def directory_bytes(self) -> int:
+        return self.kind_and_directory_bytes & ~ONE_KEY
+
+    @property
+    def one_key(self) -> bool:
+        """Whether the directory is one key, and the value all the rest."""
+        return bool(self.kind_and_directory_bytes & ONE_KEY)
+
+
+def pack_record(
+    version: int, size_bytes: int, values_at: int, kind: int, directory: bytes
+) -> bytes:
+    """The head of a record in a log and its directory."""
+    body = pack_record_words(version, size_bytes, values_at, kind) + directory
+    return pack_word(crc32(body)) + body
+
+
+def unpack_record(raw: bytes, version: int, most: int) -> RecordHead | None:
+    """Read a record's head; None unless it names ``version`` and fits in ``most``.
+
+    Its check is for the caller, who reads the directory next: see `record_is_whole`.
+    """
+    if len(raw) < RECORD_BYTES:
+        return None
+    head = RecordHead._make(_record.unpack(raw))
+    inside = RECORD_BYTES + head.directory_bytes <= head.values_at <= head.size_bytes <= most
+    return head if head.version == version and inside else None
+
+
+def record_is_whole(raw: bytes) -> bool:
+    """Whether a record's head, with its directory behind it, passes its check."""
+    return bool(crc32(raw[_word.size :]) == int.from_bytes(raw[: _word.size], "little"))
 
 
 def align(offset: int) -> int:

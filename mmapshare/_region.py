@@ -16,10 +16,20 @@ import contextlib
 import os
 import weakref
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Self
 
 from . import _layout as layout
-from ._layout import ALLOCATED, FLOOR, HEADER_BYTES, IDENTITY_BYTES, SLOTS, VERSION, Head, Identity
+from ._layout import (
+    ALLOCATED,
+    FLOOR,
+    HEADER_BYTES,
+    IDENTITY_BYTES,
+    SLOTS,
+    VALUE_KIND,
+    VERSION,
+    Head,
+    Identity,
+)
 from ._lock import Door, FileLockDoor, Lock
 from ._memory import MEMFD, Segment, private_copy
 from ._owner import claim_by, current_owner
@@ -112,12 +122,13 @@ class Region:
         _live.add(self)
 
     @classmethod
-    def create(cls, kind: str, max_size: int) -> Region:
+    def create(cls, kind: str, max_size: int, content: int = VALUE_KIND) -> Self:
         """A new, empty region; RegionFullError where the machine cannot map its ceiling."""
-        # A record needs a head and a table beside the value, and a small area some window.
-        spare = _WINDOW_MOST + max_size // 32
+        # A record needs a head and a table beside the value, and a small area some window. A log
+        # has what is dead beside what lives.
+        spare = _WINDOW_MOST + (max_size // 32 if content == VALUE_KIND else 3 * max_size // 2)
         area_bytes = -(-(max_size + spare) // HEADER_BYTES) * HEADER_BYTES
-        identity = Identity(os.urandom(16), max_size, area_bytes, 0)
+        identity = Identity(os.urandom(16), max_size, area_bytes, content)
         segment = Segment.create(kind, identity.region_bytes)
         segment.allocate(0, HEADER_BYTES)
         segment.map[:IDENTITY_BYTES] = identity.pack()
@@ -264,7 +275,7 @@ class Region:
         extents = self._extents(head)
         with memoryview(self._map) as view:
             return extents is not None and all(
-                _same_bytes(view[begin:end], frame)
+                same_bytes(view[begin:end], frame)
                 for (begin, end), frame in zip(extents, frames, strict=True)
             )
 
@@ -412,7 +423,8 @@ def _cacheable(count: int, size: int) -> bool:
     return count == 1 and size <= _CACHED_BYTES
 
 
-def _same_bytes(stored: memoryview, frame: Frame) -> bool:
+def same_bytes(stored: memoryview, frame: Frame) -> bool:
+    """Whether a piece of a region and a frame are equal; without a copy of either."""
     # A bytearray is compared by memcmp, a memoryview item by item: copy piece by piece.
     with memoryview(frame) as given:
         return stored.nbytes == given.nbytes and all(

@@ -60,12 +60,13 @@ class Shared(Generic[T]):
 
     - `_open` fills a view in, `_committed` makes its value anew, `_store` commits it: all three
       under the lock;
-    - ``_region_class`` maps a segment.
+    - ``_region_class`` maps a segment, ``_view_class`` is what blocks hand out.
     """
 
     __slots__ = ("__weakref__", "_explicit", "_keeps", "_region", "_timeout")
 
     _region_class: type[Region] = Region
+    _view_class: type[View[Any]] = View
 
     def _bind(self, region: Region, timeout: float | None) -> None:
         self._region: Region | ClosedRegion = region

@@ -19,6 +19,7 @@ import cloudpickle
 from . import _handle
 from ._codec import decode, encode
 from ._share import Share
+from ._shared import Shared
 from ._state_class import KnownAsAsync, facade_of
 
 P = ParamSpec("P")
@@ -53,7 +54,7 @@ class SharedFunction(Generic[P, R]):
     __name__: str
     __qualname__: str
     _func: Callable[..., R]
-    _share: Share[Any]
+    _share: Shared[Any]
     _waiting: dict[str, float | None]
     _initial: Sequence[bytes] | None
     _at: int
@@ -142,8 +143,8 @@ class SharedFunction(Generic[P, R]):
     # --- Its region ------------------------------------------------------------------------
 
     @property
-    def share(self) -> Share[Any]:
-        """The region: for looking with ``get()``, for handing on, for other functions' state."""
+    def share(self) -> Any:
+        """The region, a `Share` or what was given: to look at, and for other functions' state."""
         self._settled = True
         return self._share
 
@@ -164,7 +165,7 @@ class SharedFunction(Generic[P, R]):
         if self._initial is None:
             raise TypeError(
                 f"{self.__qualname__}.reset(): its share was made elsewhere, with no initial "
-                f"state known here; write {self.__name__}.share.set(...)"
+                f"state known here; change {self.__name__}.share itself"
             )
         with self._share.locked(**self._waiting) as state:
             state.value = decode(self._initial)
@@ -198,7 +199,7 @@ class SharedFunction(Generic[P, R]):
         vars(self).update(state)
         self.__signature__ = _without_state(self._func, self._at == AFTER_SELF)
 
-    def _on(self, share: Share[Any]) -> SharedFunction[P, R]:
+    def _on(self, share: Shared[Any]) -> SharedFunction[P, R]:
         """This function on the region ``share``, which was handed on to this process.
 
         In a worker that imported the function anew, and where nobody has used its own region
@@ -249,7 +250,7 @@ class BoundSharedFunction(Generic[P, R]):
         return _without_first(self.__func__.__signature__)
 
     @property
-    def share(self) -> Share[Any]:
+    def share(self) -> Any:
         """The function's region, which all instances have in common."""
         return self.__func__.share
 
@@ -303,7 +304,7 @@ def shared_state(target: Callable[Concatenate[Any, P], R], /) -> SharedFunction[
 def shared_state(
     *,
     initial: object = ...,
-    share: Share[Any] = ...,
+    share: Shared[Any] = ...,
     max_size: int | str = ...,
     timeout: float | None = ...,
 ) -> _Decorator: ...
@@ -318,7 +319,8 @@ def shared_state(target: Any = _NOT_GIVEN, /, **options: Any) -> Any:
     Args:
         initial: the state to begin with; stored at once, so that changing the object later
             changes nothing. A callable is stored as it is, never called.
-        share: an existing `Share` instead, so that several functions work on one state.
+        share: an existing `Share` or `SharedDict` instead, so that several functions work on one
+            state.
         max_size: ceiling of the state, as for `Share`; default 1 GiB.
         timeout: seconds that a call waits for the lock before it raises LockTimeout; by default
             the share's own, which is None: for as long as it takes.
@@ -381,8 +383,10 @@ def shared_state(target: Any = _NOT_GIVEN, /, **options: Any) -> Any:
         for name in ("initial", "max_size"):
             if name in options:
                 raise TypeError(f"share= brings its own value and ceiling: leave {name}= out")
-        if not isinstance(options["share"], Share):
-            raise TypeError(f"share= is a Share, not {type(options['share']).__name__}")
+        if not isinstance(options["share"], Shared):
+            raise TypeError(
+                f"share= is a Share or a SharedDict, not {type(options['share']).__name__}"
+            )
     if target is _NOT_GIVEN:
         return _Decorator(options)
     if not callable(target) and not isinstance(target, staticmethod | classmethod):
@@ -488,7 +492,7 @@ def _find(module: str, name: str) -> Any:
     return getattr(found, "__func__", found)
 
 
-def _load_by_name(module: str, name: str, share: Share[Any]) -> SharedFunction[..., Any]:
+def _load_by_name(module: str, name: str, share: Shared[Any]) -> SharedFunction[..., Any]:
     if module not in sys.modules:
         __import__(module)
     found = _find(module, name)

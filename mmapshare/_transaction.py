@@ -57,7 +57,7 @@ class Transaction(Generic[T]):
         try:
             share = self._share
             lock = share._region.lock
-            view: View[T] = View()
+            view: View[T] = share._view_class()
             self._view = view
             view._owner = current_owner()
             while not lock.acquire(view, self._timeout):
@@ -93,7 +93,7 @@ class Transaction(Generic[T]):
             raise TransactionError(_ONCE)
         try:
             share = self._share
-            view: View[T] = View()
+            view: View[T] = share._view_class()
             self._view = view
             view._owner = current_owner()
             while not await share._region.lock.acquire_async(view, self._timeout):

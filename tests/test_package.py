@@ -28,6 +28,15 @@ WALLS = {
     "_view": {"errors", "_owner", "_misuse"},
     "_region": {"errors", "_owner", "_memory", "_lock", "_layout"},
     "_handle": {"errors", "_memory"},
+    "_log": {"errors", "_layout", "_region"},
+    "_index": {
+        "errors", "_owner", "_codec", "_layout", "_log", "_memory", "_region",
+    },
+    "_draft": {"errors", "_codec", "_handle", "_index", "_view"},
+    "_dict": {
+        "errors", "_owner", "_arguments", "_codec", "_draft", "_handle", "_index", "_layout",
+        "_log", "_memory", "_region", "_shared", "_transaction", "_view",
+    },
     "_transaction": {"errors", "_owner", "_guard", "_view"},
     "_async": {"_owner"},
     "_shared": {
@@ -38,7 +47,7 @@ WALLS = {
         "_shared", "_view",
     },
     "_state_class": {"_arguments", "_share"},
-    "_state": {"_codec", "_handle", "_share", "_state_class"},
+    "_state": {"_codec", "_handle", "_share", "_shared", "_state_class"},
 }  # fmt: skip
 
 
@@ -102,14 +111,16 @@ def test_all_names_are_there_and_documented():
     assert set(vars(errors)) >= {n for n in mmapshare.__all__ if n.endswith("Error")}
 
 
-@pytest.mark.parametrize("cls", [mmapshare.Share, mmapshare.View, mmapshare.SharedFunction])
+@pytest.mark.parametrize(
+    "cls", [mmapshare.Share, mmapshare.SharedDict, mmapshare.View, mmapshare.SharedFunction]
+)
 def test_every_public_method_is_documented_and_the_share_has_doctests(cls):
     for name, member in vars(cls).items():
         if name.startswith("_") or name in {"fork"}:
             continue
         doc = getattr(member, "__doc__", None)
         assert doc, name
-        if cls is mmapshare.Share and name not in {"closed", "version"}:
+        if cls in {mmapshare.Share, mmapshare.SharedDict} and name not in {"closed", "version"}:
             assert ">>>" in doc, name
 
 

@@ -347,7 +347,7 @@ def test_reset_is_one_transaction_and_refused_where_there_is_no_initial():
     assert tally.share.version == version + 1
     tally.reset()
     assert tally.share.version == version + 1
-    with pytest.raises(TypeError, match=r"share\.set"):
+    with pytest.raises(TypeError, match=r"one_side\.share itself"):
         stateful.one_side.reset()
 
 
@@ -376,7 +376,7 @@ def test_what_cannot_be_right_is_an_error_at_decoration():
         shared_state(share=Share(0), initial=0)
     with pytest.raises(TypeError, match="max_size= out"):
         shared_state(share=Share(0), max_size="1M")
-    with pytest.raises(TypeError, match="Share, not dict"):
+    with pytest.raises(TypeError, match="SharedDict, not dict"):
         shared_state(share={})
     with pytest.raises(TypeError, match="option 'size'"):
         shared_state(size=3)

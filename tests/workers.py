@@ -54,3 +54,8 @@ def loads_into(raw, count):
     assert all(share is shares[0] for share in shares)
     add(shares[0])
     return len({id(share) for share in shares})
+
+
+def add_to_key(shared, key):
+    with shared.locked() as view:
+        view[key] = view.get(key, 0) + 1

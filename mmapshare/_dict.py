@@ -1,0 +1,378 @@
+"""`SharedDict`: a dict among processes, each value a record of its own."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
+from pickle import loads
+from reprlib import recursive_repr
+from typing import Any, Generic, TypeVar, cast
+
+from . import _handle
+from ._arguments import size_bytes, timeout_s
+from ._codec import decode
+from ._draft import NONE, Draft, MappingView, Touched, changes, touched_at
+from ._index import Extents, Index, State
+from ._layout import LOG_KIND, VERSION
+from ._log import BASE, END, Log
+from ._memory import default_kind
+from ._owner import current_owner
+from ._region import ORDERED_STORES, ClosedRegion, Region
+from ._shared import Shared
+from ._transaction import Transaction
+from ._view import View
+from .errors import TransactionError
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class DictSnapshot(Mapping[K, V]):
+    """A `SharedDict` as it was at one version: read-only, private to this process.
+
+    Values are loaded anew each time that they are read, so that changing one changes nothing
+    here. Safe to be used by any thread; it keeps no memory of the region's.
+    """
+
+    __slots__ = ("_base", "_bytes", "_places", "version")
+
+    def __init__(self, version: int, places: dict[K, Extents], base: int, raw: bytes) -> None:
+        self.version = version
+        self._places = places
+        self._base = base
+        self._bytes = raw
+
+    def __getitem__(self, key: K) -> V:
+        extents, base, raw = self._places[key], self._base, self._bytes
+        first = raw[extents[0] - base : extents[1] - base]
+        if len(extents) == 2:
+            return cast(V, decode((first,)))
+        pairs = zip(extents[2::2], extents[3::2], strict=True)
+        buffers = [bytearray(raw[begin - base : end - base]) for begin, end in pairs]
+        return cast(V, decode([first, *buffers]))
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._places)
+
+    def __reversed__(self) -> Iterator[K]:
+        return reversed(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def __repr__(self) -> str:
+        return f"<DictSnapshot of version {self.version}: {len(self)} keys>"
+
+
+class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
+    """A dict that processes share, in which a change costs what changed.
+
+    Args:
+        items: what the dict begins with, as `dict` takes it: a mapping, pairs, keywords. (A key
+            that is called as one of the options below goes into a mapping.)
+        max_size: ceiling of all values together as they are pickled; default 1 GiB. Not a
+            reservation. The region takes up to about twice what lives in it.
+        timeout: seconds that a change waits for the lock before it raises LockTimeout; None
+            waits for as long as it takes.
+        kind: "memfd" or "file"; by default what the platform offers.
+
+    Each value is a record of its own: reading or changing one key costs the same among ten keys
+    and among a million. Each process keeps an index of the keys, and reads only what is new.
+
+    Outside of a block each method is one transaction. Reads take no lock and see one version;
+    what they return is a private copy, so ``d["jobs"].append(1)`` changes nothing. **In**
+    ``with d.locked() as view`` everything that is changed is committed together, changes within
+    values too. ``d[k] += 1`` outside of a block is a read and then a write, and another's change
+    in between is lost; write ``with d.locked() as view: view[k] += 1``.
+
+    Keys are hashable and compare equal after pickling. Identity *between* values is not kept: one
+    object under two keys becomes two. Safe under threads, tasks, processes and fork as `Share`
+    is; a pickled one is a handle.
+
+    >>> d = SharedDict(a=1, jobs=[])
+    >>> d["b"] = 2
+    >>> with d.locked() as view:
+    ...     view["jobs"].append("first")
+    ...     view["a"] += 1
+    >>> d
+    {'a': 2, 'jobs': ['first'], 'b': 2}
+    """
+
+    __slots__ = ("_index",)
+
+    _region_class = Log
+    _view_class = MappingView
+    _index: Index
+
+    def __init__(
+        self,
+        items: Mapping[K, V] | Iterable[tuple[K, V]] = (),
+        /,
+        *,
+        max_size: int | str = "1G",
+        timeout: float | None = None,
+        kind: str | None = None,
+        **more: Any,
+    ) -> None:
+        if kind not in {None, "memfd", "file"}:
+            raise ValueError(f'kind is "memfd" or "file", not {kind!r}')
+        size, timeout = size_bytes(max_size), timeout_s(timeout)
+        first: dict[Any, Any] = dict(items, **more)
+        self._bind(Log.create(kind or default_kind(), size, LOG_KIND), timeout)
+        _handle.register(self)
+        if first:
+            self.update(first)
+
+    def _bind(self, region: Region, timeout: float | None) -> None:
+        super()._bind(region, timeout)
+        assert isinstance(region, Log)
+        self._index = Index(region)
+
+    @classmethod
+    def fromkeys(cls, keys: Iterable[K], value: V = None) -> SharedDict[K, V]:  # type: ignore[assignment]
+        """A new one with these keys, each with the same value.
+
+        >>> SharedDict.fromkeys("ab", 0)
+        {'a': 0, 'b': 0}
+        """
+        made = cls()
+        items = dict.fromkeys(keys, value)
+        if type(made) is SharedDict:
+            made.update(items)
+        else:  # What a subclass does with an item that is set, it does with these.
+            for key in items:
+                made[key] = value
+        return made
+
+    # --- Reading: takes no lock, never waits for a holder ----------------------------------
+
+    def __getitem__(self, key: K) -> V:
+        index = self._index
+        state = index.state
+        try:
+            begin, end = state.places[key]
+            raw = index.map[begin:end]
+            # Asked afterwards. While it stays the newest, nobody writes to its area but behind it.
+            if index.words[VERSION] == state.version:
+                return cast(V, loads(raw))
+        except Exception:
+            pass  # No such key yet, several frames, an unknown definition: look closely.
+        return self._read_item(key)
+
+    def _read_item(self, key: K) -> V:
+        index = self._index
+        frames = index.read(lambda state: index.frames(state.places[key]))
+        value: V = decode(frames)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return self._index.read(lambda state: key in state.places)
+
+    def __len__(self) -> int:
+        return self._index.read(lambda state: len(state.places))
+
+    def __iter__(self) -> Iterator[K]:
+        """The keys of one version, whatever is changed meanwhile."""
+        return iter(self._keys())
+
+    def __reversed__(self) -> Iterator[K]:
+        return reversed(self._keys())
+
+    def _keys(self) -> list[K]:
+        return self._index.read(lambda state: list(state.places))
+
+    def snapshot(self) -> DictSnapshot[K, V]:
+        """All of it at one version, as a read-only mapping; copied, but not loaded.
+
+        >>> d = SharedDict(a=1)
+        >>> before = d.snapshot()
+        >>> d["a"] = 2
+        >>> before["a"], before.version
+        (1, 1)
+        """
+        index = self._index
+
+        def look(state: State) -> DictSnapshot[K, V]:
+            base, end = state.position[BASE], state.position[END]
+            return DictSnapshot(state.version, state.places.copy(), base, index.log.copy(base, end))
+
+        return index.read(look)
+
+    def keys(self) -> KeysView[K]:
+        """The keys of one version, now's.
+
+        >>> SharedDict(a=1).keys() == {"a"}
+        True
+        """
+        return KeysView(self.snapshot())
+
+    def values(self) -> ValuesView[V]:
+        """The values of one version, now's; each is loaded when it is its turn.
+
+        >>> sum(SharedDict(a=1, b=2).values())
+        3
+        """
+        return ValuesView(self.snapshot())
+
+    def items(self) -> ItemsView[K, V]:
+        """The items of one version, now's.
+
+        >>> list(SharedDict(a=1).items())
+        [('a', 1)]
+        """
+        return ItemsView(self.snapshot())
+
+    def copy(self) -> dict[K, V]:
+        """A plain dict of one version.
+
+        >>> SharedDict(a=1).copy()
+        {'a': 1}
+        """
+        return dict(self.snapshot())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self is other or self.copy() == dict(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __or__(self, other: Any) -> Any:
+        """A plain dict."""
+        return self.copy() | dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Any) -> Any:
+        return dict(other) | self.copy() if isinstance(other, Mapping) else NotImplemented
+
+    @recursive_repr("{...}")
+    def __repr__(self) -> str:
+        return self._how_it_stands() if self.closed else repr(self.copy())
+
+    # --- Writing: each method one transaction ----------------------------------------------
+
+    def __setitem__(self, key: K, value: V) -> None:
+        with self._change() as view:
+            view._value[key] = value
+
+    def __delitem__(self, key: K) -> None:
+        with self._change() as view:
+            del Draft(view._value)[key]
+
+    def pop(self, key: K, *default: Any) -> Any:
+        """Take a value out; ``default`` where there is none, else KeyError.
+
+        >>> SharedDict(a=1).pop("a")
+        1
+        """
+        with self._change() as view:
+            return Draft(view._value).pop(key, *default)
+
+    def popitem(self) -> tuple[K, V]:
+        """Take the last item out; KeyError where there is none.
+
+        >>> SharedDict(a=1).popitem()
+        ('a', 1)
+        """
+        with self._change() as view:
+            item: tuple[K, V] = Draft(view._value).popitem()
+            return item
+
+    def setdefault(self, key: K, default: V = None) -> V:  # type: ignore[assignment]
+        """The key's value, which is ``default`` from now on where there was none.
+
+        >>> SharedDict(a=1).setdefault("a", 2)
+        1
+        """
+        with self._change() as view:
+            value: V = Draft(view._value).setdefault(key, default)
+            return value
+
+    def update(self, /, *args: Any, **kwargs: Any) -> None:
+        """Set many keys, all together; arguments as `dict.update` takes them.
+
+        >>> d = SharedDict()
+        >>> d.update({"a": 1}, b=2)
+        >>> d.version
+        1
+        """
+        items = dict(*args, **kwargs)  # Whatever it is made of is called without the lock.
+        with self._change() as view:
+            view._value.update(items)
+
+    def clear(self) -> None:
+        """Take everything out.
+
+        >>> d = SharedDict(a=1)
+        >>> d.clear()
+        >>> len(d)
+        0
+        """
+        with self._change() as view:
+            Draft(view._value).clear()
+
+    def __ior__(self, other: Any) -> SharedDict[K, V]:
+        self.update(other)
+        return self
+
+    def _change(self) -> Transaction[Any]:
+        claim = self._region.lock.claim
+        if claim is not None and claim._owner == current_owner() and self._block(claim) is not None:
+            raise TransactionError(
+                "a change inside one's own locked() block goes to the block's view: write "
+                "view[key] = ..."
+            )
+        return self.locked()
+
+    # --- What a transaction asks for, under the lock ---------------------------------------
+
+    def _open(self, view: View[Any]) -> None:
+        index = self._index
+        state = index.state
+        if state.version != index.words[VERSION] or state.changing:
+            state = index.current()
+        view._commit = (state.version,)
+        view._value = touched = Touched()
+        touched.index = index
+        touched.state = state
+        touched.gone = touched.named = NONE
+        view._failed = None
+
+    def _committed(self) -> Touched:
+        return touched_at(self._index, self._index.current())
+
+    def _store(self, view: View[Any]) -> None:
+        touched = view._value
+        gone, changed = changes(touched)
+        if gone or changed:
+            self._index.commit(touched.state, gone, changed)
+        if touched.named or self._keeps:
+            kept = dict(self._keeps)
+            for key in [*gone, *[key for key, _ in changed]]:
+                kept.pop(key, None)
+            self._keeps = kept | touched.named
+
+    def close(self) -> None:
+        """As `Share.close`: let go of the region in this process.
+
+        >>> d = SharedDict()
+        >>> d.close()
+        >>> d.closed
+        True
+        """
+        super().close()
+        closed: Any = ClosedRegion()
+        self._index = closed
+
+
+if not ORDERED_STORES:
+    SharedDict.__getitem__ = SharedDict._read_item  # type: ignore[method-assign]

@@ -1,0 +1,237 @@
+"""The draft of a `SharedDict`'s block: values become private objects when they are first touched.
+
+What is stored stays where it is until then. When the block ends, only the values that were
+touched are pickled again, and only those whose bytes differ are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from threading import get_ident
+from typing import Any, Final
+
+from ._codec import EMPTY_SET, FROZENSET, decode, encode, reordered
+from ._handle import named, take_named
+from ._index import Frames, Index, State
+from ._view import MISSING, View
+from .errors import UnpicklableError
+
+_ATOMS: Final = frozenset({int, float, complex, bool, str, bytes, type(None)})
+"""Values of these types cannot be changed in place, so having been read they need no new look."""
+
+
+NONE: Final[dict[Any, Any]] = {}
+"""Stands where there is nothing yet; never changed."""
+
+
+class Touched(dict[Any, Any]):
+    """The values that a block has touched or set; a missing one is loaded from what is stored."""
+
+    __slots__ = ("gone", "index", "named", "state")
+
+    index: Index
+    state: State
+    gone: dict[Any, None]
+    """Stored keys that the block has deleted, perhaps to set them again at the end."""
+    named: dict[Any, Any]
+    """The shares that the values name, once they are encoded."""
+
+    def __missing__(self, key: Any) -> Any:
+        extents = self.state.places.get(key)
+        if extents is None or (self.gone and key in self.gone):
+            raise KeyError(key)
+        index = self.index
+        if len(extents) == 2:
+            value = decode((index.map[extents[0] : extents[1]],))
+        else:
+            value = decode(index.frames(extents))
+        if type(value) not in _ATOMS:
+            self[key] = value
+        return value
+
+
+def touched_at(index: Index, state: State) -> Touched:
+    """Nothing touched yet."""
+    touched = Touched()
+    touched.index = index
+    touched.state = state
+    touched.gone = touched.named = NONE
+    return touched
+
+
+class Draft(MutableMapping[Any, Any]):
+    """A mapping as a block sees and changes it; it belongs to the lock's holder."""
+
+    __slots__ = ("touched",)
+
+    def __init__(self, touched: Touched) -> None:
+        self.touched = touched
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.touched[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.touched[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        touched = self.touched
+        if touched.pop(key, MISSING) is MISSING and not _is_stored(touched, key):
+            raise KeyError(key)
+        if key in touched.state.places:
+            touched.gone = touched.gone or {}
+            touched.gone[key] = None
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.touched or _is_stored(self.touched, key)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The keys in order, as they were when the iteration began."""
+        touched = self.touched
+        gone, places = touched.gone, touched.state.places
+        kept = [key for key in places if key not in gone] if gone else list(places)
+        return iter(kept + _added(touched))
+
+    def __reversed__(self) -> Iterator[Any]:
+        touched = self.touched
+        yield from reversed(_added(touched))
+        for key in reversed(touched.state.places):
+            if key not in touched.gone:
+                yield key
+
+    def __len__(self) -> int:
+        touched = self.touched
+        return len(touched.state.places) - len(touched.gone) + len(_added(touched))
+
+    def clear(self) -> None:
+        self.touched.clear()
+        self.touched.gone = dict.fromkeys(self.touched.state.places)
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Take the last item out, as a dict does."""
+        for key in reversed(self):
+            return key, self.pop(key)
+        raise KeyError("popitem(): the dict is empty")
+
+    def copy(self) -> dict[Any, Any]:
+        """A plain dict of the same values; those that were touched are the draft's own."""
+        return dict(self)
+
+    def __or__(self, other: Any) -> Any:
+        return {**self, **other} if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Any) -> Any:
+        return {**other, **self} if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Any) -> Draft:
+        self.update(other)
+        return self
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+def changes(touched: Touched) -> tuple[list[Any], list[tuple[Any, Frames]]]:
+    """The keys that are gone, and those to be set, with their values' frames."""
+    index, places, gone = touched.index, touched.state.places, touched.gone
+    changed = []
+    for key, value in touched.items():
+        try:
+            frames = encode(value)
+        except UnpicklableError as err:
+            raise _at_key(err, key) from err.__cause__
+        if named:
+            touched.named = {**touched.named, key: take_named()}
+        extents = places.get(key)
+        if extents is not None and not (gone and key in gone):
+            if len(extents) == 2 and len(frames) == 1:
+                before = index.map[extents[0] : extents[1]]
+                stream: Any = frames[0]
+                if stream == before:
+                    continue
+                if (EMPTY_SET in stream or FROZENSET in stream) and reordered(frames, (before,)):
+                    continue
+            elif index.holds(extents, frames):
+                continue
+        changed.append((key, frames))
+    return list(gone), changed
+
+
+def _is_stored(touched: Touched, key: object) -> bool:
+    return key in touched.state.places and key not in touched.gone
+
+
+def _added(touched: Touched) -> list[Any]:
+    """Keys that the block has set and that go to the end, in their order."""
+    places, gone = touched.state.places, touched.gone
+    return [key for key in touched if key not in places or key in gone]
+
+
+def _at_key(err: UnpicklableError, key: Any) -> UnpicklableError:
+    """The same error, saying under which key it came up."""
+    path = f"value[{key!r}]" + err.path.removeprefix("value")
+    return UnpicklableError(str(err).replace(err.path, path, 1), path=path)
+
+
+def _replaced(touched: Touched, value: Any) -> Touched:
+    """What ``view.value = value`` stands for: everything else is gone."""
+    if isinstance(value, Draft):
+        return value.touched
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"the value of a SharedDict is a mapping, not {type(value).__name__}; "
+            "assign items of the view, or a dict"
+        )
+    new = touched_at(touched.index, touched.state)
+    new.update(value)
+    new.gone = {key: None for key in touched.state.places if key not in new}
+    return new
+
+
+class MappingView(View[Any]):
+    """The view of a `SharedDict`'s block: a mutable mapping.
+
+    A value that is read from it is a private object, loaded when it is first asked for; what is
+    changed in it is committed too. ``view.value`` is the mapping behind it; a mapping that is
+    assigned there replaces everything.
+    """
+
+    __slots__ = ()
+
+    _value: Touched
+
+    @property
+    def value(self) -> Any:
+        """All of it, as a mapping; assigning one replaces it."""
+        self._check()
+        return Draft(self._value)
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._check()
+        self._put(value)
+
+    def __getitem__(self, key: Any) -> Any:
+        if self._owner != get_ident():
+            self._check()
+        return self._value[key]
+
+    def __ior__(self, other: Any) -> MappingView:
+        self.value.update(other)
+        return self
+
+    def __or__(self, other: Any) -> Any:
+        return self.value | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self.value
+
+    def __repr__(self) -> str:
+        if self._owner is None:
+            return "<View, closed>"
+        return f"<View of version {self._commit[0]}: {Draft(self._value)!r}>"
+
+    def _put(self, value: Any) -> None:
+        self._value = value if type(value) is Touched else _replaced(self._value, value)
+
+
+MutableMapping.register(MappingView)

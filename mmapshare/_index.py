@@ -1,0 +1,417 @@
+"""The index: which key's value lies where in a log, as one process knows it.
+
+Each process keeps its own and catches up by reading only the records that are new to it. A
+record's directory is a pickled tuple: the keys that are gone, the keys that were set, the size
+of each one's value, and the lengths of the frames of those few that have several. It is applied
+in that order, as a dict's methods would: a key that is set again keeps its place and the object
+that it is; one that is new goes to the end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, islice, pairwise
+from pickle import dumps
+from typing import Any, Final, TypeVar
+
+from ._codec import Frame, decode, encode
+from ._layout import VERSION, align
+from ._log import BASE, BEGIN, END, RUN, Log, Position, Record, V
+from ._memory import private_copy
+from ._owner import claim_by, current_owner
+from ._region import ORDERED_STORES, same_bytes
+from .errors import CorruptRegionError, RegionFullError, UnpicklableError
+
+T = TypeVar("T")
+
+Extents = tuple[int, ...]
+"""Begin and end of a value's first frame, then of its second, and so on."""
+Frames = tuple[Frame, ...]
+
+_SPARE_BYTES: Final = 64 << 10
+"""So much may be dead, or added to a snapshot, before it is worth while to write a new one."""
+_SPARE_KEYS: Final = 1000
+_ATTEMPTS_BEFORE_LOCK: Final = 16
+_PLAIN_KEYS: Final = frozenset({str, int, bytes})
+_PIECE: Final = 10_000
+"""Values that are copied to a snapshot at a time."""
+
+
+class State:
+    """What is known at one position. Replaced as a whole, but for deltas, which change ``places``.
+
+    Attributes:
+        version: of the position; apart, since each read asks for it.
+        places: extents by key, in the dict's order.
+        live: bytes of the values that are there.
+        dead: bytes of the values that were replaced or deleted since the snapshot.
+        snapshot_keys: of how many keys the area's snapshot was.
+        most: up to where deltas may reach before it is worth while to write a new snapshot.
+        changing: a delta is being applied: not to be copied, and not to be used in a forked child.
+    """
+
+    __slots__ = (
+        "changing",
+        "dead",
+        "live",
+        "most",
+        "places",
+        "position",
+        "snapshot_keys",
+        "version",
+    )
+
+    def __init__(self, position: Position, places: dict[Any, Extents], live: int, end: int) -> None:
+        """``end``: where the snapshot that ``places`` were read from ends."""
+        self.position = position
+        self.version = position[V]
+        self.places = places
+        self.live = live
+        self.dead = 0
+        self.snapshot_keys = len(places)
+        self.most = end + (end - position[BASE]) + _SPARE_BYTES
+        self.changing = False
+
+
+class Index:
+    """A log's keys and where their values are; any thread may use it at any time.
+
+    A forked child inherits it as it stands.
+    """
+
+    __slots__ = ("_mutex", "_pid", "log", "map", "state", "words")
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.map = log._map
+        self.words = log._words
+        self.state = State(BEGIN, {}, 0, 0)
+        self._enter_process()
+
+    def _enter_process(self) -> None:
+        # Reentrant: a finaliser or signal handler may read in the middle of catching up. It makes
+        # an index of its own then, since the one in hand says that it is changing.
+        self._mutex = threading.RLock()
+        self._pid = self.log.lock.pid
+
+    def _one_thread(self) -> Any:
+        if self._pid != self.log.lock.pid:
+            self._enter_process()
+        return self._mutex
+
+    # --- Reading ---------------------------------------------------------------------------
+
+    def read(self, look: Callable[[State], T]) -> T:
+        """What ``look`` finds in the newest state; called again where a writer overtook it."""
+        if ORDERED_STORES:
+            for _ in range(_ATTEMPTS_BEFORE_LOCK):
+                with self._one_thread():  # Else another's delta would change it meanwhile.
+                    state = self.refresh()
+                    if state is not None:
+                        found = look(state)
+                        if self.log.stands(state.position):
+                            return found
+        # A writer that rewrites without pause; or a machine where readers need the lock.
+        claim = claim_by(current_owner())
+        try:
+            self.log.lock.acquire(claim, None)  # Or the caller has it already.
+            return look(self.current())
+        finally:
+            self.log.lock.abandon(claim)
+
+    def current(self) -> State:
+        """The newest state, for the lock's holder."""
+        state = self.state
+        if state.version == self.words[VERSION] and not state.changing:
+            return state
+        found = self.refresh()
+        if found is None:
+            raise CorruptRegionError("the region's FLOOR word is ahead of its version")
+        return found
+
+    def refresh(self) -> State | None:
+        """Catch up with the newest version; None where a writer was faster."""
+        with self._one_thread():
+            state = self.state
+            if state.version == self.words[VERSION] and not state.changing:
+                return state
+            if state.version and not state.changing:
+                one = self.log.next_key(state.position)
+                if one is not None:
+                    key, begin, position = one
+                    self._set_one(state, decode((key,)), begin, position)
+                    return state
+            newest = self.log.newest()
+            if newest is None:
+                return None
+            if state.changing or newest[RUN] != state.position[RUN] or not state.version:
+                return self._load(newest)
+            begin = state.position[END] + 7 & -8
+            records = self.log.records(begin, state.version + 1, newest)
+            if records is not None:
+                self._follow(state, records, newest)
+                return state
+            return None
+
+    def _load(self, newest: Position) -> State | None:
+        """Begin anew with the area's snapshot."""
+        if not newest[V]:
+            self.state = State(newest, {}, 0, 0)
+            return self.state
+        records = self.log.records(newest[BASE], newest[RUN], newest)
+        if records is None:
+            return None
+        _, begin, end, _ = records[0]
+        state = State(newest, *_places(_directory(records[0]), begin), end)
+        self._follow(state, records[1:], newest)
+        self.state = state
+        return state
+
+    def _follow(self, state: State, records: Iterable[Record], newest: Position) -> None:
+        decoded = [(_directory(record), record[1]) for record in records]
+        state.changing = True
+        for directory, begin in decoded:
+            _apply(state, directory, begin)
+        state.position = newest
+        state.version = newest[V]
+        state.changing = False
+
+    def _set_one(self, state: State, key: Any, begin: int, position: Position) -> None:
+        end = position[END]
+        old = state.places.get(key)
+        state.changing = True
+        if old is not None:
+            size = old[-1] - old[0]
+            state.dead += size
+            state.live -= size
+        state.live += end - begin
+        state.places[key] = (begin, end)
+        state.position = position
+        state.version = position[V]
+        state.changing = False
+
+    def frames(self, extents: Extents) -> Sequence[Frame]:
+        """Private copies of a value's frames; to be used only if the state still stands."""
+        first = self.log.copy(extents[0], extents[1])
+        if len(extents) == 2:
+            return (first,)
+        with memoryview(self.log._map) as view:
+            pairs = zip(extents[2::2], extents[3::2], strict=True)
+            return [first, *[private_copy(view[begin:end]) for begin, end in pairs]]
+
+    # --- Writing: the caller holds the lock ------------------------------------------------
+
+    def holds(self, extents: Extents, frames: Frames) -> bool:
+        """Whether these frames are what is stored there, byte by byte; keeps no copy."""
+        pairs = list(zip(extents[::2], extents[1::2], strict=True))
+        with memoryview(self.log._map) as view:
+            return len(pairs) == len(frames) and all(
+                same_bytes(view[begin:end], frame)
+                for (begin, end), frame in zip(pairs, frames, strict=True)
+            )
+
+    def commit(self, state: State, gone: Sequence[Any], changed: list[tuple[Any, Frames]]) -> None:
+        """Commit that keys are gone and others are set, in this order, all together.
+
+        RegionFullError, with nothing changed, where the values do not fit.
+        """
+        position = state.position
+        if len(changed) == 1 and not gone and self._commit_one(state, *changed[0]):
+            return
+        live, dead = state.live, state.dead
+        places = state.places
+        for key in [*gone, *[key for key, _ in changed]]:
+            old = places.get(key)
+            if old is not None:
+                dead += old[-1] - old[0]
+                live -= old[-1] - old[0]
+        values: list[Frame] = []
+        sizes, lengths, added = [], {}, 0
+        for number, (_, frames) in enumerate(changed):
+            size = len(frames[0])
+            if len(frames) == 1:
+                values.append(frames[0])
+            else:
+                lengths[number] = tuple(map(len, frames))
+                size = _lay_out(frames, values, added)
+            sizes.append(size)
+            added += size
+        if live + added > state.live:
+            self._check_fits(live + added)
+        used = position[END] - position[BASE] + added
+        if (
+            not position[V]
+            or position[END] + added > state.most
+            or 2 * dead > used + _SPARE_BYTES
+            or 2 * (len(places) - len(gone)) < state.snapshot_keys - _SPARE_KEYS
+        ):
+            self._rewrite(state, gone, changed)
+            return
+        directory = (gone, [key for key, _ in changed], sizes, lengths)
+        after = self.log.append(_encode(directory), values, bool(lengths), position)
+        if after is None:
+            self._rewrite(state, gone, changed)
+            return
+        with self._one_thread():
+            if state.version == position[V] and not state.changing:
+                state.changing = True
+                _apply(state, directory, after[END] - added)
+                state.position = after
+                state.version = after[V]
+                state.changing = False
+
+    def _commit_one(self, state: State, key: Any, frames: Frames) -> bool:
+        """The common way, for one key; False, with nothing done, where there is more to it."""
+        position = state.position
+        value = frames[0]
+        if (
+            len(frames) > 1
+            or position[END] + len(value) > state.most
+            or state.live + len(value) > self.log.identity.max_size
+            or 2 * state.dead > position[END] - position[BASE] + _SPARE_BYTES
+            or not position[V]
+        ):
+            return False
+        stream = dumps(key, 5) if type(key) in _PLAIN_KEYS else _encode(key)
+        after = self.log.append_one(stream, value, position)
+        if after is None:
+            return False
+        with self._one_thread():
+            if state.version == position[V] and not state.changing:
+                self._set_one(state, key, after[END] - len(value), after)
+        return True
+
+    def _check_fits(self, live: int) -> None:
+        most = self.log.identity.max_size
+        if live > most:
+            raise RegionFullError(
+                f"all values together take {live:,} bytes, the ceiling is {most:,} bytes; make the "
+                "dict with a larger max_size. What is stored is as it was",
+                needed_bytes=live,
+                max_size_bytes=most,
+            )
+
+    def _rewrite(
+        self, state: State, gone: Sequence[Any], changed: list[tuple[Any, Frames]]
+    ) -> None:
+        """Commit everything as a snapshot; what was stored is copied, and not decoded."""
+        places: dict[Any, Any] = state.places.copy()
+        for key in gone:
+            del places[key]
+        places.update(changed)
+        sizes, lengths, total = [], {}, 0
+        for number, found in enumerate(places.values()):
+            if type(found[0]) is int:
+                size = found[-1] - found[0]
+                if len(found) > 2:
+                    lengths[number] = _lengths(found)
+            else:
+                size = len(found[0])
+                if len(found) > 1:
+                    lengths[number] = tuple(map(len, found))
+            if number in lengths:
+                size = sum(map(align, lengths[number][:-1])) + lengths[number][-1]
+                size += align(total) - total
+            sizes.append(size)
+            total += size
+        directory = _encode(((), list(places), sizes, lengths))
+        after = self.log.rewrite(directory, self._values(places, lengths), total, state.position)
+        begin = after[END] - total
+        new = State(after, *_places(((), places, sizes, lengths), begin), after[END])
+        with self._one_thread():
+            self.state = new
+
+    def _values(
+        self, places: dict[Any, Any], lengths: dict[int, tuple[int, ...]]
+    ) -> Iterator[Frame]:
+        """The values of a snapshot, one behind the other, a good number at a time."""
+        found = iter(places.values())
+        total = number = 0
+        while piece := list(islice(found, _PIECE)):
+            values: list[Frame] = []
+            for one in piece:
+                stored = type(one[0]) is int
+                if number not in lengths:
+                    value = self.log.copy(one[0], one[1]) if stored else one[0]
+                    values.append(value)
+                    total += len(value)
+                else:
+                    frames = self.frames(one) if stored else one
+                    total += _lay_out(frames, values, total)
+                number += 1
+            yield b"".join(values)
+
+
+# --- Directories -----------------------------------------------------------------------------
+
+Directory = tuple[Sequence[Any], Iterable[Any], Sequence[int], dict[int, tuple[int, ...]]]
+
+
+def _encode(directory_or_key: Any) -> bytes:
+    """One frame; UnpicklableError where a key cannot be pickled."""
+    stream, *buffers = encode(directory_or_key)
+    if buffers:
+        raise UnpicklableError("a key cannot be an array", path="key")
+    return bytes(stream)
+
+
+def _directory(record: Record) -> Directory:
+    raw, begin, end, one_key = record
+    if one_key:
+        return (), (decode((raw,)),), (end - begin,), {}
+    found: Directory = decode((raw,))
+    return found
+
+
+def _apply(state: State, directory: Directory, begin: int) -> None:
+    gone, keys, sizes, lengths = directory
+    places, live, dead = state.places, state.live, state.dead
+    for key in gone:
+        old = places.pop(key, None)
+        if old is not None:
+            dead += old[-1] - old[0]
+            live -= old[-1] - old[0]
+    for number, (key, size) in enumerate(zip(keys, sizes, strict=True)):
+        old = places.get(key)
+        if old is not None:
+            dead += old[-1] - old[0]
+            live -= old[-1] - old[0]
+        extents = _extents(begin, lengths[number]) if number in lengths else (begin, begin + size)
+        places[key] = extents
+        live += extents[-1] - extents[0]
+        begin += size
+    state.live, state.dead = live, dead
+
+
+def _places(directory: Directory, begin: int) -> tuple[dict[Any, Extents], int]:
+    """The extents by key of a snapshot whose values begin there, and what they take."""
+    _, keys, sizes, lengths = directory
+    ends = list(accumulate(sizes, initial=begin))
+    places: dict[Any, Extents] = dict(zip(keys, pairwise(ends), strict=True))
+    for number, key in enumerate(places) if lengths else ():
+        if number in lengths:
+            places[key] = _extents(ends[number], lengths[number])
+    return places, ends[-1] - begin
+
+
+def _extents(begin: int, lengths: tuple[int, ...]) -> Extents:
+    extents: list[int] = []
+    for length in lengths:
+        begin = align(begin)
+        extents += (begin, begin + length)
+        begin += length
+    return tuple(extents)
+
+
+def _lengths(extents: Extents) -> tuple[int, ...]:
+    return tuple(end - begin for begin, end in zip(extents[::2], extents[1::2], strict=True))
+
+
+def _lay_out(frames: Sequence[Frame], values: list[Frame], at: int) -> int:
+    """Append frames to ``values``, each at a multiple of 64; returns how much that takes."""
+    begin = at
+    for frame in frames:
+        values += (bytes(align(at) - at), frame)
+        at = align(at) + len(frame)
+    return at - begin

@@ -1,0 +1,258 @@
+"""A log: a region whose commits are added one behind the other. It knows bytes and positions only.
+
+The first record in an area is a *snapshot*, of everything; each further one is a *delta*, of what
+changed. A writer adds deltas until it finds that too much of them is dead, then writes a snapshot
+into the other area and goes on there. What a record says stands in its *directory*; the *values*
+that it brings stand behind that.
+
+Readers keep their position. Up to the newest record's end nothing in an area changes while FLOOR
+lets its run stand (see `_layout`), so they read what was added since, and the bytes of any value
+that they know of, without a lock: they copy, and ask afterwards whether FLOOR has passed them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+from zlib import crc32
+
+from . import _layout as layout
+from ._layout import (
+    ALLOCATED,
+    FLOOR,
+    ONE_KEY,
+    RECORD_BYTES,
+    SLOTS,
+    VERSION,
+    pack_head_words,
+    pack_record_words,
+    pack_word,
+    unpack_head_words,
+    unpack_record_from,
+)
+from ._region import Frame, Region
+from .errors import CorruptRegionError, RegionFullError
+
+_KEEP_BYTES: Final = 256 << 10
+"""Memory that an area keeps though nothing lives there."""
+_PIECE_BYTES: Final = 256 << 10
+"""Up to here a record is put together before it is stored."""
+
+
+Position = tuple[int, int, int, int, int]
+"""Up to where a log was read, as a plain tuple, since one is made for each commit:
+
+- a committed version;
+- its run, which is the version of the area's snapshot, and where that snapshot begins;
+- where the version's record ends;
+- up to where the next record may reach without a look at the area's memory.
+"""
+V: Final = 0
+RUN: Final = 1
+BASE: Final = 2
+END: Final = 3
+EASY: Final = 4
+
+BEGIN: Final[Position] = (0, 0, 0, 0, 0)
+
+Record = tuple[bytes, int, int, bool]
+"""A record's directory, where its values begin and end, and whether the directory is one key."""
+_SMALL_BYTES: Final = 4096
+_HEAD: Final = RECORD_BYTES
+
+
+class Log(Region):
+    """Shared memory that holds a snapshot and the deltas since.
+
+    `records` and `copy` take no lock and are usable only if `stands` says so afterwards.
+    `append` and `rewrite` want the lock. Frames are flat bytes-like objects.
+    """
+
+    __slots__ = ()
+
+    def stands(self, position: Position) -> bool:
+        """Whether all that was read of the position's area until now was what had been written."""
+        return bool(self._words[FLOOR] <= position[RUN])
+
+    def newest(self) -> Position | None:
+        """The position behind the newest record; None where a writer was faster."""
+        head = self._load_head()
+        if head is None:
+            return None if self._words[VERSION] else BEGIN
+        area = layout.area_of(head.start, self._area_bytes)
+        easy = min(self._words[ALLOCATED[area]], self._area_start(area) + self._area_bytes)
+        return (head.version, head.run, self._area_start(area), head.end, easy)
+
+    def records(self, begin: int, version: int, newest: Position) -> list[Record] | None:
+        """What stands from ``begin``, where the record of ``version`` is, up to a position.
+
+        None where a writer was faster. Nothing is returned that was not committed there.
+        """
+        found = []
+        while version <= newest[V]:
+            raw = self._map[begin : begin + RECORD_BYTES]
+            head = layout.unpack_record(raw, version, newest[END] - begin)
+            if head is not None:
+                raw = self._map[begin : begin + RECORD_BYTES + head.directory_bytes]
+                if not layout.record_is_whole(raw):
+                    head = None
+            if not self.stands(newest):
+                return None
+            if head is None:
+                raise CorruptRegionError(f"the record of version {version} fails its check")
+            end = begin + head.size_bytes
+            found.append((raw[RECORD_BYTES:], begin + head.values_at, end, head.one_key))
+            begin = end + 7 & -8
+            version += 1
+        return found
+
+    def next_key(self, position: Position) -> tuple[bytes, int, Position] | None:
+        """The one record behind ``position``, if it is small and sets one key; None else.
+
+        The key's bytes, where its value begins, and the new position. What is found here is
+        found by `newest` and `records` too; this is the way that is taken all the time.
+        """
+        version, run, base, end, easy = position
+        version += 1
+        slot = unpack_head_words(self._map[SLOTS[version & 1]])
+        begin = end + 7 & -8
+        end = slot[2]
+        if slot[:2] != (version, begin) or slot[3] != run or not 0 < end - begin < _SMALL_BYTES:
+            return None
+        if slot[5] != 3 * version + 5 * begin + 7 * end + 11 * run + 13:
+            return None
+        raw = self._map[begin:end]
+        if self._words[FLOOR] > run or self._words[VERSION] != version:
+            return None
+        check, number, size, at, kind = unpack_record_from(raw)
+        if number != version or size != end - begin or at - _HEAD | ONE_KEY != kind:
+            return None
+        if crc32(raw[8:at]) != check:
+            return None
+        return raw[_HEAD:at], begin + at, (version, run, base, end, easy)
+
+    def copy(self, begin: int, end: int) -> bytes:
+        """The bytes of one extent."""
+        return self._map[begin:end]
+
+    # --- Writing: the caller holds the lock ------------------------------------------------
+
+    def append_one(self, key: bytes, value: Frame, position: Position) -> Position | None:
+        """Commit a delta that sets one key; None, with nothing done, where it has no easy place."""
+        version, run, base, end, easy = position
+        version += 1
+        start = end + 7 & -8
+        at = _HEAD + len(key)
+        size = at + len(value)
+        end = start + size
+        if end > easy or size > _PIECE_BYTES:
+            return None
+        body = pack_record_words(version, size, at, len(key) | ONE_KEY) + key
+        self._map[start:end] = pack_word(crc32(body)) + body + value
+        self._map[SLOTS[version & 1]] = pack_head_words(
+            version, start, end, run, 1, 3 * version + 5 * start + 7 * end + 11 * run + 13
+        )
+        self._words[VERSION] = version  # The commit.
+        return version, run, base, end, easy
+
+    def append(
+        self, directory: bytes, values: Sequence[Frame], aligned: bool, position: Position
+    ) -> Position | None:
+        """Commit a delta behind ``position``, the newest; None, with nothing done, if it is full.
+
+        ``aligned``: the values begin at a multiple of 64.
+        """
+        version, run, base, end, easy = position
+        version += 1
+        start = end + 7 & -8
+        values_at = RECORD_BYTES + len(directory)
+        if aligned:
+            values_at = layout.align(start + values_at) - start
+        size = values_at + sum(map(len, values))
+        end = start + size
+        if end > easy:
+            easy = self._room(base, start, end)
+            if end > easy:
+                return None
+        self._put(start, version, directory, values_at, size, values)
+        self._map[SLOTS[version & 1]] = pack_head_words(
+            version, start, end, run, 1, 3 * version + 5 * start + 7 * end + 11 * run + 13
+        )
+        self._words[VERSION] = version  # The commit.
+        return version, run, base, end, easy
+
+    def rewrite(
+        self, directory: bytes, values: Iterable[Frame], values_bytes: int, position: Position
+    ) -> Position:
+        """Commit a snapshot, in the other area, as the version after ``position``.
+
+        The values begin at a multiple of 64. What the area before it holds far above the need is
+        given back.
+        """
+        version = position[V] + 1
+        area = 0
+        if position[V]:
+            area = 1 - layout.area_of(position[BASE], self._area_bytes)
+            # What that area says of versions before this run ends here.
+            self._words[FLOOR] = position[RUN]
+        start = self._area_start(area)
+        values_at = layout.align(start + RECORD_BYTES + len(directory)) - start
+        size = values_at + values_bytes
+        end = start + size
+        easy = self._room(start, start, end)
+        if end > easy:
+            raise self._full(size)
+        self._put(start, version, directory, values_at, size, values)
+        self._map[SLOTS[version & 1]] = layout.pack_head(version, start, end, version, 1)
+        self._words[VERSION] = version  # The commit.
+        for other, used in ((1 - area, 0), (area, size)):
+            limit, allocated = self._area_start(other) + used + _KEEP_BYTES, ALLOCATED[other]
+            if self._words[allocated] > limit + used + _KEEP_BYTES:
+                if other != area:
+                    self._words[FLOOR] = version  # Whoever reads there comes over.
+                allocated_bytes, self._words[allocated] = self._words[allocated], limit
+                self.segment.give_back(limit, allocated_bytes)
+        return version, version, start, end, min(easy, self._words[ALLOCATED[area]])
+
+    def _put(
+        self,
+        start: int,
+        version: int,
+        directory: bytes,
+        values_at: int,
+        size: int,
+        values: Iterable[Frame],
+    ) -> None:
+        head = layout.pack_record(version, size, values_at, len(directory), directory)
+        gap = bytes(values_at - RECORD_BYTES - len(directory))
+        if size <= _PIECE_BYTES:
+            self._map[start : start + size] = b"".join((head, gap, *values))
+            return
+        at = start + values_at
+        self._map[start:at] = head + gap
+        for value in values:
+            self._map[at : at + len(value)] = value
+            at += len(value)
+
+    def _room(self, base: int, start: int, end: int) -> int:
+        """Up to where the area has memory; more of it if ``end`` asks for that and it may."""
+        area = layout.area_of(base, self._area_bytes)
+        word, limit = ALLOCATED[area], base + self._area_bytes
+        if self._words[word] < end <= limit:
+            # Memory first, then the word: a kill between the two allocates twice, never too little.
+            has = max(self._words[word], base)
+            self._words[word] = min(self.segment.allocate(has, end), limit)
+        return int(self._words[word])
+
+    def _full(self, size: int) -> RegionFullError:
+        return RegionFullError(
+            f"everything together takes {size:,} bytes, an area has {self._area_bytes:,} bytes; "
+            "make it with a larger max_size. What is stored is as it was",
+            needed_bytes=size,
+            max_size_bytes=self.identity.max_size,
+        )
+
+    def used_bytes(self) -> int:
+        """Bytes that the snapshot and the deltas since take."""
+        newest = self.newest()
+        return 0 if newest is None else newest[END] - newest[BASE]
