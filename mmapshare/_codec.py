@@ -32,6 +32,8 @@ _OUT_OF_BAND_LEAST: Final = 4096
 EMPTY_SET: Final = 0x8F
 FROZENSET: Final = 0x91
 """Opcodes one of which stands in every stream that has a set: see `reordered`."""
+STOP: Final = pickle.STOP[0]
+"""The last byte of a stream that has no definitions behind it."""
 _TYPES_MOST: Final = 1000
 _MAIN: Final = b"_main__"
 """Stands in every stream that names ``__main__`` or ``__mp_main__``."""
@@ -185,7 +187,23 @@ def reordered(frames: Sequence[Frame], before: Sequence[Frame]) -> bool:
     stream = _definitions.without_bundle(frames[0])
     if stream.rfind(b"\x8f\x94(") < 0 and stream.rfind(b"\x91\x94") < 0:
         return False  # The bytes are some number's or string's: no set that is not empty.
-    return encode(decode(before)) == frames
+    again = encode(decode(before))
+    return len(again) == 1 and _definitions.without_bundle(again[0]) == stream
+
+
+def apart(frames: tuple[Frame, ...]) -> tuple[tuple[Frame, ...], bytes]:
+    """The frames without their definitions, and these; for who stores them once for many values.
+
+    `offer` them wherever the value may be decoded.
+    """
+    stream = frames[0]
+    if stream[-1] == STOP:  # The end of a stream. A bundle ends with its size, far below that.
+        return frames, b""
+    bundle = _definitions.bundle_of(stream)
+    return (stream[: len(stream) - len(bundle)], *frames[1:]), bundle
+
+
+offer = _definitions.offer
 
 
 def decode(frames: Sequence[Frame]) -> Any:

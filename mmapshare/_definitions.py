@@ -112,6 +112,9 @@ class _Workshop:
 
 _workshop = _Workshop()
 
+offered: dict[bytes, bytes] = {}
+"""Bodies by key that a log has brought, from where any of its values may need them."""
+
 
 def _after_fork_in_child() -> None:
     """Another thread of the parent may have been at work: it is not here to finish."""
@@ -293,7 +296,7 @@ def _resolve_new(workshop: _Workshop, key: bytes) -> Any:
     known = workshop.by_key(key)
     if known is not None:
         return known.object
-    body = workshop.bodies.get(key)
+    body = workshop.bodies.get(key) or offered.get(key)
     if body is None:
         raise UnknownDefinitionError(key.hex())
     if len(key) == DIGEST_BYTES:
@@ -307,6 +310,17 @@ def without_bundle(frame: Any) -> Any:
     """A frame without the definitions behind its stream, or as it is where it has none."""
     size = _bundle_bytes(frame)
     return frame[: -_SIZE_BYTES - size] if size else frame
+
+
+def bundle_of(frame: Any) -> bytes:
+    """The definitions behind a stream as they stand there; empty where it has none."""
+    size = _bundle_bytes(frame)
+    return bytes(frame[-_SIZE_BYTES - size :]) if size else b""
+
+
+def offer(bundle: bytes) -> None:
+    """Have definitions at hand for streams that name them, without learning them yet."""
+    offered.update(pickle.loads(bundle[:-_SIZE_BYTES]))
 
 
 def _bundle_bytes(frame: Any) -> int:
@@ -334,7 +348,8 @@ def _learn_all(workshop: _Workshop, bodies: dict[bytes, bytes]) -> None:
 def _resolve_class(workshop: _Workshop, key: bytes, body: bytes) -> Any:
     header, skeleton, rest = parts = pickle.loads(body)
     family, address, module, qualname, shape, base = pickle.loads(header)
-    needs = {k: v for k, v in workshop.bodies.items() if any(k in part for part in parts)}
+    bodies = offered | workshop.bodies
+    needs = {k: v for k, v in bodies.items() if any(k in part for part in parts)}
     definition = Definition(key, body, tuple(Definition(k, v) for k, v in needs.items()))
     cls: Any = _relative(family, address, qualname, shape, base)
     if cls is None:

@@ -13,7 +13,7 @@ from collections.abc import (
 )
 from pickle import loads
 from reprlib import recursive_repr
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from . import _handle
 from ._arguments import size_bytes, timeout_s
@@ -69,6 +69,9 @@ class DictSnapshot(Mapping[K, V]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._places
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a snapshot is this process's own; pass dict(snapshot) on")
 
     def __repr__(self) -> str:
         return f"<DictSnapshot of version {self.version}: {len(self)} keys>"
@@ -352,9 +355,10 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
 
     def _store(self, view: View[Any]) -> None:
         touched = view._value
-        gone, changed = changes(touched)
+        made = changes(touched)
+        gone, changed, _ = made
         if gone or changed:
-            self._index.commit(touched.state, gone, changed)
+            self._index.commit(touched.state, made)
         if touched.named or self._keeps:
             kept = dict(self._keeps)
             for key in [*gone, *[key for key, _ in changed]]:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from threading import get_ident
 from typing import Any, Final
 
-from ._codec import EMPTY_SET, FROZENSET, decode, encode, reordered
+from ._codec import EMPTY_SET, FROZENSET, STOP, apart, decode, encode, reordered
 from ._handle import named, take_named
-from ._index import Frames, Index, State
+from ._index import Changes, Frames, Index, State
 from ._view import MISSING, View
 from .errors import UnpicklableError
 
@@ -130,10 +130,11 @@ class Draft(MutableMapping[Any, Any]):
         return repr(dict(self))
 
 
-def changes(touched: Touched) -> tuple[list[Any], list[tuple[Any, Frames]]]:
-    """The keys that are gone, and those to be set, with their values' frames."""
+def changes(touched: Touched) -> Changes:
+    """What the block has changed: encoded, and compared with what is stored."""
     index, places, gone = touched.index, touched.state.places, touched.gone
-    changed = []
+    changed: list[tuple[Any, Frames]] = []
+    bundles: list[bytes] = []
     for key, value in touched.items():
         try:
             frames = encode(value)
@@ -141,6 +142,10 @@ def changes(touched: Touched) -> tuple[list[Any], list[tuple[Any, Frames]]]:
             raise _at_key(err, key) from err.__cause__
         if named:
             touched.named = {**touched.named, key: take_named()}
+        if frames[0][-1] != STOP:
+            frames, bundle = apart(frames)
+            if bundle not in touched.state.bundles:
+                bundles.append(bundle)
         extents = places.get(key)
         if extents is not None and not (gone and key in gone):
             if len(extents) == 2 and len(frames) == 1:
@@ -153,7 +158,7 @@ def changes(touched: Touched) -> tuple[list[Any], list[tuple[Any, Frames]]]:
             elif index.holds(extents, frames):
                 continue
         changed.append((key, frames))
-    return list(gone), changed
+    return list(gone), changed, bundles
 
 
 def _is_stored(touched: Touched, key: object) -> bool:

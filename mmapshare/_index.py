@@ -2,9 +2,10 @@
 
 Each process keeps its own and catches up by reading only the records that are new to it. A
 record's directory is a pickled tuple: the keys that are gone, the keys that were set, the size
-of each one's value, and the lengths of the frames of those few that have several. It is applied
-in that order, as a dict's methods would: a key that is set again keeps its place and the object
-that it is; one that is new goes to the end.
+of each one's value, the lengths of the frames of those few that have several, and definitions
+(see `_definitions`) that the log has not had before. It is applied in that order, as a dict's
+methods would: a key that is set again keeps its place and the object that it is; one that is new
+goes to the end.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from itertools import accumulate, islice, pairwise
 from pickle import dumps
 from typing import Any, Final, TypeVar
 
-from ._codec import Frame, decode, encode
+from ._codec import Frame, decode, encode, offer
 from ._layout import VERSION, align
 from ._log import BASE, BEGIN, END, RUN, Log, Position, Record, V
 from ._memory import private_copy
@@ -28,6 +29,8 @@ T = TypeVar("T")
 Extents = tuple[int, ...]
 """Begin and end of a value's first frame, then of its second, and so on."""
 Frames = tuple[Frame, ...]
+Changes = tuple[Sequence[Any], Sequence[tuple[Any, Frames]], Sequence[bytes]]
+"""Keys that are gone, keys that are set with their values' frames, and new definitions."""
 
 _SPARE_BYTES: Final = 64 << 10
 """So much may be dead, or added to a snapshot, before it is worth while to write a new one."""
@@ -44,6 +47,7 @@ class State:
     Attributes:
         version: of the position; apart, since each read asks for it.
         places: extents by key, in the dict's order.
+        bundles: the definitions that the log has.
         live: bytes of the values that are there.
         dead: bytes of the values that were replaced or deleted since the snapshot.
         snapshot_keys: of how many keys the area's snapshot was.
@@ -52,6 +56,7 @@ class State:
     """
 
     __slots__ = (
+        "bundles",
         "changing",
         "dead",
         "live",
@@ -67,6 +72,7 @@ class State:
         self.position = position
         self.version = position[V]
         self.places = places
+        self.bundles: set[bytes] = set()
         self.live = live
         self.dead = 0
         self.snapshot_keys = len(places)
@@ -163,7 +169,9 @@ class Index:
         if records is None:
             return None
         _, begin, end, _ = records[0]
-        state = State(newest, *_places(_directory(records[0]), begin), end)
+        directory = _directory(records[0])
+        state = State(newest, *_places(directory, begin), end)
+        _take(state, directory[4])
         self._follow(state, records[1:], newest)
         self.state = state
         return state
@@ -211,13 +219,14 @@ class Index:
                 for (begin, end), frame in zip(pairs, frames, strict=True)
             )
 
-    def commit(self, state: State, gone: Sequence[Any], changed: list[tuple[Any, Frames]]) -> None:
+    def commit(self, state: State, changes: Changes) -> None:
         """Commit that keys are gone and others are set, in this order, all together.
 
         RegionFullError, with nothing changed, where the values do not fit.
         """
+        gone, changed, bundles = changes
         position = state.position
-        if len(changed) == 1 and not gone and self._commit_one(state, *changed[0]):
+        if len(changed) == 1 and not gone and not bundles and self._commit_one(state, *changed[0]):
             return
         live, dead = state.live, state.dead
         places = state.places
@@ -246,12 +255,12 @@ class Index:
             or 2 * dead > used + _SPARE_BYTES
             or 2 * (len(places) - len(gone)) < state.snapshot_keys - _SPARE_KEYS
         ):
-            self._rewrite(state, gone, changed)
+            self._rewrite(state, changes)
             return
-        directory = (gone, [key for key, _ in changed], sizes, lengths)
+        directory = (gone, [key for key, _ in changed], sizes, lengths, bundles)
         after = self.log.append(_encode(directory), values, bool(lengths), position)
         if after is None:
-            self._rewrite(state, gone, changed)
+            self._rewrite(state, changes)
             return
         with self._one_thread():
             if state.version == position[V] and not state.changing:
@@ -292,10 +301,9 @@ class Index:
                 max_size_bytes=most,
             )
 
-    def _rewrite(
-        self, state: State, gone: Sequence[Any], changed: list[tuple[Any, Frames]]
-    ) -> None:
+    def _rewrite(self, state: State, changes: Changes) -> None:
         """Commit everything as a snapshot; what was stored is copied, and not decoded."""
+        gone, changed, new_bundles = changes
         places: dict[Any, Any] = state.places.copy()
         for key in gone:
             del places[key]
@@ -315,10 +323,12 @@ class Index:
                 size += align(total) - total
             sizes.append(size)
             total += size
-        directory = _encode(((), list(places), sizes, lengths))
-        after = self.log.rewrite(directory, self._values(places, lengths), total, state.position)
-        begin = after[END] - total
-        new = State(after, *_places(((), places, sizes, lengths), begin), after[END])
+        bundles = {*state.bundles, *new_bundles} if places else set()
+        directory: Directory = ((), list(places), sizes, lengths, list(bundles))
+        values = self._values(places, lengths)
+        after = self.log.rewrite(_encode(directory), values, total, state.position)
+        new = State(after, *_places(directory, after[END] - total), after[END])
+        new.bundles = bundles
         with self._one_thread():
             self.state = new
 
@@ -345,7 +355,9 @@ class Index:
 
 # --- Directories -----------------------------------------------------------------------------
 
-Directory = tuple[Sequence[Any], Iterable[Any], Sequence[int], dict[int, tuple[int, ...]]]
+Directory = tuple[
+    Sequence[Any], Sequence[Any], Sequence[int], dict[int, tuple[int, ...]], Sequence[bytes]
+]
 
 
 def _encode(directory_or_key: Any) -> bytes:
@@ -359,13 +371,15 @@ def _encode(directory_or_key: Any) -> bytes:
 def _directory(record: Record) -> Directory:
     raw, begin, end, one_key = record
     if one_key:
-        return (), (decode((raw,)),), (end - begin,), {}
+        return (), (decode((raw,)),), (end - begin,), {}, ()
     found: Directory = decode((raw,))
     return found
 
 
 def _apply(state: State, directory: Directory, begin: int) -> None:
-    gone, keys, sizes, lengths = directory
+    gone, keys, sizes, lengths, bundles = directory
+    if bundles:
+        _take(state, bundles)
     places, live, dead = state.places, state.live, state.dead
     for key in gone:
         old = places.pop(key, None)
@@ -384,9 +398,16 @@ def _apply(state: State, directory: Directory, begin: int) -> None:
     state.live, state.dead = live, dead
 
 
+def _take(state: State, bundles: Sequence[bytes]) -> None:
+    """Have the definitions at hand before any value is loaded that may need them."""
+    for bundle in bundles:
+        offer(bundle)
+    state.bundles.update(bundles)
+
+
 def _places(directory: Directory, begin: int) -> tuple[dict[Any, Extents], int]:
     """The extents by key of a snapshot whose values begin there, and what they take."""
-    _, keys, sizes, lengths = directory
+    _, keys, sizes, lengths, _ = directory
     ends = list(accumulate(sizes, initial=begin))
     places: dict[Any, Extents] = dict(zip(keys, pairwise(ends), strict=True))
     for number, key in enumerate(places) if lengths else ():
