@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from threading import get_ident
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from ._misuse import refuse_arithmetic
 from ._owner import Claim, current_owner
@@ -75,6 +75,11 @@ class View(Claim, Generic[T]):
     _failed: Any
     """What an inner block failed with, so that the outer one cannot commit; MISSING where the
     share was empty; None where there is nothing special."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The value's own attributes; how they are found differs by the value's type."""
 
     @property
     def version(self) -> int:

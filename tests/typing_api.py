@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, assert_type
 
-from mmapshare import Share, SharedFunction, Snapshot, View, shared_state
+from mmapshare import Share, SharedDict, SharedFunction, Snapshot, View, shared_state
 
 share = Share({"hits": 0})
 assert_type(share, Share[dict[str, int]])
@@ -18,6 +18,7 @@ assert_type(share.snapshot(), Snapshot[dict[str, int]])
 with share.locked(timeout=5) as view:
     assert_type(view, View[dict[str, int]])
     view["hits"] += 1
+    view.update(hits=2)
     assert_type(view.value, dict[str, int])
 assert_type(Share(0).update(lambda n, by: n + by, 2), int)
 
@@ -91,3 +92,24 @@ board = Board(1.5)
 assert_type(board, Board)
 assert_type(board.offer(2), bool)
 board.offer("2")  # type: ignore[arg-type]
+
+
+numbers = SharedDict({"a": 1})
+assert_type(numbers, SharedDict[str, int])
+assert_type(numbers["a"], int)
+numbers["b"] = 2
+numbers.update(c=3)
+assert_type(numbers.snapshot()["a"], int)
+assert_type(list(numbers.items()), list[tuple[str, int]])
+with numbers.locked() as draft:
+    draft["a"] += 1
+    draft.setdefault("b", 1)
+numbers["a"] = "one"  # type: ignore[assignment]
+
+
+@shared_state(share=numbers)
+def count(state: Any, key: str) -> None:
+    state[key] += 1
+
+
+count("a")
