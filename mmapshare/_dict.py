@@ -20,8 +20,8 @@ from ._arguments import size_bytes, timeout_s
 from ._codec import decode
 from ._draft import NONE, Draft, MappingView, Touched, changes, touched_at
 from ._index import Extents, Index, State
-from ._layout import LOG_KIND, VERSION
-from ._log import BASE, END, Log
+from ._layout import FLOOR, LOG_KIND, VERSION
+from ._log import BASE, END, RUN, Log
 from ._memory import default_kind
 from ._owner import current_owner
 from ._region import ORDERED_STORES, ClosedRegion, Region
@@ -162,11 +162,13 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
     def __getitem__(self, key: K) -> V:
         index = self._index
         state = index.state
+        # Taken first: another thread may bring the state up to date in between.
+        version = state.version
         try:
             begin, end = state.places[key]
             raw = index.map[begin:end]
             # Asked afterwards. While it stays the newest, nobody writes to its area but behind it.
-            if index.words[VERSION] == state.version:
+            if index.words[VERSION] == version:
                 return cast(V, loads(raw))
         except Exception:
             pass  # No such key yet, several frames, an unknown definition: look closely.
@@ -174,9 +176,16 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
 
     def _read_item(self, key: K) -> V:
         index = self._index
+        if ORDERED_STORES:
+            state = index.refresh()
+            if state is not None:
+                extents = state.places.get(key)
+                if extents is not None and len(extents) == 2:
+                    raw = index.map[extents[0] : extents[1]]
+                    if index.words[FLOOR] <= state.position[RUN]:
+                        return cast(V, decode((raw,)))
         frames = index.read(lambda state: index.frames(state.places[key]))
-        value: V = decode(frames)
-        return value
+        return cast(V, decode(frames))
 
     def __contains__(self, key: object) -> bool:
         return self._index.read(lambda state: key in state.places)
@@ -210,6 +219,8 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
             return DictSnapshot(state.version, state.places.copy(), base, index.log.copy(base, end))
 
         return index.read(look)
+
+    _seen_by_predicate = snapshot
 
     def keys(self) -> KeysView[K]:
         """The keys of one version, now's.

@@ -168,8 +168,10 @@ class Index:
         records = self.log.records(newest[BASE], newest[RUN], newest)
         if records is None:
             return None
-        _, begin, end, _ = records[0]
-        directory = _directory(records[0])
+        raw, begin, end, one_key = records[0]
+        if one_key:
+            raise CorruptRegionError("the area does not begin with a snapshot")
+        directory = _directory(raw)
         state = State(newest, *_places(directory, begin), end)
         _take(state, directory[4])
         self._follow(state, records[1:], newest)
@@ -177,10 +179,25 @@ class Index:
         return state
 
     def _follow(self, state: State, records: Iterable[Record], newest: Position) -> None:
-        decoded = [(_directory(record), record[1]) for record in records]
+        decoded = [
+            (decode((raw,)), begin, end) if one_key else (_directory(raw), begin, 0)
+            for raw, begin, end, one_key in records
+        ]
         state.changing = True
-        for directory, begin in decoded:
-            _apply(state, directory, begin)
+        places, live, dead = state.places, state.live, state.dead
+        for found, begin, end in decoded:
+            if end:
+                old = places.get(found)
+                if old is not None:
+                    dead += old[-1] - old[0]
+                    live -= old[-1] - old[0]
+                places[found] = (begin, end)
+                live += end - begin
+            else:
+                state.live, state.dead = live, dead
+                _apply(state, found, begin)
+                live, dead = state.live, state.dead
+        state.live, state.dead = live, dead
         state.position = newest
         state.version = newest[V]
         state.changing = False
@@ -368,10 +385,7 @@ def _encode(directory_or_key: Any) -> bytes:
     return bytes(stream)
 
 
-def _directory(record: Record) -> Directory:
-    raw, begin, end, one_key = record
-    if one_key:
-        return (), (decode((raw,)),), (end - begin,), {}, ()
+def _directory(raw: bytes) -> Directory:
     found: Directory = decode((raw,))
     return found
 

@@ -24,6 +24,8 @@ words       meaning, and what protects it
             nanoseconds when it took it. Written by the holder.
             A HOLDER found by the next holder names a process that died holding the lock.
 18, 19      CONTENDED, FOUND_DEAD: counters. Written by the holder.
+20          LEASE: until when, by the monotonic clock's nanoseconds, somebody may be asleep on the
+            low half of VERSION. Written by who goes to sleep; 0 again by who finds it over.
 24, 25      ALLOCATED: up to where area 0 and area 1 have memory. Written by the holder.
 ==========  =============================================================================
 
@@ -87,8 +89,8 @@ SLOTS: Final = (slice(256, 256 + HEAD_BYTES), slice(320, 320 + HEAD_BYTES))
 # Indices of header words.
 VERSION: Final = 8
 FLOOR: Final = 9
-LOCK_WORDS: Final = slice(16, 20)
-"""HOLDER, SINCE, CONTENDED, FOUND_DEAD: the lock's own."""
+LOCK_WORDS: Final = slice(16, 21)
+"""HOLDER, SINCE, CONTENDED, FOUND_DEAD, LEASE: the lock's own."""
 ALLOCATED: Final = (24, 25)
 
 _identity = struct.Struct("<QQ16sQQQ")
@@ -159,48 +161,12 @@ class Head(NamedTuple):
         return self.parts & 0xFFFFFFFF
 
 
-class RecordHead(NamedTuple):
-    """The checked head of a record in a log; see the module's docstring."""
-
-    check: int
-    version: int
-    size_bytes: int
-    values_at: int
-    kind_and_directory_bytes: int
-
-    @property
-    def directory_bytes(self) -> int:
-        return self.kind_and_directory_bytes & ~ONE_KEY
-
-    @property
-    def one_key(self) -> bool:
-        """Whether the directory is one key, and the value all the rest."""
-        return bool(self.kind_and_directory_bytes & ONE_KEY)
-
-
 def pack_record(
     version: int, size_bytes: int, values_at: int, kind: int, directory: bytes
 ) -> bytes:
     """The head of a record in a log and its directory."""
     body = pack_record_words(version, size_bytes, values_at, kind) + directory
     return pack_word(crc32(body)) + body
-
-
-def unpack_record(raw: bytes, version: int, most: int) -> RecordHead | None:
-    """Read a record's head; None unless it names ``version`` and fits in ``most``.
-
-    Its check is for the caller, who reads the directory next: see `record_is_whole`.
-    """
-    if len(raw) < RECORD_BYTES:
-        return None
-    head = RecordHead._make(_record.unpack(raw))
-    inside = RECORD_BYTES + head.directory_bytes <= head.values_at <= head.size_bytes <= most
-    return head if head.version == version and inside else None
-
-
-def record_is_whole(raw: bytes) -> bool:
-    """Whether a record's head, with its directory behind it, passes its check."""
-    return bool(crc32(raw[_word.size :]) == int.from_bytes(raw[: _word.size], "little"))
 
 
 def align(offset: int) -> int:

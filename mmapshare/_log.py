@@ -59,6 +59,11 @@ Record = tuple[bytes, int, int, bool]
 """A record's directory, where its values begin and end, and whether the directory is one key."""
 _SMALL_BYTES: Final = 4096
 _HEAD: Final = RECORD_BYTES
+_WALK_BYTES: Final = 1 << 20
+
+
+def _damaged(version: int) -> CorruptRegionError:
+    return CorruptRegionError(f"the record of version {version} fails its check")
 
 
 class Log(Region):
@@ -88,23 +93,55 @@ class Log(Region):
 
         None where a writer was faster. Nothing is returned that was not committed there.
         """
-        found = []
-        while version <= newest[V]:
-            raw = self._map[begin : begin + RECORD_BYTES]
-            head = layout.unpack_record(raw, version, newest[END] - begin)
-            if head is not None:
-                raw = self._map[begin : begin + RECORD_BYTES + head.directory_bytes]
-                if not layout.record_is_whole(raw):
-                    head = None
+        found: list[Record] = []
+        last, final = newest[V], newest[END]
+        while version <= last:
+            # A good piece at a time; what does not end in it begins the next one.
+            raw = self._map[begin : min(begin + _WALK_BYTES, final)]
             if not self.stands(newest):
                 return None
-            if head is None:
-                raise CorruptRegionError(f"the record of version {version} fails its check")
-            end = begin + head.size_bytes
-            found.append((raw[RECORD_BYTES:], begin + head.values_at, end, head.one_key))
-            begin = end + 7 & -8
-            version += 1
+            at, most = 0, final - begin
+            while version <= last and at + _HEAD <= len(raw):
+                check, number, size, values_at, kind = unpack_record_from(raw, at)
+                directory_end = at + _HEAD + (kind & ~ONE_KEY)
+                if number != version or not directory_end <= at + values_at <= at + size <= most:
+                    raise _damaged(version)
+                if directory_end > len(raw):
+                    break
+                if crc32(raw[at + 8 : directory_end]) != check:
+                    raise _damaged(version)
+                end = begin + at + size
+                found.append(
+                    (raw[at + _HEAD : directory_end], begin + at + values_at, end, kind >= ONE_KEY)
+                )
+                at += size + 7 & -8
+                version += 1
+            if at == 0:  # A directory that is larger than a piece.
+                record = self._large_record(begin, version, newest)
+                if record is None:
+                    return None
+                found.append(record)
+                at = record[2] - begin + 7 & -8
+                version += 1
+            begin += at
         return found
+
+    def _large_record(self, begin: int, version: int, newest: Position) -> Record | None:
+        raw = self._map[begin : begin + _HEAD]
+        if self.stands(newest) and len(raw) == _HEAD:
+            directory_end = _HEAD + (unpack_record_from(raw)[4] & ~ONE_KEY)
+            raw = self._map[begin : begin + directory_end]
+        if not self.stands(newest):
+            return None
+        check, number, size, values_at, kind = unpack_record_from(raw.ljust(_HEAD))
+        if (
+            number != version
+            or not len(raw) <= values_at <= size <= newest[END] - begin
+            or len(raw) != _HEAD + (kind & ~ONE_KEY)
+            or crc32(raw[8:]) != check
+        ):
+            raise _damaged(version)
+        return raw[_HEAD:], begin + values_at, begin + size, kind >= ONE_KEY
 
     def next_key(self, position: Position) -> tuple[bytes, int, Position] | None:
         """The one record behind ``position``, if it is small and sets one key; None else.

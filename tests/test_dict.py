@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 
 import joblib
@@ -257,12 +258,39 @@ def test_only_what_was_changed_is_written(make):
 
 
 def test_a_set_that_lists_its_members_in_another_order_is_unchanged(make):
-    shared = make(s={"a", "b", "c"})
+    """A set that is built again from what was stored may do so."""
+    shared = make({n: {f"{n} {m}" for m in range(40)} for n in range(20)})
     version = shared.version
     with shared.locked() as view:
-        members = sorted(view["s"], reverse=True)
-        view["s"] = set(members)
+        for key in view:
+            assert len(view[key]) == 40
     assert shared.version == version
+
+
+def test_a_read_that_another_thread_overtakes_is_not_older_than_its_begin(make):
+    """Between the look at the index and the look at the version another thread caught up."""
+    shared = make(a=1)
+    assert shared["a"] == 1
+    in_child(shared.update, {"a": 2})
+    caught_up = []
+
+    def trace(frame, event, arg):
+        if frame.f_code.co_name != "__getitem__":
+            return None
+        if event == "line" and "raw" in frame.f_locals and not caught_up:
+            caught_up.append(True)
+            thread = threading.Thread(target=len, args=(shared,))
+            thread.start()
+            thread.join()
+        return trace
+
+    sys.settrace(trace)
+    try:
+        found = shared["a"]
+    finally:
+        sys.settrace(None)
+    assert caught_up
+    assert found == 2
 
 
 def test_an_exception_or_a_rollback_drops_all(make):
