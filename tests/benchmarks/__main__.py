@@ -1,6 +1,6 @@
 """Speed and memory as ratios to what cannot be avoided, printed as one table.
 
-    python tests/benchmarks              all of it, in about two minutes
+    python tests/benchmarks              all of it, in about four minutes
     python tests/benchmarks get block    what has "get" or "block" in its name
     python -m tests.benchmarks --check   exit with 1 where a figure is missed
 
@@ -25,6 +25,8 @@ from tests.benchmarks import (  # noqa: E402
     arrays,
     contention,
     decorated,
+    dict_processes,
+    dicts,
     footprint,
     main_classes,
     readers,
@@ -43,6 +45,12 @@ BENCHMARKS = {
     "get-while-held": (readers.get_while_held, 0.5),
     "get-beside-writer": (readers.get_beside_writer, 1.0),
     "main-class-block": (main_classes.main_classes, 1.0),
+    "dict-get": (dicts.get, 1.0),
+    "dict-update": (dicts.update, 40 / 300),
+    "dict-read-changed": (dict_processes.read_changed, 1.0),
+    "dict-late": (dict_processes.late, 0.04),
+    "dict-children": (dict_processes.children, 0.02),
+    "dict-memory": (dicts.memory, 100 / 300),
     "import": (footprint.import_, 0.1),
     "ceiling": (footprint.ceiling, 0.1),
     "shrink": (footprint.shrink, 1.0),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from statistics import median
 from time import perf_counter
 from timeit import Timer
-from typing import Any
 
 import attrs
 
@@ -75,14 +74,14 @@ def _rates(timer: Timer, rounds: int) -> tuple[dict[Crowd, list[float]], int]:
     total = VALUE["hits"]
     for _ in range(rounds):
         for crowd, found in rates.items():
-            spans = _run(_adder(timer), crowd)
-            first, last = min(start for start, _ in spans), max(end for _, end in spans)
-            found.append(crowd.size * COUNT / (last - first))
+            found.append(rate_together([adder(timer)] * crowd.size, crowd.spread))
             total += crowd.size * (COUNT + WARM_UP)
     return rates, total
 
 
-def _adder(timer: Timer) -> Callable[[Line], None]:
+def adder(timer: Timer) -> Callable[[Line], None]:
+    """What a child does: add 1 by a statement, and say when it began and ended."""
+
     def add(line: Line) -> None:
         timer.timeit(WARM_UP)
         line.send("ready")
@@ -94,15 +93,17 @@ def _adder(timer: Timer) -> Callable[[Line], None]:
     return add
 
 
-def _run(job: Callable[[Line], None], crowd: Crowd) -> list[Any]:
-    """Let children start together; returns what each of them has to say at the end."""
+def rate_together(adders: Sequence[Callable[[Line], None]], spread: bool) -> float:
+    """Let children start together; returns the additions a second of all of them."""
     with ExitStack() as stack:
         lines = [
-            stack.enter_context(forked(job, number if crowd.spread else None))
-            for number in range(crowd.size)
+            stack.enter_context(forked(job, number if spread else None))
+            for number, job in enumerate(adders)
         ]
         for line in lines:
             line.receive()
         for line in lines:
             line.send("go")
-        return [line.receive() for line in lines]
+        spans: list[tuple[float, float]] = [line.receive() for line in lines]
+    first, last = min(start for start, _ in spans), max(end for _, end in spans)
+    return len(spans) * COUNT / (last - first)

@@ -19,7 +19,11 @@ class Times:
 
     def take(self, name: str, timer: Timer, number: int) -> None:
         """Run one loop and note it."""
-        self._rounds[name].append(timer.timeit(number) / number)
+        self.note(name, timer.timeit(number) / number)
+
+    def note(self, name: str, seconds: float) -> None:
+        """Note what one call took, where another process has timed it."""
+        self._rounds[name].append(seconds)
 
     def seconds(self, name: str) -> float:
         """The median time of one call."""
