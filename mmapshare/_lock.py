@@ -33,14 +33,14 @@ from time import monotonic_ns
 from typing import Final
 
 from ._guard import from_first_instruction
-from ._owner import Claim, shares_thread
+from ._owner import Claim, current_owner, shares_thread
 from .errors import ClosedError, DeadlockError, LockTimeout
 
 logger = logging.getLogger("mmapshare")
 logger.addHandler(logging.NullHandler())
 
 # Indices of the lock's own words in the header.
-HOLDER, SINCE, CONTENDED, FOUND_DEAD = range(4)
+HOLDER, SINCE, CONTENDED, FOUND_DEAD, LEASE = range(5)
 
 # What flock is asked for.
 TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
@@ -144,14 +144,18 @@ class _Waiter:
 class Lock:
     """Mutual exclusion over the threads, tasks and processes that share a region.
 
-    ``words`` are the lock's own four words of the shared header: who holds it, since when, and
-    two counters. They inform; exclusion never depends on them.
+    ``words`` are the lock's own five words of the shared header: who holds it, since when, two
+    counters, and whether somebody sleeps until the version changes. They inform; exclusion never
+    depends on them. ``version_offset`` is where the version stands in the mapping.
     """
 
-    __slots__ = ("_door", "_fd", "_flock", "_gate", "_pid", "_waiters", "_words")
+    __slots__ = (
+        "_door", "_fd", "_flock", "_gate", "_pid", "_version_offset", "_waiters", "_words",
+    )  # fmt: skip
 
-    def __init__(self, door: Door | FileLockDoor, words: memoryview) -> None:
+    def __init__(self, door: Door | FileLockDoor, words: memoryview, version_offset: int) -> None:
         self._words = words
+        self._version_offset = version_offset
         self._enter_process(door)
 
     def _enter_process(self, door: Door | FileLockDoor) -> None:
@@ -254,6 +258,8 @@ class Lock:
         del self._gate[0]
         if self._waiters:
             self._wake_first()
+        if self._words[LEASE]:
+            self._wake_sleepers()
 
     @from_first_instruction
     def abandon(self, claim: Claim) -> None:
@@ -274,6 +280,26 @@ class Lock:
             self._flock(self._fd, RELEASE)
         self._gate.pop(0, None)
         self._wake_first()
+        if not self._door.closed and self._words[LEASE]:
+            self._wake_sleepers()
+
+    def holds_own(self) -> bool:
+        """Whether the caller itself has the lock."""
+        held = self._gate.get(0)
+        return held is not None and held._owner == current_owner()
+
+    def take_lease(self, until_ns: int) -> None:
+        """Say until when somebody may be asleep on the version; see `_wait`."""
+        self._words[LEASE] = until_ns
+
+    def _wake_sleepers(self) -> None:
+        if self._words[LEASE] < monotonic_ns():
+            # Who takes a lease this very moment may be woken late, by the longest sleep.
+            self._words[LEASE] = 0
+            return
+        from ._futex import wake
+
+        wake(self._words, self._version_offset)
 
     def holder(self) -> tuple[int, float] | None:
         """The holder's pid and the seconds it has had the lock; None where it is free."""

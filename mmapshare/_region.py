@@ -118,7 +118,7 @@ class Region:
         self._seen: Seen = _NOTHING
         self._commit = _EMPTY
         """The last commit seen, kept while it is small and its frames are nobody's memory."""
-        self.lock = Lock(_door(segment), self._words[layout.LOCK_WORDS])
+        self.lock = Lock(_door(segment), self._words[layout.LOCK_WORDS], VERSION * 8)
         _live.add(self)
 
     @classmethod
@@ -143,6 +143,19 @@ class Region:
     def version(self) -> int:
         """The newest committed version; 0 while nothing was published."""
         return self._words[VERSION]
+
+    def sleep(self, version: int, until_ns: int, timeout_s: float) -> bool:
+        """Sleep while that is the version, at most so long; False where the system has no sleep.
+
+        Until ``until_ns`` commits look for sleepers; see `_wait`.
+        """
+        from ._futex import FUTEX, sleep
+
+        if FUTEX is None:
+            return False
+        self.lock.take_lease(until_ns)
+        sleep(self._words, VERSION * 8, version & 0xFFFFFFFF, timeout_s)
+        return True
 
     def read(self) -> Commit:
         """The newest commit, its frames copied; waits for nobody."""

@@ -100,6 +100,8 @@ class Share(NotAContainer, Shared[T]):
         version, frames, *_ = self._read()
         return Snapshot(decode(frames), version)
 
+    _seen_by_predicate = get
+
     def _read(self) -> Commit:
         try:
             commit = self._region.read()

@@ -13,6 +13,7 @@ from ._owner import Claim, claim_by, current_owner
 from ._region import ClosedRegion, Region
 from ._transaction import Transaction, is_under_way, stopped_in_exit
 from ._view import View
+from ._wait import Waiting
 from .errors import DeadlockError, TransactionError
 
 T = TypeVar("T")
@@ -55,7 +56,7 @@ class ShareInfo:
     holders_found_dead: int
 
 
-class Shared(Generic[T]):
+class Shared(Waiting, Generic[T]):
     """A region and how this process holds it. Its subclasses say what is in it:
 
     - `_open` fills a view in, `_committed` makes its value anew, `_store` commits it: all three

@@ -22,11 +22,13 @@ WALLS = {
     "errors": set(),
     "_memory": {"errors"},
     "_layout": {"errors"},
-    "_lock": {"errors", "_owner", "_guard", "_async"},
+    "_futex": set(),
+    "_wait": {"errors", "_arguments", "_async", "_region"},
+    "_lock": {"errors", "_owner", "_guard", "_async", "_futex"},
     "_definitions": {"errors", "_shape"},
     "_codec": {"errors", "_blame", "_definitions"},
     "_view": {"errors", "_owner", "_misuse"},
-    "_region": {"errors", "_owner", "_memory", "_lock", "_layout"},
+    "_region": {"errors", "_owner", "_memory", "_lock", "_layout", "_futex"},
     "_handle": {"errors", "_memory"},
     "_log": {"errors", "_layout", "_region"},
     "_index": {
@@ -41,6 +43,7 @@ WALLS = {
     "_async": {"_owner"},
     "_shared": {
         "errors", "_owner", "_arguments", "_handle", "_memory", "_region", "_transaction", "_view",
+        "_wait",
     },
     "_share": {
         "errors", "_owner", "_misuse", "_arguments", "_codec", "_handle", "_memory", "_region",
