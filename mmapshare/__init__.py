@@ -12,6 +12,7 @@ from ._dict import DictSnapshot, SharedDict
 from ._share import Share, Snapshot
 from ._shared import ShareInfo
 from ._state import SharedFunction, shared_state
+from ._together import locked
 from ._transaction import Transaction
 from ._view import View
 from .errors import (
@@ -50,5 +51,6 @@ __all__ = [
     "VersionConflict",
     "View",
     "ViewClosedError",
+    "locked",
     "shared_state",
 ]

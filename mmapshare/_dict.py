@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import (
+    Callable,
     ItemsView,
     Iterable,
     Iterator,
@@ -19,7 +20,7 @@ from . import _handle
 from ._arguments import size_bytes, timeout_s
 from ._codec import decode
 from ._draft import NONE, Draft, MappingView, Touched, changes, touched_at
-from ._index import Extents, Index, State
+from ._index import Changes, Extents, Index, State
 from ._layout import FLOOR, LOG_KIND, VERSION
 from ._log import BASE, END, RUN, Log
 from ._memory import default_kind
@@ -367,14 +368,30 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
     def _store(self, view: View[Any]) -> None:
         touched = view._value
         made = changes(touched)
-        gone, changed, _ = made
-        if gone or changed:
+        if made[0] or made[1]:
             self._index.commit(touched.state, made)
         if touched.named or self._keeps:
-            kept = dict(self._keeps)
-            for key in [*gone, *[key for key, _ in changed]]:
-                kept.pop(key, None)
-            self._keeps = kept | touched.named
+            self._keep(made, touched.named)
+
+    def _prepare(self, view: View[Any]) -> Callable[[], object] | None:
+        touched, index = view._value, self._index
+        made = changes(touched)
+        if not made[0] and not made[1]:
+            return None
+        index.make_room(touched.state, made)
+
+        def publish() -> None:
+            index.commit(index.current(), made)
+            self._keep(made, touched.named)
+
+        return publish
+
+    def _keep(self, made: Changes, names: dict[Any, Any]) -> None:
+        """Keep the shares that values name which this process stored last."""
+        kept = dict(self._keeps)
+        for key in [*made[0], *[key for key, _ in made[1]]]:
+            kept.pop(key, None)
+        self._keeps = kept | names
 
     def close(self) -> None:
         """As `Share.close`: let go of the region in this process.

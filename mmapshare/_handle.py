@@ -100,8 +100,10 @@ def forget(share: Shared[Any]) -> None:
     """The share was closed: a handle to it is opened anew."""
     if not share.closed:
         _open_here.pop(share._region.identity.region_id, None)
-        if share in _handed_out:
-            _handed_out.remove(share)
+        kept = [other for other in _handed_out if other is not share]
+        if len(kept) < len(_handed_out):
+            _handed_out.clear()
+            _handed_out.extend(kept)
 
 
 def of(share: Shared[Any]) -> Handle:

@@ -272,8 +272,12 @@ class Index:
             or 2 * dead > used + _SPARE_BYTES
             or 2 * (len(places) - len(gone)) < state.snapshot_keys - _SPARE_KEYS
         ):
-            self._rewrite(state, changes)
-            return
+            try:
+                self._rewrite(state, changes)
+                return
+            except RegionFullError:  # No memory for a second copy, perhaps there is for a delta.
+                if not position[V]:
+                    raise
         directory = (gone, [key for key, _ in changed], sizes, lengths, bundles)
         after = self.log.append(_encode(directory), values, bool(lengths), position)
         if after is None:
@@ -286,6 +290,28 @@ class Index:
                 state.position = after
                 state.version = after[V]
                 state.changing = False
+
+    def make_room(self, state: State, changes: Changes) -> None:
+        """See to it that `commit` of the same finds room; RegionFullError where it would not."""
+        gone, changed, bundles = changes
+        places, position = state.places, state.position
+        live = state.live
+        for key in [*gone, *[key for key, _ in changed]]:
+            old = places.get(key)
+            live -= old[-1] - old[0] if old is not None else 0
+        added = sum(align(len(frame)) for _, frames in changed for frame in frames)
+        if live + added > state.live:
+            self._check_fits(live + added)
+        keys = [key for key, _ in changed]
+        numbers = len(keys) + sum(len(frames) for _, frames in changed)
+        size = added + len(_encode((gone, keys, (), {}, bundles))) + 16 * numbers + 64
+        if not position[V]:
+            self._rewrite(state, ((), (), ()))
+        elif not self.log.has_room(position, size):
+            # Nothing changes by that, and behind the new snapshot there is room.
+            self._rewrite(state, ((), (), ()))
+            if not self.log.has_room(self.state.position, size):
+                raise self.log.full(size)
 
     def _commit_one(self, state: State, key: Any, frames: Frames) -> bool:
         """The common way, for one key; False, with nothing done, where there is more to it."""

@@ -26,6 +26,8 @@ words       meaning, and what protects it
 18, 19      CONTENDED, FOUND_DEAD: counters. Written by the holder.
 20          LEASE: until when, by the monotonic clock's nanoseconds, somebody may be asleep on the
             low half of VERSION. Written by who goes to sleep; 0 again by who finds it over.
+21 - 23     WAITS: half of the id of the region that the holder waits for, 0 if for none; pid and
+            descriptor through which that can be reached. Written by the holder.
 24, 25      ALLOCATED: up to where area 0 and area 1 have memory. Written by the holder.
 ==========  =============================================================================
 
@@ -89,8 +91,10 @@ SLOTS: Final = (slice(256, 256 + HEAD_BYTES), slice(320, 320 + HEAD_BYTES))
 # Indices of header words.
 VERSION: Final = 8
 FLOOR: Final = 9
-LOCK_WORDS: Final = slice(16, 21)
-"""HOLDER, SINCE, CONTENDED, FOUND_DEAD, LEASE: the lock's own."""
+REGION_ID_WORD: Final = 2
+"""The first half of the region's id, which is enough to tell two apart."""
+LOCK_WORDS: Final = slice(16, 24)
+"""HOLDER, SINCE, CONTENDED, FOUND_DEAD, LEASE, and the three of WAITS: the lock's own."""
 ALLOCATED: Final = (24, 25)
 
 _identity = struct.Struct("<QQ16sQQQ")

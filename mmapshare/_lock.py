@@ -32,6 +32,8 @@ from threading import get_ident
 from time import monotonic_ns
 from typing import Final
 
+from . import _deadlock
+from ._deadlock import WAITS_ID, Watch, alive
 from ._guard import from_first_instruction
 from ._owner import Claim, current_owner, shares_thread
 from .errors import ClosedError, DeadlockError, LockTimeout
@@ -53,6 +55,8 @@ _BACKOFF_FIRST_S: Final = 50e-6
 _BACKOFF_LAST_S: Final = 1e-3
 _GATE_RECHECK_S: Final = 0.05
 _PATIENCE_S: Final = 2e-3
+_WATCH_S: Final = 5e-3
+"""How often one looks whether a wait can still end."""
 _SLEEPY_S: Final = 10e-3
 
 _OWN_THREAD: Final = (
@@ -144,19 +148,31 @@ class _Waiter:
 class Lock:
     """Mutual exclusion over the threads, tasks and processes that share a region.
 
-    ``words`` are the lock's own five words of the shared header: who holds it, since when, two
-    counters, and whether somebody sleeps until the version changes. They inform; exclusion never
-    depends on them. ``version_offset`` is where the version stands in the mapping.
+    ``words`` are the lock's own words of the shared header: who holds it, since when, two
+    counters, whether somebody sleeps until the version changes, and what the holder waits for.
+    They inform; exclusion never depends on them. ``version_offset`` is where the version stands
+    in the mapping. ``region_id`` and ``region_fd``: see `_deadlock`.
     """
 
     __slots__ = (
-        "_door", "_fd", "_flock", "_gate", "_pid", "_version_offset", "_waiters", "_words",
+        "__weakref__", "_door", "_fd", "_flock", "_gate", "_pid", "_version_offset", "_waiters",
+        "_words", "region_fd", "region_id",
     )  # fmt: skip
 
-    def __init__(self, door: Door | FileLockDoor, words: memoryview, version_offset: int) -> None:
+    def __init__(
+        self,
+        door: Door | FileLockDoor,
+        words: memoryview,
+        version_offset: int,
+        region_id: int,
+        region_fd: int,
+    ) -> None:
         self._words = words
         self._version_offset = version_offset
+        self.region_id = region_id
+        self.region_fd = region_fd
         self._enter_process(door)
+        _deadlock.locks.add(self)
 
     def _enter_process(self, door: Door | FileLockDoor) -> None:
         self._door = door
@@ -198,16 +214,9 @@ class Lock:
             try:
                 self._flock(self._fd, TRY)
             except BlockingIOError:
-                self._wait_for_door(_deadline(timeout_s))
-        else:
-            deadline = _deadline(timeout_s)
-            bell = ThreadLock()
-            bell.acquire()
-            for left in self._line_up(claim, deadline, bell.release, shares_thread):
-                bell.acquire(timeout=left)
-            if self._gate.get(0) is not claim:
-                return False
-            self._wait_for_door(deadline)
+                self._wait(claim, _deadline(timeout_s))
+        elif not self._wait(claim, _deadline(timeout_s)):
+            return False
         words = self._words
         if words[HOLDER]:
             self._report_dead()
@@ -224,17 +233,23 @@ class Lock:
         """
         from ._async import Bell, pause, stands_below
 
+        if self._is_own(claim):
+            return False
         deadline = _deadline(timeout_s)
-        if self._waiters or self._gate.setdefault(0, claim) is not claim:
-            bell = Bell()
-            for left in self._line_up(claim, deadline, bell.ring, stands_below):
-                await bell.wait(left)
-            if self._gate.get(0) is not claim:
-                return False
-        waited = False
-        for pause_s in self._try_door(deadline):
-            waited = True
-            await pause(pause_s)
+        watch = Watch(self, claim._owner)
+        try:
+            if self._waiters or self._gate.setdefault(0, claim) is not claim:
+                bell = Bell()
+                for left in self._line_up(claim, deadline, bell.ring, stands_below, watch):
+                    await bell.wait(left)
+                if self._gate.get(0) is not claim:
+                    return False
+            waited = False
+            for pause_s in self._try_door(deadline, watch):
+                waited = True
+                await pause(pause_s)
+        finally:
+            watch.over()
         self._words[CONTENDED] += waited
         if self._words[HOLDER]:
             self._report_dead()
@@ -288,6 +303,15 @@ class Lock:
         held = self._gate.get(0)
         return held is not None and held._owner == current_owner()
 
+    def is_held_by(self, owner: object) -> bool:
+        """Whether this owner, a thread or task of this process, has the lock."""
+        held = self._gate.get(0)
+        return held is not None and held._owner == owner and self._words[HOLDER] == self._pid
+
+    @property
+    def words(self) -> memoryview:
+        return self._words
+
     def take_lease(self, until_ns: int) -> None:
         """Say until when somebody may be asleep on the version; see `_wait`."""
         self._words[LEASE] = until_ns
@@ -304,7 +328,7 @@ class Lock:
     def holder(self) -> tuple[int, float] | None:
         """The holder's pid and the seconds it has had the lock; None where it is free."""
         pid, since_ns = self._words[HOLDER], self._words[SINCE]
-        if not pid or not _alive(pid):
+        if not pid or not alive(pid):
             return None
         return pid, max(0.0, (time.monotonic_ns() - since_ns) / 1e9)
 
@@ -322,10 +346,37 @@ class Lock:
         return int(self._words[FOUND_DEAD])
 
     def close(self) -> None:
+        _deadlock.locks.discard(self)
         self._words.release()
         self._door.close()
 
     # --- The slow ways ---------------------------------------------------------------------
+
+    def _wait(self, claim: Claim, deadline: float | None) -> bool:
+        """Wait at the gate, if the claim has not got it, then at the door.
+
+        False where the claim's own owner has the lock.
+        """
+        if self._is_own(claim):
+            return False
+        watch = Watch(self, claim._owner)
+        try:
+            if self._gate.get(0) is not claim:
+                bell = ThreadLock()
+                bell.acquire()
+                for left in self._line_up(claim, deadline, bell.release, shares_thread, watch):
+                    bell.acquire(timeout=left)
+                if self._gate.get(0) is not claim:
+                    return False
+            self._wait_for_door(deadline, watch)
+        finally:
+            watch.over()
+        return True
+
+    def _is_own(self, claim: Claim) -> bool:
+        """Whether another claim of the same owner has the gate."""
+        held = self._gate.get(0)
+        return held is not None and held is not claim and held._owner == claim._owner
 
     def _line_up(
         self,
@@ -333,15 +384,13 @@ class Lock:
         deadline: float | None,
         ring: Callable[[], object],
         hopeless: Callable[[object], bool],
+        watch: Watch,
     ) -> Iterator[float]:
-        """Stand in line at the gate; done when the claim has it, or its own owner does already.
+        """Stand in line at the gate; done when the claim has it, or its own owner does.
 
         Yields the seconds to wait for the ring at most. DeadlockError where the one who has it
         is a ``hopeless`` one to wait for.
         """
-        held = self._gate.get(0)
-        if held is not None and held._owner == claim._owner:
-            return
         # Else a thread that asks again at once would always be faster than one that must wake up.
         # But what waits in this very thread, a task, cannot wake up while the thread stands here.
         overtakes = not self._somebody_waits_long(hopeless is shares_thread)
@@ -352,13 +401,14 @@ class Lock:
             while True:
                 if overtakes:
                     other = self._gate.setdefault(0, claim)
-                    if other is claim:
+                    if other is claim or other._owner == claim._owner:
                         return
                     # None: the holder is just leaving.
                     if other._owner is not None and hopeless(other._owner):
                         raise DeadlockError(_OWN_THREAD)
                 overtakes = True
-                left = _GATE_RECHECK_S
+                watch.check()
+                left = _WATCH_S if watch.needed else _GATE_RECHECK_S
                 if deadline is not None:
                     left = min(left, deadline - time.monotonic())
                     if left <= 0:
@@ -399,12 +449,12 @@ class Lock:
             with contextlib.suppress(RuntimeError):  # Another thread joined or left meanwhile.
                 return tuple(self._waiters)
 
-    def _wait_for_door(self, deadline: float | None) -> None:
+    def _wait_for_door(self, deadline: float | None, watch: Watch) -> None:
         try:
-            if deadline is None and self._door.can_wait:
+            if deadline is None and self._door.can_wait and not watch.needed:
                 contended = self._nap_or_wait()
             else:
-                contended = self._poll_door(deadline)
+                contended = self._poll_door(deadline, watch)
             self._words[CONTENDED] += contended
         except BaseException as err:
             err.__suppress_context__ = True  # That the first try failed is no part of the story.
@@ -426,15 +476,15 @@ class Lock:
         self._flock(self._fd, WAIT)
         return True
 
-    def _poll_door(self, deadline: float | None) -> bool:
+    def _poll_door(self, deadline: float | None, watch: Watch) -> bool:
         """Try again with longer and longer pauses; whether it had to wait at all."""
         waited = False
-        for pause_s in self._try_door(deadline):
+        for pause_s in self._try_door(deadline, watch):
             waited = True
             time.sleep(pause_s)
         return waited
 
-    def _try_door(self, deadline: float | None) -> Iterator[float]:
+    def _try_door(self, deadline: float | None, watch: Watch) -> Iterator[float]:
         """Try until the door opens; yields the seconds to pause between two tries."""
         pause_s = _BACKOFF_FIRST_S
         while True:
@@ -444,6 +494,7 @@ class Lock:
                 pass
             else:
                 return
+            watch.check()
             if deadline is not None:
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -461,7 +512,7 @@ class Lock:
                 held_s=None,
             )
         pid, held_s = holder
-        whose = f"pid {pid}" if pid != self._pid else f"pid {pid}, a thread of this process"
+        whose = f"pid {pid}, a thread of this process" if pid == self._pid else _called(pid)
         return LockTimeout(
             f"the lock was not free in time: held {held_s:.1f} s by {whose}; "
             "pass a longer timeout, or None to wait for as long as it takes",
@@ -471,21 +522,21 @@ class Lock:
 
     def _report_dead(self) -> None:
         self._words[FOUND_DEAD] += 1
+        self._words[WAITS_ID] = 0
         logger.warning(
             "pid %d died holding the lock; its unfinished change is dropped, the value is whole",
             self._words[HOLDER],
         )
 
 
+def _called(pid: int) -> str:
+    """A process with its command's name, where that can be told."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as name:
+            return f"pid {pid} ({name.read().strip()})"
+    except OSError:
+        return f"pid {pid}"
+
+
 def _deadline(timeout_s: float | None) -> float | None:
     return None if timeout_s is None else time.monotonic() + timeout_s
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

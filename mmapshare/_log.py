@@ -238,7 +238,7 @@ class Log(Region):
         end = start + size
         easy = self._room(start, start, end)
         if end > easy:
-            raise self._full(size)
+            raise self.full(size)
         self._put(start, version, directory, values_at, size, values)
         self._map[SLOTS[version & 1]] = layout.pack_head(version, start, end, version, 1)
         self._words[VERSION] = version  # The commit.
@@ -281,7 +281,13 @@ class Log(Region):
             self._words[word] = min(self.segment.allocate(has, end), limit)
         return int(self._words[word])
 
-    def _full(self, size: int) -> RegionFullError:
+    def has_room(self, position: Position, size: int) -> bool:
+        """Whether a delta of this size finds memory behind ``position``; it has it from then on."""
+        start = layout.align(position[END])
+        end = layout.align(start + _HEAD + size)
+        return end <= self._room(position[BASE], start, end)
+
+    def full(self, size: int) -> RegionFullError:
         return RegionFullError(
             f"everything together takes {size:,} bytes, an area has {self._area_bytes:,} bytes; "
             "make it with a larger max_size. What is stored is as it was",

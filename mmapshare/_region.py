@@ -118,7 +118,13 @@ class Region:
         self._seen: Seen = _NOTHING
         self._commit = _EMPTY
         """The last commit seen, kept while it is small and its frames are nobody's memory."""
-        self.lock = Lock(_door(segment), self._words[layout.LOCK_WORDS], VERSION * 8)
+        self.lock = Lock(
+            _door(segment),
+            self._words[layout.LOCK_WORDS],
+            VERSION * 8,
+            self._words[layout.REGION_ID_WORD],
+            segment.fd,
+        )
         _live.add(self)
 
     @classmethod
@@ -318,6 +324,13 @@ class Region:
         elif unless_same and self._holds(frames):
             return commit[V]
         return self._publish_with_care(frames, commit)
+
+    def make_room(self, frames: Sequence[Frame], commit: Commit) -> None:
+        """See to it that `publish` of the same finds room; RegionFullError where it would not."""
+        lengths = [len(frame) for frame in frames]
+        size = layout.table_bytes(len(frames)) + sum(map(layout.align, lengths[:-1])) + lengths[-1]
+        self._check_fits(size, sum(lengths), len(frames))
+        self._place(commit, size)
 
     def _publish_with_care(self, frames: Sequence[Frame], commit: Commit) -> int:
         version, lengths = commit[V] + 1, [len(frame) for frame in frames]

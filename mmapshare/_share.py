@@ -212,6 +212,20 @@ class Share(NotAContainer, Shared[T]):
         if named or self._keeps:
             self._keeps = take_named()
 
+    def _prepare(self, view: View[T]) -> Callable[[], object] | None:
+        commit, region = view._commit, self._region
+        frames = encode(view._value)
+        if frames == commit[1] or reordered(frames, commit[1]):
+            return None
+        region.make_room(frames, commit)
+
+        def publish() -> None:
+            region.publish(frames, commit, True)
+            self._keeps = keeps
+
+        keeps = take_named()
+        return publish
+
     def _committed(self) -> Any:
         """The lock's holder's fresh copy of the committed value, MISSING while there is none."""
         version, frames, *_ = self._region.current()

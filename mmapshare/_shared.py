@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -59,8 +60,9 @@ class ShareInfo:
 class Shared(Waiting, Generic[T]):
     """A region and how this process holds it. Its subclasses say what is in it:
 
-    - `_open` fills a view in, `_committed` makes its value anew, `_store` commits it: all three
-      under the lock;
+    - `_open` fills a view in, `_committed` makes its value anew, `_store` commits it, and
+      `_prepare` does all of that but the last step, which it returns (None if nothing was
+      changed): all under the lock;
     - ``_region_class`` maps a segment, ``_view_class`` is what blocks hand out.
     """
 
@@ -88,6 +90,9 @@ class Shared(Waiting, Generic[T]):
         raise NotImplementedError
 
     def _store(self, view: View[T]) -> None:
+        raise NotImplementedError
+
+    def _prepare(self, view: View[T]) -> Callable[[], object] | None:
         raise NotImplementedError
 
     # --- How it stands ---------------------------------------------------------------------

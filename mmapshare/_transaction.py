@@ -121,7 +121,7 @@ class Transaction(Generic[T]):
         except BaseException:
             Transaction._give_up(self)  # Of a spent one too.
             raise
-        return _DONE
+        return DONE
 
     def __exit__(
         self,
@@ -156,9 +156,14 @@ class Transaction(Generic[T]):
                     "then is lost. Leave blocks in the order in which they were entered"
                 )
             return
-        if err is None and _may_commit(view):
+        if err is None and may_commit(view):
             self._share._store(view)
         self._give_up()
+
+    @property
+    def own_view(self) -> View[T] | None:
+        """The view, unless it is that of an outer block that this one joined."""
+        return None if self._role == JOINED else self._view
 
     def _give_up(self) -> None:
         """Void the view and let go of the lock; harmless when done already."""
@@ -189,7 +194,7 @@ class Done:
         yield from ()
 
 
-_DONE: Final = Done()
+DONE: Final = Done()
 
 
 class _Spent(Generic[T]):
@@ -217,7 +222,7 @@ Transaction.__aexit__ = from_first_instruction(Transaction.__aexit__)  # type: i
 Transaction.__del__ = from_first_instruction(Transaction.__del__)  # type: ignore[method-assign]
 
 
-def _may_commit(view: View[Any]) -> bool:
+def may_commit(view: View[Any]) -> bool:
     """Whether a block with something special about it commits; raises where that is an error."""
     owner, failed = view._owner, view._failed
     if owner is None:
@@ -247,6 +252,8 @@ def is_under_way(claim: Claim) -> bool:
         if frame.f_code.co_filename in _OWN_FILES:
             found = frame.f_locals.get("claim")
             transaction = frame.f_locals.get("self")
+            if not isinstance(transaction, Transaction):  # Of several shares together.
+                transaction = frame.f_locals.get("transaction")
             if isinstance(transaction, Transaction) and transaction._role != JOINED:
                 found = transaction._view
             if found is not None and (found is claim or found is inner):
@@ -257,7 +264,15 @@ def is_under_way(claim: Claim) -> bool:
 
 _OWN_FILES: Final = frozenset(
     os.path.join(os.path.dirname(__file__), name)
-    for name in ("_transaction.py", "_shared.py", "_share.py", "_region.py", "_dict.py", "_log.py")
+    for name in (
+        "_transaction.py",
+        "_shared.py",
+        "_share.py",
+        "_region.py",
+        "_dict.py",
+        "_log.py",
+        "_together.py",
+    )
 )
 
 
@@ -273,6 +288,8 @@ def stopped_in_exit(view: View[Any]) -> bool:
             frame = traceback.tb_frame
             if frame.f_code in exits:
                 transaction = frame.f_locals.get("self")
+            if not isinstance(transaction, Transaction):  # Of several shares together.
+                transaction = frame.f_locals.get("transaction")
                 if transaction is not None and transaction._view is view:
                     return True
             traceback = traceback.tb_next

@@ -37,13 +37,22 @@ class LockTimeout(MmapShareError, TimeoutError):  # noqa: N818
 
 
 class DeadlockError(MmapShareError):
-    """Waiting for this lock could never end: the caller's own thread has it, and would wait.
+    """Waiting for this lock could never end.
 
-    Tasks of one event loop wait for one another with ``async with share.locked()``.
+    Either the caller's own thread has it, and would wait for itself; tasks of one event loop wait
+    for one another with ``async with share.locked()``. Or its holder waits, directly or through
+    others, for a lock that the caller holds; then the message names the shares and processes.
+    Take several shares together, with ``mmapshare.locked(a, b)``, or in one order everywhere.
 
-    Two owners who take two shares in opposite order are not noticed: take them in one order,
-    or with a timeout.
+    Attributes:
+        waits_for, holds: names of the shares, as their ``repr`` shows them; only where processes
+            or threads wait for one another.
+        pids: the processes in the circle, the caller's first; likewise.
     """
+
+    waits_for: str
+    holds: str
+    pids: tuple[int, ...]
 
 
 # --- Transactions ----------------------------------------------------------------------

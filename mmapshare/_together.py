@@ -1,0 +1,160 @@
+"""`locked`: several shares in one transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from ._arguments import timeout_s
+from ._guard import from_first_instruction
+from ._shared import Shared
+from ._transaction import DONE, Done, Transaction, may_commit
+from .errors import TransactionError
+
+
+class Together:
+    """The with-block that `locked` returns; use it once."""
+
+    __slots__ = ("_entered", "_shares", "_timeout", "_views")
+
+    def __init__(self, shares: tuple[Shared[Any], ...], timeout: float | None) -> None:
+        self._shares = shares
+        self._timeout = timeout
+        self._entered: list[Transaction[Any]] = []
+        self._views: dict[bytes, Any] = {}
+        """By region id, in the order of which the locks are taken."""
+
+    def _begin(self) -> list[Shared[Any]]:
+        if self._views:
+            raise TransactionError("a transaction is used once: call mmapshare.locked() again")
+        # One order for everybody, so that crossing blocks cannot wait for one another.
+        by_id = {_id(share): share for share in self._shares}
+        return [by_id[region_id] for region_id in sorted(by_id)]
+
+    def __enter__(self) -> tuple[Any, ...]:
+        deadline = _deadline(self._timeout)
+        try:
+            for share in self._begin():
+                transaction = share.locked(**_left(deadline))
+                self._views[_id(share)] = transaction.__enter__()
+                self._entered.append(transaction)
+            return tuple(self._views[_id(share)] for share in self._shares)
+        except BaseException as err:
+            self._leave(err)
+            raise
+
+    async def __aenter__(self) -> tuple[Any, ...]:
+        deadline = _deadline(self._timeout)
+        try:
+            for share in self._begin():
+                transaction = share.locked(**_left(deadline))
+                self._views[_id(share)] = await transaction.__aenter__()
+                self._entered.append(transaction)
+            return tuple(self._views[_id(share)] for share in self._shares)
+        except BaseException as err:
+            self._leave(err)
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if err is None:
+                self._commit()
+        except BaseException as failure:
+            self._leave(failure)
+            raise
+        self._leave(err)
+
+    def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Done:
+        self.__exit__(kind, err, traceback)
+        return DONE
+
+    def _commit(self) -> None:
+        """Encode every draft and make room for it; then publish one behind the other."""
+        steps: list[Callable[[], object]] = []
+        for transaction in self._entered:
+            view = transaction.own_view
+            if view is not None and may_commit(view):
+                step = transaction._share._prepare(view)
+                if step is not None:
+                    steps.append(step)
+        _publish(steps)
+
+    def _leave(self, err: BaseException | None) -> None:
+        """Let go of all; a block that was joined hears of a failure."""
+        for transaction in reversed(self._entered):
+            if transaction.own_view is None:
+                transaction.__exit__(type(err) if err else None, err, None)
+            else:
+                transaction._give_up()
+
+
+def _id(share: Shared[Any]) -> bytes:
+    region_id: bytes = share._region.identity.region_id
+    return region_id
+
+
+def _publish(steps: list[Callable[[], object]]) -> None:
+    """All of them, even if an interrupt comes in between: doing one twice changes nothing."""
+    done = 0
+    try:
+        for step in steps:
+            step()
+            done += 1
+    except BaseException:
+        for step in steps[done:]:
+            step()
+        raise
+
+
+Together.__exit__ = from_first_instruction(Together.__exit__)  # type: ignore[method-assign]
+
+
+def locked(*shares: Shared[Any], timeout: float | None = None) -> Together:
+    """Several shares in one transaction: ``with locked(a, b) as (view_a, view_b):``.
+
+    The locks are taken in one order whatever the order of the arguments, so that blocks like
+    this cannot wait for one another. At the end every draft is encoded and room is made for it
+    before the first one is published, and they are published back to back: an exception, an
+    object that cannot be pickled or a full region changes none of them. ``timeout`` seconds are
+    for all the locks together: LockTimeout then. ``async with`` waits while the event loop runs
+    on.
+
+    A process that is *killed between two of the publishes* leaves each share whole, but may part
+    them. Where that must not be, keep the values under the keys of one `SharedDict`, whose block
+    commits as one.
+
+    >>> from mmapshare import Share, locked
+    >>> a, b = Share(10), Share(0)
+    >>> with locked(a, b) as (from_, to):
+    ...     from_.value -= 3
+    ...     to.value += 3
+    >>> a.get(), b.get()
+    (7, 3)
+    """
+    if not shares:
+        raise TypeError("locked() takes one share or more")
+    for share in shares:
+        if not isinstance(share, Shared):
+            raise TypeError(f"locked() takes shares, not {type(share).__name__}")
+    return Together(shares, timeout_s(timeout))
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def _left(deadline: float | None) -> dict[str, float]:
+    """The argument for the next lock: what is left; nothing, and so its own, without a limit."""
+    return {} if deadline is None else {"timeout": max(0.0, deadline - time.monotonic())}

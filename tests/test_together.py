@@ -1,0 +1,290 @@
+"""Several shares in one transaction."""
+
+import asyncio
+import contextlib
+import os
+import random
+import threading
+
+import pytest
+from support import Child, in_child, killed_at_every_step, trap
+
+from mmapshare import (
+    LockTimeout,
+    RegionFullError,
+    Share,
+    SharedDict,
+    TransactionError,
+    UnpicklableError,
+    locked,
+)
+
+SEED = int.from_bytes(os.urandom(4), "little")
+
+
+@pytest.fixture
+def three():
+    made = [Share({"n": 0}), SharedDict({"n": 0}), Share({"n": 0})]
+    yield made
+    for one in made:
+        one.close()
+
+
+def _numbers(shares):
+    return [(share.get() if isinstance(share, Share) else share.copy())["n"] for share in shares]
+
+
+def test_all_are_committed_and_the_views_come_in_the_callers_order(three):
+    a, b, c = three
+    with locked(c, a, b) as (view_c, view_a, view_b):
+        view_a["n"], view_b["n"], view_c["n"] = 1, 2, 3
+        assert in_child(_numbers, three) == [0, 0, 0]
+    assert _numbers(three) == [1, 2, 3]
+    assert [share.version for share in three] == [2, 2, 2]
+    with locked(*three):
+        pass
+    assert [share.version for share in three] == [2, 2, 2]
+
+
+def test_an_exception_changes_none_of_them(three):
+    for error in (ZeroDivisionError, KeyboardInterrupt):
+        with pytest.raises(error), locked(*three) as views:
+            for view in views:
+                view["n"] = 9
+            raise error
+    assert _numbers(three) == [0, 0, 0]
+    assert all(share._region.lock.claim is None for share in three)
+
+
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_what_cannot_be_pickled_changes_none_of_them(three, where):
+    with pytest.raises(UnpicklableError), locked(*three) as views:
+        for view in views:
+            view["n"] = 9
+        views[where]["lock"] = threading.Lock()
+    assert _numbers(three) == [0, 0, 0]
+    assert all(share._region.lock.claim is None for share in three)
+
+
+@pytest.mark.parametrize("make", [Share, SharedDict])
+def test_a_full_region_changes_none_of_them(make):
+    shares = [Share({"n": 0}), make({"n": 0}, max_size="64K"), SharedDict({"n": 0})]
+    with pytest.raises(RegionFullError), locked(*shares) as views:
+        for view in views:
+            view["n"] = 9
+        views[1]["big"] = bytes(100_000)
+    assert _numbers(shares) == [0, 0, 0]
+
+
+def test_a_dict_that_has_to_be_written_anew_first_takes_part():
+    shared, share = SharedDict(max_size="1K"), Share({"n": 0})
+    for n in range(30_000):
+        with locked(share, shared) as (a, b):
+            a["n"] = n
+            b["n"] = n
+            b["x"] = "x" * (n % 800)
+        if shared._index.state.position[1] > 1 and n > 3000:
+            break
+    assert shared["n"] == share.get()["n"] == n
+    assert shared._index.state.position[1] > 1
+
+
+def test_crossing_blocks_do_not_wait_for_one_another(three):
+    a, b, c = three
+
+    def work(child, order):
+        for _ in range(150):
+            with locked(*order) as views:
+                for view in views:
+                    view["n"] += 1
+
+    children = [Child(work, order) for order in [(a, b, c), (c, b, a), (b, c), (c, a)]]
+    for child in children:
+        child.result()
+    assert _numbers(three) == [450, 450, 600]
+
+
+def test_a_nested_one_joins_and_a_failed_inner_one_fails_the_outer(three):
+    a, b, _ = three
+    with a.locked() as outer:
+        with locked(a, b) as (inner, other):
+            assert inner is outer
+            inner["n"] = other["n"] = 5
+        assert b["n"] == 5
+        assert a.get()["n"] == 0
+    assert a.get()["n"] == 5
+    with pytest.raises(TransactionError, match="inner block"), a.locked():
+        with pytest.raises(KeyError), locked(a, b) as (inner, other):
+            inner["n"] = other["n"] = 7
+            raise KeyError
+    assert _numbers(three) == [5, 5, 0]
+    with locked(a, a) as (first, second):
+        assert first is second
+
+
+def test_a_timeout_leaves_none_held(three):
+    a, b, c = three
+
+    def hold(child):
+        with b.locked():
+            child.say()
+            child.hear()
+
+    child = Child(hold)
+    child.hear()
+    with pytest.raises(LockTimeout), locked(*three, timeout=0.01):
+        pass
+    assert in_child(lambda: (a.lock(timeout=0), c.lock(timeout=0))) == (None, None)
+    child.say()
+    child.wait()
+
+
+def test_wrong_arguments_and_a_second_use_say_what_is_right(three):
+    with pytest.raises(TypeError, match="one share or more"):
+        locked()
+    with pytest.raises(TypeError, match="not dict"):
+        locked({})
+    with pytest.raises(ValueError, match="timeout"):
+        locked(*three, timeout=-1)
+    transaction = locked(*three)
+    with transaction:
+        pass
+    with pytest.raises(TransactionError, match="once"), transaction:
+        pass
+    with locked(*three) as views:
+        views[0].rollback()
+
+
+def test_tasks_take_several_too(three):
+    a, b, _ = three
+
+    async def work(order):
+        for _ in range(10):
+            async with locked(*order) as views:
+                before = [view["n"] for view in views]
+                await asyncio.sleep(0)
+                for view, n in zip(views, before, strict=True):
+                    view["n"] = n + 1
+
+    async def main():
+        await asyncio.gather(work((a, b)), work((b, a)), work((b,)))
+
+    asyncio.run(main())
+    assert _numbers(three)[:2] == [20, 30]
+
+
+def _both(shares):
+    with locked(*shares) as views:
+        for view in views:
+            view["n"] += 1
+
+
+def test_a_kill_leaves_each_whole_and_free():
+    shares = [Share({"n": 1}), SharedDict({"n": 1})]
+    parted = 0
+
+    def check(step):
+        nonlocal parted
+        numbers = _numbers(shares)
+        assert set(numbers) <= {1, 2}, f"step {step}"
+        parted += len(set(numbers)) - 1
+        with locked(*shares, timeout=1) as views:
+            for view in views:
+                view["n"] = 1
+
+    kills = killed_at_every_step(lambda: _both(shares), check, stride=3)
+    assert kills > 100
+    assert parted < kills / 5
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_at_any_step_parts_nothing():
+    shares = [Share({"n": 1}), SharedDict({"n": 1})]
+    step, sprung = 0, True
+
+    def spring():
+        nonlocal sprung
+        sprung = True
+        raise KeyboardInterrupt
+
+    while sprung:
+        step += 1
+        sprung = False
+        with contextlib.suppress(KeyboardInterrupt), trap(step, spring):
+            _both(shares)
+        assert all(share._region.lock.claim is None for share in shares), f"step {step}"
+        assert _numbers(shares) in ([1, 1], [2, 2]), f"step {step}"
+        with locked(*shares, timeout=1) as views:
+            for view in views:
+                view["n"] = 1
+    assert step > 200
+
+
+# --- The bank --------------------------------------------------------------------------------
+
+ACCOUNTS, TOTAL = 10, 1000
+
+
+def test_money_moves_among_shares_and_the_sum_never_changes():
+    print("seed", SEED)
+    accounts = [Share(TOTAL // ACCOUNTS) for _ in range(ACCOUNTS)]
+
+    def move(child, seed):
+        rng = random.Random(seed)
+        for _ in range(100):
+            source, target = rng.sample(accounts, 2)
+            amount = rng.randrange(10)
+            with locked(source, target) as (a, b):
+                a.value -= amount
+                b.value += amount
+
+    def audit(child):
+        sums = set()
+        for _ in range(60):
+            with locked(*accounts) as views:
+                sums.add(sum(view.value for view in views))
+        return sums
+
+    movers = [Child(move, SEED + n) for n in range(4)]
+    auditors = [Child(audit) for _ in range(2)]
+    assert [child.result() for child in auditors] == [{TOTAL}] * 2
+    for child in movers:
+        child.result()
+    assert sum(account.get() for account in accounts) == TOTAL
+
+
+def test_money_moves_in_a_dict_and_no_kill_changes_the_sum():
+    print("seed", SEED)
+    rng = random.Random(SEED)
+    accounts = SharedDict(dict.fromkeys(range(ACCOUNTS), TOTAL // ACCOUNTS))
+
+    def move(child, seed):
+        rng = random.Random(seed)
+        while True:
+            source, target = rng.sample(range(ACCOUNTS), 2)
+            amount = rng.randrange(10)
+            with accounts.locked() as view:
+                view[source] -= amount
+                view[target] += amount
+
+    def audit(child):
+        sums = set()
+        last = accounts.version
+        for _ in range(200):
+            snapshot = accounts.snapshot()
+            assert snapshot.version >= last
+            last = snapshot.version
+            sums.add(sum(snapshot.values()))
+        return sums
+
+    auditors = [Child(audit) for _ in range(2)]
+    movers = [Child(move, SEED + n) for n in range(4)]
+    for n in range(20):
+        accounts.wait(since=accounts.version, timeout=10)
+        victim = rng.randrange(4)
+        movers[victim].kill()
+        movers[victim] = Child(move, SEED + 100 + n)
+    assert [child.result() for child in auditors] == [{TOTAL}] * 2
+    for child in movers:
+        child.kill()
+    assert sum(accounts.values()) == TOTAL
