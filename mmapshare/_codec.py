@@ -215,12 +215,17 @@ def decode(frames: Sequence[Frame]) -> Any:
         if len(frames) == 1:
             return _loads(frames[0])
         return _loads(frames[0], buffers=frames[1:])
-    except UnknownDefinitionError:
-        return _decode_after_learning(frames)
-    except (MemoryError, MmapShareError):
-        raise
     except Exception as err:
-        raise _unloadable(err) from err
+        return recover(frames, err)
+
+
+def recover(frames: Sequence[Frame], err: Exception) -> Any:
+    """The value of frames at whose unpickling ``err`` came up; else what `decode` raises."""
+    if isinstance(err, UnknownDefinitionError):
+        return _decode_after_learning(frames)
+    if isinstance(err, MemoryError | MmapShareError):
+        raise err
+    raise _unloadable(err) from err
 
 
 def _decode_after_learning(frames: Sequence[Frame]) -> Any:

@@ -18,21 +18,22 @@ from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from . import _handle
 from ._arguments import size_bytes, timeout_s
-from ._codec import decode
-from ._draft import NONE, Draft, MappingView, Touched, changes, touched_at
+from ._codec import decode, recover
+from ._draft import NONE, Draft, MappingView, Touched, at_once, changes, touched_at
 from ._index import Changes, Extents, Index, State
 from ._layout import FLOOR, LOG_KIND, VERSION
 from ._log import BASE, END, RUN, Log
 from ._memory import default_kind
+from ._optimistic import Conflict, seen
 from ._owner import current_owner
 from ._region import ORDERED_STORES, ClosedRegion, Region
 from ._shared import Shared
-from ._transaction import Transaction
 from ._view import View
 from .errors import TransactionError
 
 K = TypeVar("K")
 V = TypeVar("V")
+R = TypeVar("R")
 
 
 class DictSnapshot(Mapping[K, V]):
@@ -78,6 +79,17 @@ class DictSnapshot(Mapping[K, V]):
         return f"<DictSnapshot of version {self.version}: {len(self)} keys>"
 
 
+class _Values(ValuesView[V]):
+    def __reversed__(self) -> Iterator[V]:
+        return (self._mapping[key] for key in reversed(self._mapping))  # type: ignore[attr-defined]
+
+
+class _Items(ItemsView[K, V]):
+    def __reversed__(self) -> Iterator[tuple[K, V]]:
+        mapping = self._mapping  # type: ignore[attr-defined]
+        return ((key, mapping[key]) for key in reversed(mapping))
+
+
 class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
     """A dict that processes share, in which a change costs what changed.
 
@@ -85,7 +97,8 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         items: what the dict begins with, as `dict` takes it: a mapping, pairs, keywords. (A key
             that is called as one of the options below goes into a mapping.)
         max_size: ceiling of all values together as they are pickled; default 1 GiB. Not a
-            reservation. The region takes up to about twice what lives in it.
+            reservation. (Keys may take half as much again.) The region takes up to about twice
+            what lives in it.
         timeout: seconds that a change waits for the lock before it raises LockTimeout; None
             waits for as long as it takes.
         kind: "memfd" or "file"; by default what the platform offers.
@@ -99,7 +112,8 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
     values too. ``d[k] += 1`` outside of a block is a read and then a write, and another's change
     in between is lost; write ``with d.locked() as view: view[k] += 1``.
 
-    Keys are hashable and compare equal after pickling. Identity *between* values is not kept: one
+    Keys are hashable, and equal to themselves after pickling. ``d.copy()`` is of one version, which
+    ``dict(d)`` need not be. Identity *between* values is not kept: one
     object under two keys becomes two. Safe under threads, tasks, processes and fork as `Share`
     is; a pickled one is a handle.
 
@@ -131,7 +145,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         if kind not in {None, "memfd", "file"}:
             raise ValueError(f'kind is "memfd" or "file", not {kind!r}')
         size, timeout = size_bytes(max_size), timeout_s(timeout)
-        first: dict[Any, Any] = dict(items, **more)
+        first: dict[Any, Any] = dict(at_once(items), **more)
         self._bind(Log.create(kind or default_kind(), size, LOG_KIND), timeout)
         _handle.register(self)
         if first:
@@ -165,14 +179,16 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         state = index.state
         # Taken first: another thread may bring the state up to date in between.
         version = state.version
-        try:
-            begin, end = state.places[key]
-            raw = index.map[begin:end]
+        extents = state.places.get(key)
+        if extents is not None and len(extents) == 2:
+            raw = index.map[extents[0] : extents[1]]
             # Asked afterwards. While it stays the newest, nobody writes to its area but behind it.
             if index.words[VERSION] == version:
-                return cast(V, loads(raw))
-        except Exception:
-            pass  # No such key yet, several frames, an unknown definition: look closely.
+                try:
+                    value: V = loads(raw)
+                    return value
+                except Exception as err:
+                    return cast(V, recover((raw,), err))
         return self._read_item(key)
 
     def _read_item(self, key: K) -> V:
@@ -229,7 +245,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         >>> SharedDict(a=1).keys() == {"a"}
         True
         """
-        return KeysView(self.snapshot())
+        return dict.fromkeys(self._keys()).keys()
 
     def values(self) -> ValuesView[V]:
         """The values of one version, now's; each is loaded when it is its turn.
@@ -237,7 +253,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         >>> sum(SharedDict(a=1, b=2).values())
         3
         """
-        return ValuesView(self.snapshot())
+        return _Values(self.snapshot())
 
     def items(self) -> ItemsView[K, V]:
         """The items of one version, now's.
@@ -245,7 +261,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         >>> list(SharedDict(a=1).items())
         [('a', 1)]
         """
-        return ItemsView(self.snapshot())
+        return _Items(self.snapshot())
 
     def copy(self) -> dict[K, V]:
         """A plain dict of one version.
@@ -258,16 +274,16 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self is other or self.copy() == dict(other)
+        return self is other or self.copy() == dict(at_once(other))
 
     __hash__ = None  # type: ignore[assignment]
 
     def __or__(self, other: Any) -> Any:
         """A plain dict."""
-        return self.copy() | dict(other) if isinstance(other, Mapping) else NotImplemented
+        return self.copy() | dict(at_once(other)) if isinstance(other, Mapping) else NotImplemented
 
     def __ror__(self, other: Any) -> Any:
-        return dict(other) | self.copy() if isinstance(other, Mapping) else NotImplemented
+        return dict(at_once(other)) | self.copy() if isinstance(other, Mapping) else NotImplemented
 
     @recursive_repr("{...}")
     def __repr__(self) -> str:
@@ -281,7 +297,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
 
     def __delitem__(self, key: K) -> None:
         with self._change() as view:
-            del Draft(view._value)[key]
+            del Draft(view)[key]
 
     def pop(self, key: K, *default: Any) -> Any:
         """Take a value out; ``default`` where there is none, else KeyError.
@@ -290,7 +306,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         1
         """
         with self._change() as view:
-            return Draft(view._value).pop(key, *default)
+            return Draft(view).pop(key, *default)
 
     def popitem(self) -> tuple[K, V]:
         """Take the last item out; KeyError where there is none.
@@ -299,7 +315,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         ('a', 1)
         """
         with self._change() as view:
-            item: tuple[K, V] = Draft(view._value).popitem()
+            item: tuple[K, V] = Draft(view).popitem()
             return item
 
     def setdefault(self, key: K, default: V = None) -> V:  # type: ignore[assignment]
@@ -309,7 +325,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         1
         """
         with self._change() as view:
-            value: V = Draft(view._value).setdefault(key, default)
+            value: V = Draft(view).setdefault(key, default)
             return value
 
     def update(self, /, *args: Any, **kwargs: Any) -> None:
@@ -320,9 +336,55 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         >>> d.version
         1
         """
-        items = dict(*args, **kwargs)  # Whatever it is made of is called without the lock.
+        items = dict(*map(at_once, args), **kwargs)  # Made without the lock.
         with self._change() as view:
             view._value.update(items)
+
+    def transact(
+        self, func: Callable[..., R], /, *args: Any, retries: int = 10, **kwargs: Any
+    ) -> R:
+        """Call ``func(view, *args, **kwargs)`` without the lock; it **may run more than once**.
+
+        What it changes in the view, which is like that of a block, is committed all together,
+        only if no key that it read or wrote was changed meanwhile; else it runs again, on fresh
+        values. (Who iterates over the view or asks for its length has read all keys, though not
+        all values.) After ``retries`` times it runs once more with the lock. Returns what
+        ``func`` returned. An exception commits nothing and is raised unchanged.
+
+        For work that takes long, a millisecond or more, on keys that others seldom change at the
+        same time; for less, a block is faster. Within one's own block it runs in that.
+
+        >>> d = SharedDict(a=1, b=2)
+        >>> def move(view, n):
+        ...     view["a"] -= n
+        ...     view["b"] += n
+        >>> d.transact(move, 1)
+        >>> d
+        {'a': 0, 'b': 3}
+        """
+        if not callable(func):
+            raise TypeError(f"transact() calls a function, {type(func).__name__} is none")
+        index = self._index
+        for _ in range(0 if self._region.lock.holds_own() else retries):
+            try:
+                view, places = seen(index)
+                try:
+                    result = func(view, *args, **kwargs)
+                finally:
+                    view._owner = None
+                made = changes(view._value)
+            except Conflict:
+                continue
+            if not made[0] and not made[1]:
+                return result
+            with self.locked():
+                state = index.current()
+                if places.still_stand(state):
+                    index.commit(state, made)
+                    self._keep(made, view._value.named)
+                    return result
+        with self.locked() as block:
+            return func(block, *args, **kwargs)
 
     def clear(self) -> None:
         """Take everything out.
@@ -333,13 +395,13 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         0
         """
         with self._change() as view:
-            Draft(view._value).clear()
+            Draft(view).clear()
 
     def __ior__(self, other: Any) -> SharedDict[K, V]:
         self.update(other)
         return self
 
-    def _change(self) -> Transaction[Any]:
+    def _change(self) -> Any:
         claim = self._region.lock.claim
         if claim is not None and claim._owner == current_owner() and self._block(claim) is not None:
             raise TransactionError(
@@ -360,6 +422,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         touched.index = index
         touched.state = state
         touched.gone = touched.named = NONE
+        touched.tail = None
         view._failed = None
 
     def _committed(self) -> Touched:

@@ -14,6 +14,7 @@ from ._codec import EMPTY_SET, FROZENSET, STOP, apart, decode, encode, reordered
 from ._handle import named, take_named
 from ._index import Changes, Frames, Index, State
 from ._view import MISSING, View
+from ._wait import Waiting
 from .errors import UnpicklableError
 
 _ATOMS: Final = frozenset({int, float, complex, bool, str, bytes, type(None)})
@@ -27,7 +28,7 @@ NONE: Final[dict[Any, Any]] = {}
 class Touched(dict[Any, Any]):
     """The values that a block has touched or set; a missing one is loaded from what is stored."""
 
-    __slots__ = ("gone", "index", "named", "state")
+    __slots__ = ("gone", "index", "named", "state", "tail")
 
     index: Index
     state: State
@@ -35,6 +36,8 @@ class Touched(dict[Any, Any]):
     """Stored keys that the block has deleted, perhaps to set them again at the end."""
     named: dict[Any, Any]
     """The shares that the values name, once they are encoded."""
+    tail: list[Any] | None
+    """The stored keys, less those at their end that are gone; made by the first `popitem`."""
 
     def __missing__(self, key: Any) -> Any:
         extents = self.state.places.get(key)
@@ -56,16 +59,28 @@ def touched_at(index: Index, state: State) -> Touched:
     touched.index = index
     touched.state = state
     touched.gone = touched.named = NONE
+    touched.tail = None
     return touched
 
 
 class Draft(MutableMapping[Any, Any]):
-    """A mapping as a block sees and changes it; it belongs to the lock's holder."""
+    """A mapping as a block sees and changes it. It is the view's, and as dead as that."""
 
-    __slots__ = ("touched",)
+    __slots__ = ("_view",)
 
-    def __init__(self, touched: Touched) -> None:
-        self.touched = touched
+    def __init__(self, view: MappingView) -> None:
+        self._view = view
+
+    @property
+    def touched(self) -> Touched:
+        """What the block has touched; ViewClosedError outside of the block."""
+        view = self._view
+        if view._owner != get_ident():
+            view._check()
+        return view._value
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
 
     def __getitem__(self, key: Any) -> Any:
         return self.touched[key]
@@ -100,7 +115,10 @@ class Draft(MutableMapping[Any, Any]):
 
     def __len__(self) -> int:
         touched = self.touched
-        return len(touched.state.places) - len(touched.gone) + len(_added(touched))
+        places, gone = touched.state.places, touched.gone
+        stored = sum(map(places.__contains__, touched))
+        again = sum(map(touched.__contains__, gone))
+        return len(places) - len(gone) + len(touched) - stored + again
 
     def clear(self) -> None:
         self.touched.clear()
@@ -108,8 +126,18 @@ class Draft(MutableMapping[Any, Any]):
 
     def popitem(self) -> tuple[Any, Any]:
         """Take the last item out, as a dict does."""
-        for key in reversed(self):
-            return key, self.pop(key)
+        touched = self.touched
+        places, gone = touched.state.places, touched.gone
+        for key in reversed(touched):
+            if key not in places or key in gone:
+                return key, self.pop(key)
+        if touched.tail is None:
+            touched.tail = list(places)
+        tail = touched.tail
+        while tail and tail[-1] in touched.gone:
+            del tail[-1]  # What is gone stays gone until the block ends.
+        if tail:
+            return tail[-1], self.pop(tail[-1])
         raise KeyError("popitem(): the dict is empty")
 
     def copy(self) -> dict[Any, Any]:
@@ -179,17 +207,26 @@ def _at_key(err: UnpicklableError, key: Any) -> UnpicklableError:
 
 def _replaced(touched: Touched, value: Any) -> Touched:
     """What ``view.value = value`` stands for: everything else is gone."""
-    if isinstance(value, Draft):
-        return value.touched
+    if isinstance(value, Draft) and value.touched is touched:
+        return touched
     if not isinstance(value, Mapping):
         raise TypeError(
             f"the value of a SharedDict is a mapping, not {type(value).__name__}; "
             "assign items of the view, or a dict"
         )
     new = touched_at(touched.index, touched.state)
-    new.update(value)
-    new.gone = {key: None for key in touched.state.places if key not in new}
+    new.update(at_once(value))
+    places = touched.state.places
+    new.gone = {key: None for key in places if key not in new}
+    # What stays keeps its place; where that is not the new order, everything is set anew.
+    if [*(key for key in places if key in new), *_added(new)] != list(new):
+        new.gone = dict.fromkeys(places)
     return new
+
+
+def at_once(items: Any) -> Any:
+    """What is of one version at a time, at its newest; anything else as it is."""
+    return items.snapshot() if isinstance(items, Waiting) else items
 
 
 class MappingView(View[Any]):
@@ -208,7 +245,7 @@ class MappingView(View[Any]):
     def value(self) -> Any:
         """All of it, as a mapping; assigning one replaces it."""
         self._check()
-        return Draft(self._value)
+        return Draft(self)
 
     @value.setter
     def value(self, value: Any) -> None:
@@ -221,8 +258,12 @@ class MappingView(View[Any]):
         return self._value[key]
 
     def __ior__(self, other: Any) -> MappingView:
-        self.value.update(other)
+        self.value.update(at_once(other))
         return self
+
+    def update(self, /, *args: Any, **kwargs: Any) -> None:
+        """Set many keys; arguments as `dict.update` takes them."""
+        self.value.update(*map(at_once, args), **kwargs)
 
     def __or__(self, other: Any) -> Any:
         return self.value | other
@@ -233,10 +274,10 @@ class MappingView(View[Any]):
     def __repr__(self) -> str:
         if self._owner is None:
             return "<View, closed>"
-        return f"<View of version {self._commit[0]}: {Draft(self._value)!r}>"
+        return f"<View of version {self._commit[0]}: {Draft(self)!r}>"
 
     def _put(self, value: Any) -> None:
-        self._value = value if type(value) is Touched else _replaced(self._value, value)
+        self._value = value if isinstance(value, Touched) else _replaced(self._value, value)
 
 
 MutableMapping.register(MappingView)

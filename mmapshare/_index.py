@@ -10,6 +10,7 @@ goes to the end.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, islice, pairwise
@@ -86,45 +87,63 @@ class Index:
     A forked child inherits it as it stands.
     """
 
-    __slots__ = ("_mutex", "_pid", "log", "map", "state", "words")
+    __slots__ = ("_busy", "_mutexes", "log", "map", "state", "words")
 
     def __init__(self, log: Log) -> None:
         self.log = log
         self.map = log._map
         self.words = log._words
         self.state = State(BEGIN, {}, 0, 0)
-        self._enter_process()
+        self._mutexes: dict[int, Any] = {}
+        """The mutex by process: a forked child must not wait for its parent's thread."""
+        self._busy = False
+        """The thread that has the mutex uses or changes the state this very moment."""
 
-    def _enter_process(self) -> None:
-        # Reentrant: a finaliser or signal handler may read in the middle of catching up. It makes
-        # an index of its own then, since the one in hand says that it is changing.
-        self._mutex = threading.RLock()
-        self._pid = self.log.lock.pid
-
-    def _one_thread(self) -> Any:
-        if self._pid != self.log.lock.pid:
-            self._enter_process()
-        return self._mutex
+    def _mutex(self) -> Any:
+        # Reentrant, since a signal handler or a finaliser may read, or write, in the middle of
+        # what it interrupts. Then it finds the index busy and works with a state of its own.
+        pid = self.log.lock.pid
+        mutex = self._mutexes.get(pid)
+        return mutex if mutex is not None else self._mutexes.setdefault(pid, threading.RLock())
 
     # --- Reading ---------------------------------------------------------------------------
 
     def read(self, look: Callable[[State], T]) -> T:
         """What ``look`` finds in the newest state; called again where a writer overtook it."""
-        if ORDERED_STORES:
+        while ORDERED_STORES:
             for _ in range(_ATTEMPTS_BEFORE_LOCK):
-                with self._one_thread():  # Else another's delta would change it meanwhile.
-                    state = self.refresh()
-                    if state is not None:
-                        found = look(state)
-                        if self.log.stands(state.position):
-                            return found
-        # A writer that rewrites without pause; or a machine where readers need the lock.
+                found = self._try_read(look)
+                if found is not None:
+                    return found[0]
+            # A writer that rewrites without pause overtakes every copy. It lets go between its
+            # commits; while it does not, it commits nothing and the next attempt succeeds.
+            claim = claim_by(current_owner())
+            try:
+                if self.log.lock.try_acquire(claim):
+                    return look(self.current())
+            finally:
+                self.log.lock.abandon(claim)
         claim = claim_by(current_owner())
         try:
             self.log.lock.acquire(claim, None)  # Or the caller has it already.
             return look(self.current())
         finally:
             self.log.lock.abandon(claim)
+
+    def _try_read(self, look: Callable[[State], T]) -> tuple[T] | None:
+        mutex = self._mutex()
+        first = not mutex._is_owned()
+        with mutex:  # Else another thread's delta would change the state meanwhile.
+            state = self.refresh()
+            if state is None:
+                return None
+            busy = self._busy and not first
+            self._busy = True
+            try:
+                found = look(state)
+            finally:
+                self._busy = busy
+            return (found,) if self.log.stands(state.position) else None
 
     def current(self) -> State:
         """The newest state, for the lock's holder."""
@@ -138,33 +157,49 @@ class Index:
 
     def refresh(self) -> State | None:
         """Catch up with the newest version; None where a writer was faster."""
-        with self._one_thread():
+        mutex = self._mutex()
+        first = not mutex._is_owned()
+        with mutex:
+            if first:
+                self._busy = False  # An interrupt may have left it standing.
             state = self.state
             if state.version == self.words[VERSION] and not state.changing:
                 return state
-            if state.version and not state.changing:
-                one = self.log.next_key(state.position)
-                if one is not None:
-                    key, begin, position = one
-                    self._set_one(state, decode((key,)), begin, position)
-                    return state
+            if self._busy:
+                return self._load()
+            self._busy = True
+            try:
+                return self._catch_up(state)
+            finally:
+                self._busy = False
+
+    def _catch_up(self, state: State) -> State | None:
+        if state.version and not state.changing:
+            one = self.log.next_key(state.position)
+            if one is not None:
+                key, begin, position = one
+                self._set_one(state, decode((key,)), begin, position)
+                return state
             newest = self.log.newest()
             if newest is None:
                 return None
-            if state.changing or newest[RUN] != state.position[RUN] or not state.version:
-                return self._load(newest)
-            begin = state.position[END] + 7 & -8
-            records = self.log.records(begin, state.version + 1, newest)
-            if records is not None:
+            if newest[RUN] == state.position[RUN]:
+                begin = state.position[END] + 7 & -8
+                records = self.log.records(begin, state.version + 1, newest)
+                if records is None:
+                    return None
                 self._follow(state, records, newest)
                 return state
-            return None
+        found = self._load()
+        if found is not None:
+            self.state = found
+        return found
 
-    def _load(self, newest: Position) -> State | None:
-        """Begin anew with the area's snapshot."""
-        if not newest[V]:
-            self.state = State(newest, {}, 0, 0)
-            return self.state
+    def _load(self) -> State | None:
+        """A state from the area's snapshot on."""
+        newest = self.log.newest()
+        if newest is None or not newest[V]:
+            return newest and State(newest, {}, 0, 0)
         records = self.log.records(newest[BASE], newest[RUN], newest)
         if records is None:
             return None
@@ -175,7 +210,6 @@ class Index:
         state = State(newest, *_places(directory, begin), end)
         _take(state, directory[4])
         self._follow(state, records[1:], newest)
-        self.state = state
         return state
 
     def _follow(self, state: State, records: Iterable[Record], newest: Position) -> None:
@@ -204,8 +238,8 @@ class Index:
 
     def _set_one(self, state: State, key: Any, begin: int, position: Position) -> None:
         end = position[END]
-        old = state.places.get(key)
         state.changing = True
+        old = state.places.get(key)
         if old is not None:
             size = old[-1] - old[0]
             state.dead += size
@@ -247,7 +281,7 @@ class Index:
             return
         live, dead = state.live, state.dead
         places = state.places
-        for key in [*gone, *[key for key, _ in changed]]:
+        for key in dict.fromkeys([*gone, *[key for key, _ in changed]]):
             old = places.get(key)
             if old is not None:
                 dead += old[-1] - old[0]
@@ -263,6 +297,7 @@ class Index:
                 size = _lay_out(frames, values, added)
             sizes.append(size)
             added += size
+        _check_keys([key for key, _ in changed if key not in places])
         if live + added > state.live:
             self._check_fits(live + added)
         used = position[END] - position[BASE] + added
@@ -283,20 +318,24 @@ class Index:
         if after is None:
             self._rewrite(state, changes)
             return
-        with self._one_thread():
-            if state.version == position[V] and not state.changing:
+        with self._mutex():
+            if state.version == position[V] and not state.changing and not self._in_use(state):
                 state.changing = True
                 _apply(state, directory, after[END] - added)
                 state.position = after
                 state.version = after[V]
                 state.changing = False
 
+    def _in_use(self, state: State) -> bool:
+        """Whether this thread was interrupted in the middle of using the state; it catches up."""
+        return self._busy and state is self.state
+
     def make_room(self, state: State, changes: Changes) -> None:
         """See to it that `commit` of the same finds room; RegionFullError where it would not."""
         gone, changed, bundles = changes
         places, position = state.places, state.position
         live = state.live
-        for key in [*gone, *[key for key, _ in changed]]:
+        for key in dict.fromkeys([*gone, *[key for key, _ in changed]]):
             old = places.get(key)
             live -= old[-1] - old[0] if old is not None else 0
         added = sum(align(len(frame)) for _, frames in changed for frame in frames)
@@ -326,11 +365,13 @@ class Index:
         ):
             return False
         stream = dumps(key, 5) if type(key) in _PLAIN_KEYS else _encode(key)
+        if key not in state.places:
+            _check_keys([key])
         after = self.log.append_one(stream, value, position)
         if after is None:
             return False
-        with self._one_thread():
-            if state.version == position[V] and not state.changing:
+        with self._mutex():
+            if state.version == position[V] and not state.changing and not self._in_use(state):
                 self._set_one(state, key, after[END] - len(value), after)
         return True
 
@@ -372,8 +413,9 @@ class Index:
         after = self.log.rewrite(_encode(directory), values, total, state.position)
         new = State(after, *_places(directory, after[END] - total), after[END])
         new.bundles = bundles
-        with self._one_thread():
-            self.state = new
+        with self._mutex():
+            if not self._busy:
+                self.state = new
 
     def _values(
         self, places: dict[Any, Any], lengths: dict[int, tuple[int, ...]]
@@ -409,6 +451,30 @@ def _encode(directory_or_key: Any) -> bytes:
     if buffers:
         raise UnpicklableError("a key cannot be an array", path="key")
     return bytes(stream)
+
+
+def _check_keys(keys: Sequence[Any]) -> None:
+    """Refuse keys that nobody could find again; else one could lock other processes out."""
+    for key in keys:
+        if type(key) in _PLAIN_KEYS:
+            continue
+        try:
+            again = decode((_encode(key),))
+            alike = hash(again) == hash(key)
+        except (CorruptRegionError, TypeError) as err:
+            raise UnpicklableError(
+                f"the key {key!r} cannot be loaded again ({err}); use one that is hashable after "
+                "pickling",
+                path="key",
+            ) from err
+        with contextlib.suppress(Exception):  # It will not be compared: its hash has to do.
+            alike = alike and bool(again == key)
+        if not alike:
+            raise UnpicklableError(
+                f"the key {key!r} is another one after pickling, with another hash or unequal: "
+                "nobody could find it; use a str, a number, a tuple or the like",
+                path="key",
+            )
 
 
 def _directory(raw: bytes) -> Directory:
@@ -453,6 +519,8 @@ def _places(directory: Directory, begin: int) -> tuple[dict[Any, Extents], int]:
     for number, key in enumerate(places) if lengths else ():
         if number in lengths:
             places[key] = _extents(ends[number], lengths[number])
+    if lengths:
+        return places, sum(extents[-1] - extents[0] for extents in places.values())
     return places, ends[-1] - begin
 
 

@@ -289,8 +289,9 @@ class Log(Region):
 
     def full(self, size: int) -> RegionFullError:
         return RegionFullError(
-            f"everything together takes {size:,} bytes, an area has {self._area_bytes:,} bytes; "
-            "make it with a larger max_size. What is stored is as it was",
+            f"everything together, keys included, takes {size:,} bytes, an area has "
+            f"{self._area_bytes:,} bytes; make it with a larger max_size. What is stored is as it "
+            "was",
             needed_bytes=size,
             max_size_bytes=self.identity.max_size,
         )

@@ -270,6 +270,7 @@ _OWN_FILES: Final = frozenset(
         "_share.py",
         "_region.py",
         "_dict.py",
+        "_index.py",
         "_log.py",
         "_together.py",
     )

@@ -29,6 +29,7 @@ from mmapshare import (
     UnpicklableError,
     ViewClosedError,
     _index,
+    _memory,
     shared_state,
 )
 
@@ -762,3 +763,159 @@ def test_wrong_options_say_what_is_right():
         with pytest.raises(error):
             SharedDict(**options)
     assert mmapshare.SharedDict({"timeout": 3})["timeout"] == 3
+
+
+# --- What fresh eyes found ---------------------------------------------------------------------
+
+
+def test_a_draft_of_elsewhere_is_a_mapping_like_any_and_a_dead_one_is_dead(make):
+    """Its positions were taken for this dict's, and a region was lost for good."""
+    first, second = make(a=1), make(b=2)
+    with first.locked() as one, second.locked() as other:
+        one["new"] = [1]
+        other.value = one.value
+        assert list(other) == ["a", "new"]
+    assert second == {"a": 1, "new": [1]} == first
+    with first.locked() as view:
+        saved, items = view.value, view.items()
+    with first.locked() as view:
+        with pytest.raises(ViewClosedError):
+            view.value = saved
+        view.value = dict(view)
+    for use in (
+        lambda: saved.update(lost=1),
+        lambda: list(items),
+        lambda: saved["a"],
+        lambda: len(saved),
+    ):
+        with pytest.raises(ViewClosedError):
+            use()
+    with first.locked() as view:
+        before = view.value
+        view.rollback()
+        before["kept"] = 1
+        assert view["kept"] == 1
+        assert pickle.loads(pickle.dumps(before)) == {"a": 1, "new": [1], "kept": 1}
+
+
+def test_a_replaced_value_has_its_own_order(make):
+    shared = make(a=1, b=2)
+    with shared.locked() as view:
+        view.value = {"b": 1, "new": 2, "a": 3}
+    assert list(shared) == ["b", "new", "a"]
+    version = shared.version
+    with shared.locked() as view:
+        view.value = {"b": 1, "new": 2, "a": 3}
+    assert shared.version == version
+
+
+def test_a_value_that_is_deleted_and_set_again_counts_once(make):
+    """Its old size was taken off twice, and far more than the ceiling went in."""
+    shared = make(max_size="1M", k=b"x" * 600_000)
+    with pytest.raises(RegionFullError), shared.locked() as view:
+        del view["k"]
+        view["k"] = b"y" * 1_500_000
+    shared["small"] = 1
+    assert shared.keys() == {"k", "small"}
+
+
+def test_a_signal_handler_may_read_and_write_in_the_middle_of_a_read(make, often):
+    """It took the index further than what it interrupted had seen, which then went back."""
+    shared = make({n: n for n in range(50)})
+    stop = []
+
+    def write(child):
+        child.say()
+        n = 0
+        while os.getppid() != 1:
+            n += 1
+            shared[n % 50] = n
+            if n % 7 == 0:
+                shared.pop(n % 50)
+
+    def handler(*_):
+        stop.append(len(shared.copy()))
+        if len(stop) % 5 == 0:
+            shared["mine"] = len(stop)
+
+    child = Child(write)
+    child.hear()
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    try:
+        while len(stop) < 100:
+            assert list(shared.copy()) is not None
+            try:
+                len(shared)
+                shared.get(3)
+                dict(shared.items())
+            except mmapshare.DeadlockError:
+                pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        child.kill()
+    assert list(shared) == in_child(_fresh_keys, shared)
+
+
+def _fresh_keys(shared):
+    """The order of the keys for who reads everything anew."""
+    return list(SharedDict._attach(_memory.Segment.adopt(os.dup(shared._region.segment.fd)), None))
+
+
+def test_keys_that_nobody_could_find_again_are_refused(make):
+    """One that loads as something unhashable kept every other process from reading anything."""
+
+    class Unhashable:
+        def __reduce__(self):
+            return list, ()
+
+    class Changing:
+        def __reduce__(self):
+            return object, ()
+
+    class Refusing:
+        def __reduce__(self):
+            return int, ("x",)
+
+    shared = make(a=1)
+    for key in (Unhashable(), Changing(), Refusing(), object(), float("nan")):
+        for change in (
+            lambda k=key: shared.update({k: 1}),
+            lambda k=key: shared.update({k: 1, 2: 2}),
+        ):
+            with pytest.raises(UnpicklableError, match="key"):
+                change()
+    assert in_child(shared.copy) == {"a": 1}
+
+
+def test_another_shared_dict_is_taken_at_one_version(make):
+    first, second = make(a=1), make(b=2)
+    assert first | second == {"a": 1, "b": 2}
+    assert second | first == {"b": 2, "a": 1}
+    first |= second
+    second.update(first)
+    assert first == second
+    with first.locked() as view:
+        view.update(make(c=3))
+        view |= make(d=4)
+        assert view.pop("c") == 3
+        view.value = second
+    assert first == second
+    assert make(first) == second
+    assert list(reversed(first.keys())) == ["a", "b"]
+    assert list(reversed(first.items())) == [("a", 1), ("b", 2)]
+    assert list(reversed(first.values())) == [1, 2]
+
+
+def test_taking_many_items_from_the_end_is_not_quadratic(make):
+    shared, plain = make({n: n for n in range(3000)}), {n: n for n in range(3000)}
+    with shared.locked() as view:
+        for n in range(3000):
+            if n % 5 == 0:
+                view[f"new {n}"] = plain[f"new {n}"] = n
+                assert len(view) == len(plain)
+            if n % 7 == 0:
+                assert view.pop(n, None) == plain.pop(n, None)
+            assert view.popitem() == plain.popitem()
+    assert shared == plain

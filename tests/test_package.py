@@ -36,11 +36,12 @@ WALLS = {
     "_index": {
         "errors", "_owner", "_codec", "_layout", "_log", "_memory", "_region",
     },
-    "_draft": {"errors", "_codec", "_handle", "_index", "_view"},
+    "_draft": {"errors", "_codec", "_handle", "_index", "_view", "_wait"},
     "_dict": {
         "errors", "_owner", "_arguments", "_codec", "_draft", "_handle", "_index", "_layout",
-        "_log", "_memory", "_region", "_shared", "_transaction", "_view",
+        "_log", "_memory", "_optimistic", "_region", "_shared", "_view",
     },
+    "_optimistic": {"_owner", "_codec", "_draft", "_index", "_log"},
     "_transaction": {"errors", "_owner", "_guard", "_view"},
     "_async": {"_owner"},
     "_shared": {

@@ -1,0 +1,145 @@
+"""Work on a `SharedDict` without the lock: the keys that were looked at must still be the same.
+
+A draft is made as in a block, but over `SeenPlaces`, which remember where the value of each key
+was that the function asked for. At each new key they look whether those before still stand, so
+that what a function sees belongs together at any time; at the commit, under the lock, they look
+once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ._codec import decode
+from ._draft import NONE, MappingView, Touched
+from ._index import Extents, Index, State
+from ._log import RUN
+from ._owner import current_owner
+
+
+class Conflict(BaseException):
+    """A key that the function looked at has been changed meanwhile; it has to run again.
+
+    No `Exception`, so that the function does not take it for one of its own.
+    """
+
+
+class SeenPlaces:
+    """Stands for a state's ``places``, and remembers what was asked."""
+
+    __slots__ = ("_index", "_keys", "_run", "_seen", "_version")
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._seen: dict[Any, Extents | None] = {}
+        self._keys: list[Any] | None = None
+        self._version = self._run = -1
+        self._catch_up()
+
+    @property
+    def places(self) -> SeenPlaces:
+        return self
+
+    def get(self, key: Any) -> Extents | None:
+        if key in self._seen:
+            return self._seen[key]
+        extents = self._catch_up().places.get(key)
+        self._seen[key] = extents
+        return extents
+
+    def __contains__(self, key: object) -> bool:
+        return self.get(key) is not None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._all())
+
+    def __reversed__(self) -> Iterator[Any]:
+        return iter(self._all()[::-1])
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    @property
+    def bundles(self) -> set[bytes]:
+        return self._index.state.bundles
+
+    def still_stand(self, state: State) -> bool:
+        """Whether all that was asked has the same answer there.
+
+        Behind another snapshot a place may be the same and the value another.
+        """
+        if state.position[RUN] != self._run and (self._seen or self._keys is not None):
+            return False
+        if self._keys is not None and self._keys != list(state.places):
+            return False
+        return all(state.places.get(key) == extents for key, extents in self._seen.items())
+
+    def _all(self) -> list[Any]:
+        if self._keys is None:
+            self._keys = list(self._catch_up().places)
+        return self._keys
+
+    def _catch_up(self) -> State:
+        state = self._index.read(lambda state: state)
+        if state.version != self._version:
+            if not self.still_stand(state):
+                raise Conflict
+            self._version, self._run = state.version, state.position[RUN]
+        return state
+
+
+class SeenTouched(Touched):
+    """Values that were touched without the lock: what is read may be overtaken by a writer."""
+
+    __slots__ = ()
+
+    def __missing__(self, key: Any) -> Any:
+        extents = self.state.places.get(key)
+        if extents is None or key in self.gone:
+            raise KeyError(key)
+        state = self.index.state
+        frames = self.index.frames(extents)
+        if not self.index.log.stands(state.position):
+            raise Conflict
+        self.state._catch_up()  # type: ignore[attr-defined]
+        value = decode(frames)
+        super().__setitem__(key, value)
+        return value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.state.places.get(key)  # From now on another's change of it is a conflict.
+        super().__setitem__(key, value)
+
+
+class _Undone:
+    """What `View.rollback` asks: nothing touched, but what was looked at stays looked at."""
+
+    def __init__(self, index: Index, places: SeenPlaces) -> None:
+        self._index = index
+        self._places = places
+
+    def _committed(self) -> SeenTouched:
+        return _touched(self._index, self._places)
+
+
+def seen(index: Index) -> tuple[MappingView, SeenPlaces]:
+    """A view with nothing looked at yet, and what will remember."""
+    places = SeenPlaces(index)
+    view = MappingView()
+    view._owner = current_owner()
+    view._inner = None
+    view._commit = (places._version,)
+    view._share = _Undone(index, places)
+    view._failed = None
+    view._value = _touched(index, places)
+    return view, places
+
+
+def _touched(index: Index, places: SeenPlaces) -> SeenTouched:
+    touched = SeenTouched()
+    touched.index = index
+    touched.state = places  # type: ignore[assignment]
+    touched.gone = touched.named = NONE
+    touched.tail = None
+    return touched
