@@ -289,8 +289,6 @@ def stopped_in_exit(view: View[Any]) -> bool:
             frame = traceback.tb_frame
             if frame.f_code in exits:
                 transaction = frame.f_locals.get("self")
-            if not isinstance(transaction, Transaction):  # Of several shares together.
-                transaction = frame.f_locals.get("transaction")
                 if transaction is not None and transaction._view is view:
                     return True
             traceback = traceback.tb_next
