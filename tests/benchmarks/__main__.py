@@ -1,6 +1,6 @@
 """Speed and memory as ratios to what cannot be avoided, printed as one table.
 
-    python tests/benchmarks              all of it, in about four minutes
+    python tests/benchmarks              all of it, in about five minutes
     python tests/benchmarks get block    what has "get" or "block" in its name
     python -m tests.benchmarks --check   exit with 1 where a figure is missed
 
@@ -29,8 +29,10 @@ from tests.benchmarks import (  # noqa: E402
     dicts,
     footprint,
     main_classes,
+    optimistic,
     readers,
     small_values,
+    waiting,
 )
 from tests.benchmarks.table import Row, machine, markdown  # noqa: E402
 
@@ -45,6 +47,9 @@ BENCHMARKS = {
     "get-while-held": (readers.get_while_held, 0.5),
     "get-beside-writer": (readers.get_beside_writer, 1.0),
     "main-class-block": (main_classes.main_classes, 1.0),
+    "wait": (waiting.wait, 1.0),
+    "optimistic-throughput": (optimistic.throughput, 0.03),
+    "optimistic-short-blocks": (optimistic.short_blocks, 0.03),
     "dict-get": (dicts.get, 1.0),
     "dict-update": (dicts.update, 40 / 300),
     "dict-read-changed": (dict_processes.read_changed, 1.0),
