@@ -26,9 +26,12 @@ words       meaning, and what protects it
 18, 19      CONTENDED, FOUND_DEAD: counters. Written by the holder.
 20          LEASE: until when, by the monotonic clock's nanoseconds, somebody may be asleep on the
             low half of VERSION. Written by who goes to sleep; 0 again by who finds it over.
+            1 where only QUEUED asks for attention.
 21 - 23     WAITS: half of the id of the region that the holder waits for, 0 if for none; pid and
             descriptor through which that can be reached. Written by the holder.
-24, 25      ALLOCATED: up to where area 0 and area 1 have memory. Written by the holder.
+24          QUEUED: since when, by the monotonic clock's nanoseconds, somebody may be blocked at
+            the door. Written by who blocks and by who was let in; 0 again by who made way.
+26, 27      ALLOCATED: up to where area 0 and area 1 have memory. Written by the holder.
 ==========  =============================================================================
 
 Slots: two, of 64 bytes, at byte 256 and 320. Slot ``version & 1`` holds the head of the record
@@ -93,9 +96,9 @@ VERSION: Final = 8
 FLOOR: Final = 9
 REGION_ID_WORD: Final = 2
 """The first half of the region's id, which is enough to tell two apart."""
-LOCK_WORDS: Final = slice(16, 24)
-"""HOLDER, SINCE, CONTENDED, FOUND_DEAD, LEASE, and the three of WAITS: the lock's own."""
-ALLOCATED: Final = (24, 25)
+LOCK_WORDS: Final = slice(16, 25)
+"""HOLDER, SINCE, CONTENDED, FOUND_DEAD, LEASE, the three of WAITS, QUEUED: the lock's own."""
+ALLOCATED: Final = (26, 27)
 
 _identity = struct.Struct("<QQ16sQQQ")
 _head = struct.Struct("<6Q")

@@ -43,6 +43,7 @@ logger.addHandler(logging.NullHandler())
 
 # Indices of the lock's own words in the header.
 HOLDER, SINCE, CONTENDED, FOUND_DEAD, LEASE = range(5)
+QUEUED: Final = 8  # Those between are in `_deadlock`.
 
 # What flock is asked for.
 TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
@@ -55,6 +56,9 @@ _BACKOFF_FIRST_S: Final = 50e-6
 _BACKOFF_LAST_S: Final = 1e-3
 _GATE_RECHECK_S: Final = 0.05
 _PATIENCE_S: Final = 2e-3
+_PATIENCE_NS: Final = int(_PATIENCE_S * 1e9)
+_WAY_S: Final = (100e-6, 200e-6, 400e-6, 800e-6, 1600e-6)
+"""For how long one stays away, at most, until somebody is in who has been blocked for long."""
 _WATCH_S: Final = 5e-3
 """How often one looks whether a wait can still end."""
 _SLEEPY_S: Final = 10e-3
@@ -274,7 +278,7 @@ class Lock:
         if self._waiters:
             self._wake_first()
         if self._words[LEASE]:
-            self._wake_sleepers()
+            self._attend()
 
     @from_first_instruction
     def abandon(self, claim: Claim) -> None:
@@ -296,7 +300,7 @@ class Lock:
         self._gate.pop(0, None)
         self._wake_first()
         if not self._door.closed and self._words[LEASE]:
-            self._wake_sleepers()
+            self._attend()
 
     def holds_own(self) -> bool:
         """Whether the caller itself has the lock."""
@@ -316,14 +320,36 @@ class Lock:
         """Say until when somebody may be asleep on the version; see `_wait`."""
         self._words[LEASE] = until_ns
 
-    def _wake_sleepers(self) -> None:
-        if self._words[LEASE] < monotonic_ns():
-            # Who takes a lease this very moment may be woken late, by the longest sleep.
-            self._words[LEASE] = 0
-            return
-        from ._futex import wake
+    def _attend(self) -> None:
+        """After letting go: make way for who is blocked at the door, wake who is asleep."""
+        words, now_ns = self._words, monotonic_ns()
+        queued = words[QUEUED]
+        if queued and now_ns - queued > _PATIENCE_NS:
+            # flock hands nothing over: who is woken finds the lock taken again, if the one who
+            # let go comes back faster, and that for as long as it goes on.
+            words[QUEUED] = 0
+            for pause_s in _WAY_S:
+                time.sleep(pause_s)
+                if words[HOLDER]:
+                    break
+        lease = words[LEASE]
+        if lease > now_ns:
+            from ._futex import wake
 
-        wake(self._words, self._version_offset)
+            wake(words, self._version_offset)
+        elif lease:
+            # Who takes a lease this very moment may be woken late, by the longest sleep.
+            words[LEASE] = 0
+            if words[QUEUED]:  # Asked for afterwards: it may be new.
+                words[LEASE] = 1
+
+    def _queue(self) -> None:
+        """Say that somebody may be blocked at the door, from now on."""
+        self._words[QUEUED] = monotonic_ns()
+        self._ask_attention()
+
+    def _ask_attention(self) -> None:
+        self._words[LEASE] = self._words[LEASE] or 1
 
     def holder(self) -> tuple[int, float] | None:
         """The holder's pid and the seconds it has had the lock; None where it is free."""
@@ -473,7 +499,12 @@ class Lock:
                 time.sleep(_NAP_S)
             else:
                 return nap > 0
+        if self._words[QUEUED]:
+            self._ask_attention()
+        else:
+            self._queue()
         self._flock(self._fd, WAIT)
+        self._queue()  # There may be others, who cannot say so.
         return True
 
     def _poll_door(self, deadline: float | None, watch: Watch) -> bool:
