@@ -19,8 +19,9 @@ from typing import Any, Generic, NoReturn, TypeVar, cast
 from . import _handle
 from ._arguments import size_bytes, timeout_s
 from ._codec import decode, recover
+from ._directory import Extents
 from ._draft import NONE, Draft, MappingView, Touched, at_once, changes, touched_at
-from ._index import Changes, Extents, Index, State
+from ._index import Changes, Index, State
 from ._layout import FLOOR, LOG_KIND, VERSION
 from ._log import BASE, END, RUN, Log
 from ._memory import default_kind

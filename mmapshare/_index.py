@@ -1,34 +1,39 @@
 """The index: which key's value lies where in a log, as one process knows it.
 
-Each process keeps its own and catches up by reading only the records that are new to it. A
-record's directory is a pickled tuple: the keys that are gone, the keys that were set, the size
-of each one's value, the lengths of the frames of those few that have several, and definitions
-(see `_definitions`) that the log has not had before. It is applied in that order, as a dict's
-methods would: a key that is set again keeps its place and the object that it is; one that is new
-goes to the end.
+Each process keeps its own and catches up by reading only the records that are new to it, whose
+directories say what has changed (see `_directory`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate, islice, pairwise
+from itertools import islice
 from pickle import dumps
 from typing import Any, Final, TypeVar
 
-from ._codec import Frame, decode, encode, offer
+from ._codec import Frame, decode, offer
+from ._directory import (
+    PLAIN_KEYS,
+    Directory,
+    Extents,
+    check_keys,
+    decode_directory,
+    encode_directory,
+    extents_at,
+    lay_out,
+    lengths_of,
+    places_of,
+)
 from ._layout import VERSION, align
 from ._log import BASE, BEGIN, END, RUN, Log, Position, Record, V
 from ._memory import private_copy
 from ._owner import claim_by, current_owner
 from ._region import ORDERED_STORES, same_bytes
-from .errors import CorruptRegionError, RegionFullError, UnpicklableError
+from .errors import CorruptRegionError, RegionFullError
 
 T = TypeVar("T")
 
-Extents = tuple[int, ...]
-"""Begin and end of a value's first frame, then of its second, and so on."""
 Frames = tuple[Frame, ...]
 Changes = tuple[Sequence[Any], Sequence[tuple[Any, Frames]], Sequence[bytes]]
 """Keys that are gone, keys that are set with their values' frames, and new definitions."""
@@ -37,7 +42,6 @@ _SPARE_BYTES: Final = 64 << 10
 """So much may be dead, or added to a snapshot, before it is worth while to write a new one."""
 _SPARE_KEYS: Final = 1000
 _ATTEMPTS_BEFORE_LOCK: Final = 16
-_PLAIN_KEYS: Final = frozenset({str, int, bytes})
 _PIECE: Final = 10_000
 """Values that are copied to a snapshot at a time."""
 
@@ -206,15 +210,15 @@ class Index:
         raw, begin, end, one_key = records[0]
         if one_key:
             raise CorruptRegionError("the area does not begin with a snapshot")
-        directory = _directory(raw)
-        state = State(newest, *_places(directory, begin), end)
+        directory = decode_directory(raw)
+        state = State(newest, *places_of(directory, begin), end)
         _take(state, directory[4])
         self._follow(state, records[1:], newest)
         return state
 
     def _follow(self, state: State, records: Iterable[Record], newest: Position) -> None:
         decoded = [
-            (decode((raw,)), begin, end) if one_key else (_directory(raw), begin, 0)
+            (decode((raw,)), begin, end) if one_key else (decode_directory(raw), begin, 0)
             for raw, begin, end, one_key in records
         ]
         state.changing = True
@@ -294,10 +298,10 @@ class Index:
                 values.append(frames[0])
             else:
                 lengths[number] = tuple(map(len, frames))
-                size = _lay_out(frames, values, added)
+                size = lay_out(frames, values, added)
             sizes.append(size)
             added += size
-        _check_keys([key for key, _ in changed if key not in places])
+        check_keys([key for key, _ in changed if key not in places])
         if live + added > state.live:
             self._check_fits(live + added)
         used = position[END] - position[BASE] + added
@@ -314,7 +318,7 @@ class Index:
                 if not position[V]:
                     raise
         directory = (gone, [key for key, _ in changed], sizes, lengths, bundles)
-        after = self.log.append(_encode(directory), values, bool(lengths), position)
+        after = self.log.append(encode_directory(directory), values, bool(lengths), position)
         if after is None:
             self._rewrite(state, changes)
             return
@@ -343,7 +347,7 @@ class Index:
             self._check_fits(live + added)
         keys = [key for key, _ in changed]
         numbers = len(keys) + sum(len(frames) for _, frames in changed)
-        size = added + len(_encode((gone, keys, (), {}, bundles))) + 16 * numbers + 64
+        size = added + len(encode_directory((gone, keys, (), {}, bundles))) + 16 * numbers + 64
         if not position[V]:
             self._rewrite(state, ((), (), ()))
         elif not self.log.has_room(position, size):
@@ -364,9 +368,9 @@ class Index:
             or not position[V]
         ):
             return False
-        stream = dumps(key, 5) if type(key) in _PLAIN_KEYS else _encode(key)
+        stream = dumps(key, 5) if type(key) in PLAIN_KEYS else encode_directory(key)
         if key not in state.places:
-            _check_keys([key])
+            check_keys([key])
         after = self.log.append_one(stream, value, position)
         if after is None:
             return False
@@ -397,7 +401,7 @@ class Index:
             if type(found[0]) is int:
                 size = found[-1] - found[0]
                 if len(found) > 2:
-                    lengths[number] = _lengths(found)
+                    lengths[number] = lengths_of(found)
             else:
                 size = len(found[0])
                 if len(found) > 1:
@@ -410,8 +414,8 @@ class Index:
         bundles = {*state.bundles, *new_bundles} if places else set()
         directory: Directory = ((), list(places), sizes, lengths, list(bundles))
         values = self._values(places, lengths)
-        after = self.log.rewrite(_encode(directory), values, total, state.position)
-        new = State(after, *_places(directory, after[END] - total), after[END])
+        after = self.log.rewrite(encode_directory(directory), values, total, state.position)
+        new = State(after, *places_of(directory, after[END] - total), after[END])
         new.bundles = bundles
         with self._mutex():
             if not self._busy:
@@ -433,53 +437,9 @@ class Index:
                     total += len(value)
                 else:
                     frames = self.frames(one) if stored else one
-                    total += _lay_out(frames, values, total)
+                    total += lay_out(frames, values, total)
                 number += 1
             yield b"".join(values)
-
-
-# --- Directories -----------------------------------------------------------------------------
-
-Directory = tuple[
-    Sequence[Any], Sequence[Any], Sequence[int], dict[int, tuple[int, ...]], Sequence[bytes]
-]
-
-
-def _encode(directory_or_key: Any) -> bytes:
-    """One frame; UnpicklableError where a key cannot be pickled."""
-    stream, *buffers = encode(directory_or_key)
-    if buffers:
-        raise UnpicklableError("a key cannot be an array", path="key")
-    return bytes(stream)
-
-
-def _check_keys(keys: Sequence[Any]) -> None:
-    """Refuse keys that nobody could find again; else one could lock other processes out."""
-    for key in keys:
-        if type(key) in _PLAIN_KEYS:
-            continue
-        try:
-            again = decode((_encode(key),))
-            alike = hash(again) == hash(key)
-        except (CorruptRegionError, TypeError) as err:
-            raise UnpicklableError(
-                f"the key {key!r} cannot be loaded again ({err}); use one that is hashable after "
-                "pickling",
-                path="key",
-            ) from err
-        with contextlib.suppress(Exception):  # It will not be compared: its hash has to do.
-            alike = alike and bool(again == key)
-        if not alike:
-            raise UnpicklableError(
-                f"the key {key!r} is another one after pickling, with another hash or unequal: "
-                "nobody could find it; use a str, a number, a tuple or the like",
-                path="key",
-            )
-
-
-def _directory(raw: bytes) -> Directory:
-    found: Directory = decode((raw,))
-    return found
 
 
 def _apply(state: State, directory: Directory, begin: int) -> None:
@@ -497,7 +457,7 @@ def _apply(state: State, directory: Directory, begin: int) -> None:
         if old is not None:
             dead += old[-1] - old[0]
             live -= old[-1] - old[0]
-        extents = _extents(begin, lengths[number]) if number in lengths else (begin, begin + size)
+        extents = extents_at(begin, lengths[number]) if number in lengths else (begin, begin + size)
         places[key] = extents
         live += extents[-1] - extents[0]
         begin += size
@@ -509,38 +469,3 @@ def _take(state: State, bundles: Sequence[bytes]) -> None:
     for bundle in bundles:
         offer(bundle)
     state.bundles.update(bundles)
-
-
-def _places(directory: Directory, begin: int) -> tuple[dict[Any, Extents], int]:
-    """The extents by key of a snapshot whose values begin there, and what they take."""
-    _, keys, sizes, lengths, _ = directory
-    ends = list(accumulate(sizes, initial=begin))
-    places: dict[Any, Extents] = dict(zip(keys, pairwise(ends), strict=True))
-    for number, key in enumerate(places) if lengths else ():
-        if number in lengths:
-            places[key] = _extents(ends[number], lengths[number])
-    if lengths:
-        return places, sum(extents[-1] - extents[0] for extents in places.values())
-    return places, ends[-1] - begin
-
-
-def _extents(begin: int, lengths: tuple[int, ...]) -> Extents:
-    extents: list[int] = []
-    for length in lengths:
-        begin = align(begin)
-        extents += (begin, begin + length)
-        begin += length
-    return tuple(extents)
-
-
-def _lengths(extents: Extents) -> tuple[int, ...]:
-    return tuple(end - begin for begin, end in zip(extents[::2], extents[1::2], strict=True))
-
-
-def _lay_out(frames: Sequence[Frame], values: list[Frame], at: int) -> int:
-    """Append frames to ``values``, each at a multiple of 64; returns how much that takes."""
-    begin = at
-    for frame in frames:
-        values += (bytes(align(at) - at), frame)
-        at = align(at) + len(frame)
-    return at - begin

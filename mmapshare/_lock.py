@@ -1,17 +1,6 @@
 """The lock: a gate among the threads of a process, then one among the processes.
 
-Between processes it is ``flock`` on an open file description that belongs to this process alone.
-flock locks belong to the *description*, not to the descriptor: a description that is inherited,
-mapped or handed on keeps the lock for as long as any process has it. Hence three rules:
-
-- The lock's description is opened anew (through /proc/self/fd) and never mapped: mmap keeps a
-  hidden duplicate of its descriptor, which would hold a killed holder's lock through every
-  child that inherited the mapping.
-- It is never passed on: a received descriptor is the sender's description.
-- A forked child closes the inherited one and opens its own (`after_fork_in_child`). Between the
-  fork and that hook: 1. thread A holds the lock. 2. thread B forks. 3. the process is killed.
-  4. the lock stays taken until the child's hook has run, some microseconds. Code that forks in
-  C without calling Python's hooks leaves step 4 open until that child ends.
+Between processes it is a door: see `_door`.
 
 Robust mutexes, POSIX record locks and polling were measured and left out: the first turn a
 co-owner's stray write into a crash, the second are dropped silently when any duplicate is
@@ -21,7 +10,6 @@ closed, the third starves.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import time
@@ -34,9 +22,10 @@ from typing import Final
 
 from . import _deadlock
 from ._deadlock import WAITS_ID, Watch, alive
+from ._door import RELEASE, TRY, WAIT, Door, FileLockDoor
 from ._guard import from_first_instruction
 from ._owner import Claim, current_owner, shares_thread
-from .errors import ClosedError, DeadlockError, LockTimeout
+from .errors import DeadlockError, LockTimeout
 
 logger = logging.getLogger("mmapshare")
 logger.addHandler(logging.NullHandler())
@@ -44,11 +33,6 @@ logger.addHandler(logging.NullHandler())
 # Indices of the lock's own words in the header.
 HOLDER, SINCE, CONTENDED, FOUND_DEAD, LEASE = range(5)
 QUEUED: Final = 8  # Those between are in `_deadlock`.
-
-# What flock is asked for.
-TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
-WAIT: Final = fcntl.LOCK_EX
-RELEASE: Final = fcntl.LOCK_UN
 
 _NAPS: Final = 10
 _NAP_S: Final = 50e-6
@@ -67,73 +51,6 @@ _OWN_THREAD: Final = (
     "this thread holds the lock already, in another block or task, and cannot let go while it "
     "waits here; leave that block first, or wait with  async with"
 )
-
-
-class Door:
-    """The lock among processes: ``flock`` on a description of one's own.
-
-    ``path`` leads to the file: ``/proc/self/fd/N`` for a memfd that this process has open.
-    """
-
-    flock = staticmethod(fcntl.flock)
-    """Called with ``fd`` and TRY (BlockingIOError where it is taken), WAIT or RELEASE."""
-    can_wait = True
-    """Whether WAIT blocks in the kernel, where signals and a holder's death end it at once."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self.fd = -1
-        self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-
-    @property
-    def closed(self) -> bool:
-        """Whether its descriptor is gone."""
-        return self.fd < 0
-
-    def reopened(self) -> Door:
-        """The same door through a new description; this one is closed."""
-        self.close()
-        return type(self)(self._path)
-
-    def close(self) -> None:
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        self.close()
-
-
-class FileLockDoor:
-    """The lock among processes where there is no memfd: filelock's, on a file beside the region."""
-
-    fd = -1
-    can_wait = False
-    closed = False
-
-    def __init__(self, path: str) -> None:
-        from filelock import FileLock, Timeout
-
-        self._path = path
-        self._lock = FileLock(path, thread_local=False)
-        self._timeout = Timeout
-
-    def flock(self, fd: int, operation: int) -> None:
-        if operation == RELEASE:
-            return self._lock.release(force=True)
-        if not os.path.isdir(os.path.dirname(self._path)):  # filelock would make it again.
-            raise ClosedError(f"{self._path} is gone: the region's folder was removed")
-        try:
-            self._lock.acquire(blocking=False)
-        except self._timeout as err:
-            raise BlockingIOError from err
-
-    def reopened(self) -> FileLockDoor:
-        # filelock closes what a child inherits; its inherited objects refuse to work.
-        return type(self)(self._path)
-
-    def close(self) -> None:
-        self._lock.release(force=True)
 
 
 class _Waiter:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ._codec import decode
+from ._directory import Extents
 from ._draft import NONE, MappingView, Touched
-from ._index import Extents, Index, State
+from ._index import Index, State
 from ._log import RUN
 from ._owner import current_owner
 

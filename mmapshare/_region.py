@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn, Self
 
 from . import _layout as layout
+from ._door import Door, FileLockDoor
 from ._layout import (
     ALLOCATED,
     FLOOR,
@@ -30,7 +31,7 @@ from ._layout import (
     Head,
     Identity,
 )
-from ._lock import Door, FileLockDoor, Lock
+from ._lock import Lock
 from ._memory import MEMFD, Segment, private_copy
 from ._owner import claim_by, current_owner
 from .errors import ClosedError, CorruptRegionError, RegionFullError

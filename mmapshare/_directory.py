@@ -1,0 +1,99 @@
+"""Directories: what a record of a log says of keys and values, and how values are laid out.
+
+A directory is a pickled tuple: the keys that are gone, the keys that were set, the size of each
+one's value, the lengths of the frames of those few that have several, and definitions (see
+`_definitions`) that the log has not had before. It is applied in that order, as a dict's methods
+would: a key that is set again keeps its place and the object that it is; one that is new goes to
+the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any, Final
+
+from ._codec import Frame, decode, encode
+from ._layout import align
+from .errors import CorruptRegionError, UnpicklableError
+
+Extents = tuple[int, ...]
+"""Begin and end of a value's first frame, then of its second, and so on."""
+Directory = tuple[
+    Sequence[Any], Sequence[Any], Sequence[int], dict[int, tuple[int, ...]], Sequence[bytes]
+]
+PLAIN_KEYS: Final = frozenset({str, int, bytes})
+"""Types of keys that plain pickle takes, and gives back equal."""
+
+
+def encode_directory(directory_or_key: Any) -> bytes:
+    """One frame; UnpicklableError where a key cannot be pickled."""
+    stream, *buffers = encode(directory_or_key)
+    if buffers:
+        raise UnpicklableError("a key cannot be an array", path="key")
+    return bytes(stream)
+
+
+def check_keys(keys: Sequence[Any]) -> None:
+    """Refuse keys that nobody could find again; else one could lock other processes out."""
+    for key in keys:
+        if type(key) in PLAIN_KEYS:
+            continue
+        try:
+            again = decode((encode_directory(key),))
+            alike = hash(again) == hash(key)
+        except (CorruptRegionError, TypeError) as err:
+            raise UnpicklableError(
+                f"the key {key!r} cannot be loaded again ({err}); use one that is hashable after "
+                "pickling",
+                path="key",
+            ) from err
+        with contextlib.suppress(Exception):  # It will not be compared: its hash has to do.
+            alike = alike and bool(again == key)
+        if not alike:
+            raise UnpicklableError(
+                f"the key {key!r} is another one after pickling, with another hash or unequal: "
+                "nobody could find it; use a str, a number, a tuple or the like",
+                path="key",
+            )
+
+
+def decode_directory(raw: bytes) -> Directory:
+    found: Directory = decode((raw,))
+    return found
+
+
+def places_of(directory: Directory, begin: int) -> tuple[dict[Any, Extents], int]:
+    """The extents by key of a snapshot whose values begin there, and what they take."""
+    _, keys, sizes, lengths, _ = directory
+    ends = list(accumulate(sizes, initial=begin))
+    places: dict[Any, Extents] = dict(zip(keys, pairwise(ends), strict=True))
+    for number, key in enumerate(places) if lengths else ():
+        if number in lengths:
+            places[key] = extents_at(ends[number], lengths[number])
+    if lengths:
+        return places, sum(extents[-1] - extents[0] for extents in places.values())
+    return places, ends[-1] - begin
+
+
+def extents_at(begin: int, lengths: tuple[int, ...]) -> Extents:
+    extents: list[int] = []
+    for length in lengths:
+        begin = align(begin)
+        extents += (begin, begin + length)
+        begin += length
+    return tuple(extents)
+
+
+def lengths_of(extents: Extents) -> tuple[int, ...]:
+    return tuple(end - begin for begin, end in zip(extents[::2], extents[1::2], strict=True))
+
+
+def lay_out(frames: Sequence[Frame], values: list[Frame], at: int) -> int:
+    """Append frames to ``values``, each at a multiple of 64; returns how much that takes."""
+    begin = at
+    for frame in frames:
+        values += (bytes(align(at) - at), frame)
+        at = align(at) + len(frame)
+    return at - begin
