@@ -7,7 +7,8 @@ one holds oneself, all of them wait for ever, and who finds it out gives up: a D
 
 No false alarm: 1. I hold A and wait for B. 2. B's header says that its holder waits for A, or for
 C, whose header says so. 3. Read a second time, all of it stands as it stood, each holder having
-the lock since the same moment. As I hold A all the while, whoever waits for it goes on doing so.
+the lock since the same moment. As I hold A all the while, whoever waits for it goes on doing so,
+but for one who waits with a timeout: that counts as a circle too.
 What a killed process left in a header belongs to a holder that is not alive.
 
 Who holds nothing else cannot be part of a circle, and blocks in the kernel without any of this.
@@ -15,11 +16,14 @@ Who holds nothing else cannot be part of a circle, and blocks in the kernel with
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import weakref
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from ._guard import from_first_instruction
 from ._layout import IDENTITY_BYTES, LOCK_WORDS, REGION_ID_WORD
 from .errors import DeadlockError
 
@@ -48,15 +52,23 @@ class Link(NamedTuple):
 
 
 class Watch:
-    """One owner's wait for a lock. Where it holds others, these say so until `over`."""
+    """One owner's wait for a lock. Where it holds others, these say so from `begin` to `over`.
+
+    What it holds includes what those hold who cannot go on while it waits, as ``stuck`` tells:
+    the thread that its event loop runs in, or tasks of a loop that it holds up.
+    """
 
     __slots__ = ("_held", "_lock")
 
-    def __init__(self, lock: Any, owner: object) -> None:
+    def __init__(self, lock: Any, owner: object, stuck: Callable[[object], bool]) -> None:
         self._lock = lock
         self._held: list[Any] = [
-            other for other in list(locks) if other is not lock and other.is_held_by(owner)
+            other for other in all_locks() if other is not lock and other.is_held_by(owner, stuck)
         ]
+
+    def begin(self) -> None:
+        """From now on `over` is owed."""
+        lock = self._lock
         for other in self._held:
             words = other.words
             words[WAITS_PID], words[WAITS_FD] = os.getpid(), lock.region_fd
@@ -76,8 +88,13 @@ class Watch:
 
     def over(self) -> None:
         """The wait has ended, one way or another."""
-        for other in self._held:
-            other.words[WAITS_ID] = 0
+        try:
+            for other in self._held:
+                other.words[WAITS_ID] = 0
+        except BaseException:
+            for other in self._held:
+                other.words[WAITS_ID] = 0
+            raise
 
     def _circle(self) -> list[Link] | None:
         mine = {other.region_id for other in self._held}
@@ -109,6 +126,16 @@ class Watch:
         )
 
 
+Watch.over = from_first_instruction(Watch.over)  # type: ignore[method-assign]
+
+
+def all_locks() -> list[Any]:
+    """Those of now; other threads may open and close some meanwhile."""
+    while True:
+        with contextlib.suppress(RuntimeError):
+            return list(locks)
+
+
 def name_of(region_id: int) -> str:
     """A region's name as ``repr`` of a share shows it."""
     return region_id.to_bytes(8, "little").hex()[:8]
@@ -127,7 +154,7 @@ def alive(pid: int) -> bool:
 
 def _read(region_id: int, pid: int, fd: int) -> Link | None:
     """What a region's header says; None where it cannot be reached from here."""
-    for lock in list(locks):
+    for lock in all_locks():
         if lock.region_id == region_id:
             words = lock.words
             try:

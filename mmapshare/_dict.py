@@ -131,6 +131,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
 
     _region_class = Log
     _view_class = MappingView
+    _has_value_when_empty = True
     _index: Index
 
     def __init__(

@@ -346,6 +346,7 @@ class Index:
         if live + added > state.live:
             self._check_fits(live + added)
         keys = [key for key, _ in changed]
+        check_keys([key for key in keys if key not in places])
         numbers = len(keys) + sum(len(frames) for _, frames in changed)
         size = added + len(encode_directory((gone, keys, (), {}, bundles))) + 16 * numbers + 64
         if not position[V]:
@@ -394,7 +395,7 @@ class Index:
         gone, changed, new_bundles = changes
         places: dict[Any, Any] = state.places.copy()
         for key in gone:
-            del places[key]
+            places.pop(key, None)  # An interrupted commit of several shares is made again.
         places.update(changed)
         sizes, lengths, total = [], {}, 0
         for number, found in enumerate(places.values()):

@@ -157,8 +157,9 @@ class Lock:
         if self._is_own(claim):
             return False
         deadline = _deadline(timeout_s)
-        watch = Watch(self, claim._owner)
+        watch = Watch(self, claim._owner, stands_below)
         try:
+            watch.begin()
             if self._waiters or self._gate.setdefault(0, claim) is not claim:
                 bell = Bell()
                 for left in self._line_up(claim, deadline, bell.ring, stands_below, watch):
@@ -224,10 +225,13 @@ class Lock:
         held = self._gate.get(0)
         return held is not None and held._owner == current_owner()
 
-    def is_held_by(self, owner: object) -> bool:
-        """Whether this owner, a thread or task of this process, has the lock."""
+    def is_held_by(self, owner: object, stuck: Callable[[object], bool]) -> bool:
+        """Whether this owner has the lock, or one who is ``stuck`` while this one waits."""
         held = self._gate.get(0)
-        return held is not None and held._owner == owner and self._words[HOLDER] == self._pid
+        holder = None if held is None else held._owner
+        if holder is None or self._words[HOLDER] != self._pid:
+            return False
+        return holder == owner or stuck(holder)
 
     @property
     def words(self) -> memoryview:
@@ -302,8 +306,9 @@ class Lock:
         """
         if self._is_own(claim):
             return False
-        watch = Watch(self, claim._owner)
+        watch = Watch(self, claim._owner, shares_thread)
         try:
+            watch.begin()
             if self._gate.get(0) is not claim:
                 bell = ThreadLock()
                 bell.acquire()

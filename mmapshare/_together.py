@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from ._arguments import timeout_s
 from ._guard import from_first_instruction
 from ._shared import Shared
 from ._transaction import DONE, Done, Transaction, may_commit
 from .errors import TransactionError
+
+_TRIES: Final = 3
 
 
 class Together:
@@ -38,8 +40,8 @@ class Together:
         try:
             for share in self._begin():
                 transaction = share.locked(**_left(deadline))
+                self._entered.append(transaction)  # First: an interrupt finds it there.
                 self._views[_id(share)] = transaction.__enter__()
-                self._entered.append(transaction)
             return tuple(self._views[_id(share)] for share in self._shares)
         except BaseException as err:
             self._leave(err)
@@ -50,8 +52,8 @@ class Together:
         try:
             for share in self._begin():
                 transaction = share.locked(**_left(deadline))
-                self._views[_id(share)] = await transaction.__aenter__()
                 self._entered.append(transaction)
+                self._views[_id(share)] = await transaction.__aenter__()
             return tuple(self._views[_id(share)] for share in self._shares)
         except BaseException as err:
             self._leave(err)
@@ -66,10 +68,10 @@ class Together:
         try:
             if err is None:
                 self._commit()
+            self._leave(err)
         except BaseException as failure:
             self._leave(failure)
             raise
-        self._leave(err)
 
     def __aexit__(
         self,
@@ -77,7 +79,11 @@ class Together:
         err: BaseException | None,
         traceback: TracebackType | None,
     ) -> Done:
-        self.__exit__(kind, err, traceback)
+        try:
+            self.__exit__(kind, err, traceback)
+        except BaseException as failure:
+            self._leave(failure)
+            raise
         return DONE
 
     def _commit(self) -> None:
@@ -93,11 +99,13 @@ class Together:
 
     def _leave(self, err: BaseException | None) -> None:
         """Let go of all; a block that was joined hears of a failure."""
+        # All that are one's own first: those that were joined may raise.
         for transaction in reversed(self._entered):
-            if transaction.own_view is None:
+            transaction._give_up()
+        while self._entered:
+            transaction = self._entered.pop()
+            if transaction._view is not None and transaction.own_view is None:
                 transaction.__exit__(type(err) if err else None, err, None)
-            else:
-                transaction._give_up()
 
 
 def _id(share: Shared[Any]) -> bytes:
@@ -106,18 +114,27 @@ def _id(share: Shared[Any]) -> bytes:
 
 
 def _publish(steps: list[Callable[[], object]]) -> None:
-    """All of them, even if an interrupt comes in between: doing one twice changes nothing."""
-    done = 0
-    try:
-        for step in steps:
-            step()
-            done += 1
-    except BaseException:
-        for step in steps[done:]:
-            step()
-        raise
+    """All of them, however often an interrupt comes in between: doing one twice changes nothing.
+
+    An error of a step itself, which finds room made for it, is raised once the others are done.
+    """
+    failure: BaseException | None = None
+    done, tries = 0, 0
+    while done < len(steps):
+        try:
+            while done < len(steps):
+                steps[done]()
+                done, tries = done + 1, 0
+        except BaseException as err:
+            failure = failure or err
+            tries += 1
+            if tries == _TRIES:
+                done, tries = done + 1, 0
+    if failure is not None:
+        raise failure
 
 
+Together.__aexit__ = from_first_instruction(Together.__aexit__)  # type: ignore[method-assign]
 Together.__exit__ = from_first_instruction(Together.__exit__)  # type: ignore[method-assign]
 
 

@@ -40,6 +40,8 @@ class Waiting:
 
     _region: Any
     version: Any
+    _has_value_when_empty = False
+    """Whether a predicate can be asked before anything was committed."""
 
     def snapshot(self) -> Any:
         raise NotImplementedError
@@ -138,7 +140,8 @@ class Waiting:
         while True:
             region = self._region
             version = region.version
-            done = version not in (since, 0)
+            empty_counts = predicate is not None and self._has_value_when_empty
+            done = version != since and (version > 0 or empty_counts)
             if done and predicate is not None:
                 done = version != asked and bool(predicate(self._seen_by_predicate()))
                 asked = version

@@ -41,7 +41,8 @@ class DeadlockError(MmapShareError):
 
     Either the caller's own thread has it, and would wait for itself; tasks of one event loop wait
     for one another with ``async with share.locked()``. Or its holder waits, directly or through
-    others, for a lock that the caller holds; then the message names the shares and processes.
+    others, for a lock that the caller holds, be it with a timeout; then the message names the
+    shares and processes.
     Take several shares together, with ``mmapshare.locked(a, b)``, or in one order everywhere.
 
     Attributes:

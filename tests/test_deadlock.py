@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+import sys
 import threading
 import time
 
@@ -140,6 +141,80 @@ def test_two_tasks_that_cross_are_told():
         return await asyncio.gather(work(a, b, one, other), work(b, a, other, one))
 
     assert "told" in asyncio.run(main())
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_a_task_that_crosses_with_what_it_holds_up_is_told(below):
+    """The thread that the loop runs in holds a share; or a task that a plain block holds up."""
+    a, b = Share({}), Share({})
+
+    def work(child):
+        async def main():
+            if below:
+                child.say()
+                child.hear()
+                async with b.locked():
+                    return "got it"
+            inside, leave = asyncio.Event(), asyncio.Event()
+
+            async def holder():
+                async with a.locked():
+                    inside.set()
+                    await leave.wait()
+
+            task = asyncio.create_task(holder())
+            await inside.wait()
+            child.say()
+            child.hear()
+            try:
+                with b.locked():
+                    return "got it"
+            finally:
+                leave.set()
+                await task
+
+        try:
+            if below:
+                with a.locked():
+                    return asyncio.run(main())
+            return asyncio.run(main())
+        except DeadlockError:
+            return "told"
+
+    children = [Child(work), Child(_crossing, b, a)]
+    for child in children:
+        child.hear()
+    for child in children:
+        child.say()
+    results = [child.result() for child in children]
+    assert results != ["got it", "got it"]
+
+
+def test_shares_that_come_and_go_disturb_nobody_who_waits():
+    """The set of all locks changed its size while it was looked through."""
+    share, stop, errors = Share(0), threading.Event(), []
+
+    def contend():
+        try:
+            while not stop.is_set():
+                share.update(int.__add__, 1)
+        except Exception as err:
+            errors.append(err)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    threads = [threading.Thread(target=contend) for _ in range(3)]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(300):
+            Share(1).close()
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert errors == []
 
 
 def test_with_a_timeout_it_is_a_deadlock_all_the_same():

@@ -24,7 +24,7 @@ WALLS = {
     "_layout": {"errors"},
     "_futex": set(),
     "_wait": {"errors", "_arguments", "_async", "_region"},
-    "_deadlock": {"errors", "_layout"},
+    "_deadlock": {"errors", "_guard", "_layout"},
     "_door": {"errors"},
     "_lock": {"errors", "_owner", "_guard", "_async", "_futex", "_deadlock", "_door"},
     "_together": {"errors", "_arguments", "_guard", "_shared", "_transaction"},

@@ -16,6 +16,8 @@ from mmapshare import (
     SharedDict,
     TransactionError,
     UnpicklableError,
+    _index,
+    _together,
     locked,
 )
 
@@ -218,6 +220,70 @@ def test_an_interrupt_at_any_step_parts_nothing():
             for view in views:
                 view["n"] = 1
     assert step > 200
+
+
+def test_a_key_that_nobody_could_find_again_changes_none_of_them():
+    """It was noticed only when the shares before it were published."""
+
+    class Lost:
+        """Equals itself only, and so nothing once it is pickled."""
+
+    for _ in range(8):  # The order is that of random ids.
+        share, shared = Share(1), SharedDict(a=1)
+        with pytest.raises(UnpicklableError), locked(share, shared) as (a, b):
+            a.value = 2
+            b[Lost()] = 1
+        assert (share.get(), shared.copy()) == (1, {"a": 1})
+
+
+def test_an_interrupt_on_the_way_out_leaves_nothing_held_even_while_it_is_handled(monkeypatch):
+    """A new block in the handler joined the dead one, and what it wrote was lost in silence."""
+    a, b = Share({"n": 0}), Share({"n": 0})
+    real = _together.Together._leave
+
+    def interrupted(self, err):
+        monkeypatch.setattr(_together.Together, "_leave", real)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_together.Together, "_leave", interrupted)
+    try:
+        with locked(a, b) as (x, y):
+            x["n"] = y["n"] = 1
+    except KeyboardInterrupt:
+        with a.locked() as view:
+            view["saved"] = True
+    assert a.get() == {"n": 1, "saved": True}
+    assert in_child(lambda: b.lock(timeout=0)) is None
+
+
+def test_an_interrupt_between_two_publishes_parts_nothing(monkeypatch):
+    real = _index.Index.commit
+    for _ in range(6):
+        shared, share = SharedDict(dict.fromkeys(range(2000), 0)), Share(0)
+
+        def commit(index, state, changes):
+            monkeypatch.setattr(_index.Index, "commit", real)
+            real(index, state, changes)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(_index.Index, "commit", commit)
+        with pytest.raises(KeyboardInterrupt), locked(shared, share) as (a, b):
+            a.clear()
+            b.value = 1
+        assert (len(shared), share.get()) == (0, 1)
+
+
+def test_an_outer_block_that_ended_first_keeps_no_other_share_locked():
+    for _ in range(6):
+        a, b = Share({}), Share({})
+        outer = a.locked()
+        outer.__enter__()
+        both = locked(a, b)
+        both.__enter__()
+        outer.__exit__(None, None, None)
+        with pytest.raises(TransactionError):
+            both.__exit__(None, None, None)
+        assert b.info().holder_pid is None
 
 
 # --- The bank --------------------------------------------------------------------------------

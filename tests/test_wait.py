@@ -121,6 +121,11 @@ def test_an_empty_share_is_waited_for_until_it_has_a_value():
     assert child.result() is True
 
 
+def test_an_empty_dict_has_a_value_to_ask_about():
+    assert SharedDict().wait(lambda snapshot: len(snapshot) == 0, timeout=0)
+    assert not SharedDict().wait(since=5, timeout=0)
+
+
 def test_a_block_that_changed_nothing_wakes_nobody_for_good(shared, how):
     with shared.locked():
         pass
