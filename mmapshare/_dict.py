@@ -17,7 +17,7 @@ from reprlib import recursive_repr
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from . import _handle
-from ._arguments import size_bytes, timeout_s
+from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
 from ._codec import decode, recover
 from ._directory import Extents
 from ._draft import NONE, Draft, MappingView, Touched, at_once, changes, touched_at
@@ -364,8 +364,8 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         >>> d
         {'a': 0, 'b': 3}
         """
-        if not callable(func):
-            raise TypeError(f"transact() calls a function, {type(func).__name__} is none")
+        plain_function(func, "transact")
+        retries = retries_at_most(retries)
         index = self._index
         for _ in range(0 if self._region.lock.holds_own() else retries):
             try:

@@ -8,7 +8,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 import attrs
 
 from . import _handle
-from ._arguments import size_bytes, timeout_s
+from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
 from ._codec import EMPTY_SET, FROZENSET, decode, encode, reordered
 from ._handle import named, take_named
 from ._memory import default_kind
@@ -205,11 +205,8 @@ class Share(NotAContainer, Shared[T]):
         >>> share.update(lambda n: n + 1, optimistic=True)
         43
         """
-        if not callable(func):
-            raise TypeError(
-                f"update() calls a function with the value, {type(func).__name__} is none; "
-                "to change items write  with share.locked() as view: ..."
-            )
+        plain_function(func, "update")
+        retries = retries_at_most(retries)
         for _ in range(retries if optimistic and not self._region.lock.holds_own() else 0):
             version, before, *_ = self._read()
             value: T = decode(before)

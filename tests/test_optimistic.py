@@ -132,6 +132,27 @@ def test_an_exception_commits_nothing_and_is_raised_unchanged(counted):
     assert _value(shared) == {"n": 0}
 
 
+def test_wrong_arguments_say_what_is_right(counted):
+    shared, add = counted
+
+    async def coroutine(value):
+        value["n"] = 1
+
+    def generator(value):
+        yield
+
+    act = shared.transact if isinstance(shared, SharedDict) else shared.update
+    for function in (coroutine, generator):
+        with pytest.raises(TypeError, match="plain function"):
+            act(function)
+    with pytest.raises(TypeError, match="retries"):
+        add(retries="x")
+    with pytest.raises(ValueError, match="retries"):
+        add(retries=-1)
+    add(retries=0)
+    assert _value(shared) == {"n": 1}
+
+
 def test_within_ones_own_block_it_joins_that(counted):
     shared, add = counted
     with shared.locked() as view:
