@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 from ._arguments import timeout_s
 from ._guard import from_first_instruction
 from ._shared import Shared
 from ._transaction import DONE, Done, Transaction, may_commit
 from .errors import TransactionError
-
-_TRIES: Final = 3
 
 
 class Together:
@@ -114,24 +113,17 @@ def _id(share: Shared[Any]) -> bytes:
 
 
 def _publish(steps: list[Callable[[], object]]) -> None:
-    """All of them, however often an interrupt comes in between: doing one twice changes nothing.
-
-    An error of a step itself, which finds room made for it, is raised once the others are done.
-    """
-    failure: BaseException | None = None
-    done, tries = 0, 0
-    while done < len(steps):
-        try:
-            while done < len(steps):
-                steps[done]()
-                done, tries = done + 1, 0
-        except BaseException as err:
-            failure = failure or err
-            tries += 1
-            if tries == _TRIES:
-                done, tries = done + 1, 0
-    if failure is not None:
-        raise failure
+    """All of them, even if an interrupt comes in between: doing one twice changes nothing."""
+    done = 0
+    try:
+        for step in steps:
+            step()
+            done += 1
+    except BaseException:
+        for step in steps[done:]:
+            with contextlib.suppress(Exception):  # The first error is on its way already.
+                step()
+        raise
 
 
 Together.__aexit__ = from_first_instruction(Together.__aexit__)  # type: ignore[method-assign]
