@@ -60,33 +60,36 @@ class Transaction(Generic[T]):
             view: View[T] = share._view_class()
             self._view = view
             view._owner = current_owner()
-            while not lock.acquire(view, self._timeout):
-                joined = self._join(view)
-                if joined is not None:
-                    if joined is not view:
-                        return joined
-                    break
-            view._share = share
-            share._open(view)
-            return view
+            while not lock.acquire(view, self._timeout) and not self._join(view):
+                pass
+            return self._opened(view)
         except BaseException:
             self._give_up()
             raise
 
-    def _join(self, view: View[T]) -> View[T] | None:
-        """The view of the owner's running block, ``view`` where it has only called `lock`.
+    def _join(self, view: View[T]) -> bool:
+        """Go into what the owner has already, its running block or what `lock` took.
 
-        None where it is worth asking for the lock again.
+        False where it has nothing, and it is worth asking for the lock again.
         """
         held = self._share._own_claim()
         if held is None:
-            return None
+            return False
         outer = self._share._block(held)
         if outer is None:
             self._role, held._inner = INSIDE, view
-            return view
-        self._role, self._view, self._pid = JOINED, outer, os.getpid()
-        return outer
+        else:
+            self._role, self._view, self._pid = JOINED, outer, os.getpid()
+        return True
+
+    def _opened(self, view: View[T]) -> View[T]:
+        """The view to hand out: the outer block's, or one's own, filled in."""
+        if self._role == JOINED:
+            assert self._view is not None
+            return self._view
+        view._share = self._share
+        self._share._open(view)
+        return view
 
     async def __aenter__(self) -> View[T]:
         if self._view is not None:
@@ -96,15 +99,10 @@ class Transaction(Generic[T]):
             view: View[T] = share._view_class()
             self._view = view
             view._owner = current_owner()
-            while not await share._region.lock.acquire_async(view, self._timeout):
-                joined = self._join(view)
-                if joined is not None:
-                    if joined is not view:
-                        return joined
-                    break
-            view._share = share
-            share._open(view)
-            return view
+            lock = share._region.lock
+            while not await lock.acquire_async(view, self._timeout) and not self._join(view):
+                pass
+            return self._opened(view)
         except BaseException:
             self._give_up()
             raise
