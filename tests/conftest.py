@@ -16,6 +16,13 @@ from support import open_fds, region_mappings
 from mmapshare import Share, _handle
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("proof", "what tests/proof does")
+    group.addoption("--soak", action="store_true", help="a lot more of everything")
+    group.addoption("--seed", type=int, help="where chance begins; each failure prints its own")
+    group.addoption("--event", type=int, help="the one event to run, as a failure printed it")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def folders_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Other programs' regions are not taken for ours."""

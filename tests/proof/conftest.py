@@ -1,0 +1,80 @@
+"""What proves the promise: every way to break it that we can think of.
+
+=====================  ==================================================================
+file                   the check
+=====================  ==================================================================
+test_kills.py          SIGKILL at every bytecode of every commit
+test_steps.py          a commit, one machine instruction at a time
+test_exceptions.py     an exception at every bytecode; storms of signals
+test_syscalls.py       the N-th system call fails
+test_histories.py      histories of four processes are linearizable
+test_machines.py       hypothesis against a model, over two worker processes
+test_crowd.py          200 children, most of them killed
+test_bytes.py          any byte of the region changed
+test_schedules.py      two processes in every order of their loads and stores
+test_soak.py           nothing grows (only with --soak)
+=====================  ==================================================================
+
+Each check has a planted bug that it must catch. ``--soak`` does more of everything, for an hour
+or a night. A failure prints the command that repeats its one event.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from lean import Events
+
+_events = pytest.StashKey[Events]()
+_counts = pytest.StashKey[Counter[str]]()
+_SEED = int.from_bytes(os.urandom(4), "little")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_counts] = Counter()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("soak"):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(0))
+
+
+@pytest.fixture
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether there is time for a lot more."""
+    return bool(request.config.getoption("soak"))
+
+
+@pytest.fixture
+def events(request: pytest.FixtureRequest, soak: bool) -> Iterator[Events]:
+    """The events of this test; see `lean`. What it counts is told at the end of the run."""
+    seed, only = request.config.getoption("seed"), request.config.getoption("event")
+    events = Events(_SEED if seed is None else seed, only)
+    request.node.stash[_events] = events
+    yield events
+    if "planted" not in request.node.name:
+        kind = request.node.path.stem.removeprefix("test_")
+        request.config.stash[_counts][kind] += events.count
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    events = item.stash.get(_events, None)
+    if events is not None and report.failed:
+        event = "" if events.current is None else f" --event {events.current}"
+        command = f'{sys.executable} -m pytest "{item.nodeid}" --seed {events.seed}{event}'
+        report.sections.append(("the same again", command))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    counts = terminalreporter.config.stash[_counts]
+    if counts:
+        found = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
+        terminalreporter.write_line(f"proof: {found}")
