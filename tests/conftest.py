@@ -23,6 +23,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--event", type=int, help="the one event to run, as a failure printed it")
 
 
+def pytest_collection_finish() -> None:
+    # The collector runs around each test: let it look at what came up since.
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def folders_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Other programs' regions are not taken for ours."""

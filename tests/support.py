@@ -148,18 +148,6 @@ def _trace_until(step: int, spring: Callable[[], Any]) -> Callable[..., Any]:
     return trace
 
 
-def block(share: Any) -> None:
-    """A transaction that adds 1."""
-    with share.locked() as view:
-        view["n"] += 1
-
-
-def nested_block(share: Any) -> None:
-    """The same, in a block within a block."""
-    with share.locked() as view, share.locked():
-        view["n"] += 1
-
-
 def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

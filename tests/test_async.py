@@ -8,7 +8,7 @@ import time
 
 import pytest
 import trio
-from support import Child, in_child, killed_at_every_step, trap
+from support import Child, in_child
 
 from mmapshare import DeadlockError, LockTimeout, Share, TransactionError, ViewClosedError
 
@@ -406,43 +406,3 @@ def test_a_plain_block_in_the_loops_own_thread_does_not_wait_for_its_tasks():
 
     asyncio.run(main())
     assert share.get() == {"n": 2}
-
-
-async def _block(share):
-    async with share.locked() as view:
-        view["n"] += 1
-
-
-def test_a_kill_at_any_step_leaves_the_old_or_the_new_value():
-    share = Share({"n": 1})
-
-    def check(step):
-        assert share.get()["n"] in (1, 2), f"step {step}"
-        share.set({"n": 1})
-
-    assert killed_at_every_step(lambda: _run_to_the_end(_block(share)), check, stride=4) > 60
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("exception", [KeyboardInterrupt, MemoryError])
-def test_an_exception_at_any_step_leaves_the_lock_free(exception):
-    share = Share({"n": 1})
-    step, sprung = 0, True
-
-    def spring():
-        nonlocal sprung
-        sprung = True
-        raise exception
-
-    while sprung:
-        step += 1
-        sprung = False
-        try:
-            with trap(step, spring):
-                _run_to_the_end(_block(share))
-        except exception:
-            pass
-        assert share._region.lock.claim is None, f"step {step}"
-        assert share.get()["n"] in (1, 2), f"step {step}"
-        share.set({"n": 1})
-    assert step > 100

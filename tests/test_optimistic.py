@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from support import Child, in_child, killed_at_every_step
+from support import Child, in_child
 
 from mmapshare import (
     EmptyShareError,
@@ -290,21 +290,3 @@ def test_a_full_dict_is_said_to_be_full():
     with pytest.raises(RegionFullError):
         shared.transact(lambda view: view.update(a=bytes(100_000)))
     assert len(shared) == 0
-
-
-@pytest.mark.parametrize("make", [Share, SharedDict])
-def test_a_kill_at_any_step_leaves_all_or_nothing(make):
-    shared = make({"n": 1})
-
-    def add(value):
-        value["n"] += 1
-
-    def action():
-        shared.update(add, optimistic=True) if make is Share else shared.transact(add)
-
-    def check(step):
-        assert _value(shared)["n"] in (1, 2), f"step {step}"
-        with shared.locked(timeout=1) as view:
-            view["n"] = 1
-
-    assert killed_at_every_step(action, check, stride=7) > 30

@@ -17,7 +17,7 @@ import joblib
 import pytest
 import stateful
 from stateful import Counter, Shared, countdown, tally, tally_async
-from support import Child, in_child, killed_at_every_step, trap
+from support import Child, in_child
 
 from mmapshare import (
     LockTimeout,
@@ -605,37 +605,6 @@ def test_async_recursion_joins():
 # --- Kill and interrupt ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["function", "method", "shared class"])
-def test_a_kill_at_any_step_of_a_call_leaves_old_or_new(name):
-    function, share = FORMS[name]
-    share.set({"calls": 1})
-
-    def check(step):
-        assert share.get()["calls"] in (1, 2), f"step {step}"
-        share.set({"calls": 1})
-
-    assert killed_at_every_step(lambda: function(1), check, stride=5) > 60
-
-
-def test_a_kill_at_any_step_of_an_async_call_leaves_old_or_new():
-    share = tally_async.share
-    share.set({"calls": 1})
-
-    def action():
-        coroutine = tally_async(1)
-        try:
-            while True:
-                coroutine.send(None)
-        except StopIteration:
-            pass
-
-    def check(step):
-        assert share.get()["calls"] in (1, 2), f"step {step}"
-        share.set({"calls": 1})
-
-    assert killed_at_every_step(action, check, stride=6) > 60
-
-
 def test_a_child_killed_within_the_call_lets_the_next_one_in(caplog):
     @shared_state(initial=0)
     def add(state, child=None):
@@ -651,31 +620,3 @@ def test_a_child_killed_within_the_call_lets_the_next_one_in(caplog):
     with caplog.at_level(logging.WARNING, logger="mmapshare"):
         assert add() == 1
     assert str(child.pid) in caplog.text
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("name", ["function", "method", "shared class"])
-def test_an_interrupt_at_any_step_of_a_call_leaves_the_lock_free(name):
-    function, share = FORMS[name]
-    share.set({"calls": 1})
-    step, sprung = 0, True
-
-    def spring():
-        nonlocal sprung
-        sprung = True
-        raise KeyboardInterrupt
-
-    while sprung:
-        step += 1
-        sprung = False
-        try:
-            with trap(step, spring):
-                function(1)
-        except KeyboardInterrupt:
-            pass
-        assert share._region.lock.claim is None, f"step {step}"
-        assert share.get()["calls"] in (1, 2), f"step {step}"
-        in_time = share.locked(timeout=1)
-        with in_time as view:
-            view["calls"] = 1
-    assert step > 100

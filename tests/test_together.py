@@ -1,13 +1,12 @@
 """Several shares in one transaction."""
 
 import asyncio
-import contextlib
 import os
 import random
 import threading
 
 import pytest
-from support import Child, in_child, killed_at_every_step, trap
+from support import Child, in_child
 
 from mmapshare import (
     LockTimeout,
@@ -173,53 +172,6 @@ def test_tasks_take_several_too(three):
 
     asyncio.run(main())
     assert _numbers(three)[:2] == [20, 30]
-
-
-def _both(shares):
-    with locked(*shares) as views:
-        for view in views:
-            view["n"] += 1
-
-
-def test_a_kill_leaves_each_whole_and_free():
-    shares = [Share({"n": 1}), SharedDict({"n": 1})]
-    parted = 0
-
-    def check(step):
-        nonlocal parted
-        numbers = _numbers(shares)
-        assert set(numbers) <= {1, 2}, f"step {step}"
-        parted += len(set(numbers)) - 1
-        with locked(*shares, timeout=1) as views:
-            for view in views:
-                view["n"] = 1
-
-    kills = killed_at_every_step(lambda: _both(shares), check, stride=9)
-    assert kills > 40
-    assert parted < kills / 5
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_at_any_step_parts_nothing():
-    shares = [Share({"n": 1}), SharedDict({"n": 1})]
-    step, sprung = 0, True
-
-    def spring():
-        nonlocal sprung
-        sprung = True
-        raise KeyboardInterrupt
-
-    while sprung:
-        step += 1
-        sprung = False
-        with contextlib.suppress(KeyboardInterrupt), trap(step, spring):
-            _both(shares)
-        assert all(share._region.lock.claim is None for share in shares), f"step {step}"
-        assert _numbers(shares) in ([1, 1], [2, 2]), f"step {step}"
-        with locked(*shares, timeout=1) as views:
-            for view in views:
-                view["n"] = 1
-    assert step > 200
 
 
 def test_a_key_that_nobody_could_find_again_changes_none_of_them():

@@ -1,0 +1,104 @@
+"""SIGKILL at every bytecode: the old value or the new one, and the lock free at once."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+
+from lean import Events
+from scenes import SCENES, Scene
+from support import kill_self, trap
+
+from mmapshare import _door, _log, _region
+
+
+def sweep(events: Events, name: str, planted: str | None = None) -> Counter[str]:
+    """Kill a child at each bytecode of a scene; how often what was left was old, and new."""
+    scene = SCENES[name]()
+    if planted is not None:
+        PLANTED[planted]()
+    left = Counter[str]()
+    for step in events(itertools.count(1)):
+        killed = _killed_at(scene, step)
+        left[scene.check(killed)] += 1
+        scene.usable()
+        if not killed:
+            break
+    return left
+
+
+def pairs(events: Events, name: str, count: int) -> None:
+    """Kill a child at some bytecode, and whoever comes after it at some other."""
+    scene = SCENES[name]()
+    steps = 1
+    while _killed_at(scene, steps):
+        steps *= 2
+    scene.usable()
+    for _ in events(range(count)):
+        rng = events.rng()
+        for _ in range(2):
+            scene.check(_killed_at(scene, rng.randrange(1, steps)))
+        scene.usable()
+
+
+def _killed_at(scene: Scene, step: int) -> bool:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with trap(step, kill_self):
+                scene.act()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return os.WIFSIGNALED(status)
+
+
+# --- Planted bugs ----------------------------------------------------------------------------
+
+
+def _torn_value() -> None:
+    """Bytes of the value that is committed are overwritten, as an update in place would do."""
+    real = _region.Region.publish
+
+    def broken(region, frames, commit, unless_same=False):
+        start = commit[_region.START]
+        region._map[start : start + 4] = b"torn"
+        return real(region, frames, commit, unless_same)
+
+    _region.Region.publish = broken
+
+
+def _torn_record() -> None:
+    """The same to the last record of a log."""
+    real = _log.Log.append_one
+
+    def broken(log, key, value, position):
+        log._map[position[_log.END] - 20 : position[_log.END]] = b"t" * 20
+        return real(log, key, value, position)
+
+    _log.Log.append_one = broken
+
+
+def _early_version() -> None:
+    """The version is stored before what it names."""
+    real = _region.Region._publish_with_care
+
+    def broken(region, frames, commit):
+        region._words[_region.VERSION] = commit[_region.V] + 1
+        return real(region, frames, commit)
+
+    _region.Region._publish_with_care = broken
+
+
+def _inherited_description() -> None:
+    """A child locks on the description that it inherited, which outlives it."""
+    _door.Door.reopened = lambda self: self
+
+
+PLANTED = {
+    "torn value": _torn_value,
+    "torn record": _torn_record,
+    "early version": _early_version,
+    "inherited description": _inherited_description,
+}

@@ -1,0 +1,375 @@
+"""What the sweeps of kills and of exceptions strike: everything that locks or publishes.
+
+A scene says what is done, how the value may stand afterwards, and how to put it back by ordinary
+operations, which are the proof that the region is usable.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from mmapshare import Share, SharedDict, _index, _log, _region, locked, shared_state
+from mmapshare._door import RELEASE, TRY
+
+OLD = {"n": 1, "pad": "x" * 50}
+NEW = {"n": 2, "pad": "x" * 50}
+IN_TIME_S = 0.05
+
+
+@attrs.define
+class Scene:
+    """One action on one or several shares.
+
+    Attributes:
+        shares: what is changed.
+        act: does it; runs in a child that is killed, or here with an exception on the way.
+        before, after: the values that ``shares`` may have in the end, as `stands` lists them.
+        parts: whether one share may be old while another is new: "never", when "killed" between
+            the two, or "anyway", being two transactions.
+        anew: makes new shares in place of those, where nothing leads back.
+    """
+
+    shares: list[Any]
+    act: Callable[[], object]
+    before: list[Any]
+    after: list[Any]
+    parts: str = "never"
+    anew: Callable[[], list[Any]] | None = None
+
+    def stands(self) -> list[Any]:
+        """What others see."""
+        return [_value(share) for share in self.shares]
+
+    def check(self, killed: bool) -> str:
+        """Each value is old or new; returns "old", "new" or "parted" for all of them."""
+        found = self.stands()
+        for share in self.shares:
+            _forget(share)
+        assert _same(self.stands(), found), "a stranger reads something else"
+        for value, old, new in zip(found, self.before, self.after, strict=True):
+            assert _same(value, old) or _same(value, new), value
+        if _same(found, self.after):
+            return "new"
+        if _same(found, self.before):
+            return "old"
+        assert self.parts == "anyway" or (killed and self.parts == "killed"), found
+        return "parted"
+
+    def usable(self) -> None:
+        """The lock is had at once, the next operation works, and all is as it was before."""
+        for share in self.shares:
+            assert share._region.lock.claim is None, "the lock is held"
+            assert _is_free(share), "the lock's description is held"
+        for share, old in zip(self.shares, self.before, strict=True):
+            with share.locked(timeout=IN_TIME_S) as view:
+                view.value = copy.copy(NEW if old is None else old)
+        if self.anew is not None:
+            for share in self.shares:
+                share.close()
+            self.shares[:] = self.anew()
+        assert _same(self.stands(), self.before), self.stands()
+
+
+def _is_free(share: Any) -> bool:
+    """Whether another process could take the lock: asked through a description of our own."""
+    theirs = share._region.lock._door
+    door = type(theirs)(theirs._path)
+    try:
+        door.flock(door.fd, TRY)
+    except BlockingIOError:
+        return False
+    else:
+        door.flock(door.fd, RELEASE)
+        return True
+    finally:
+        door.close()
+
+
+def _forget(share: Any) -> None:
+    """Have a share read the region again, as one does who has never seen it."""
+    share._region._commit, share._region._seen = _region._EMPTY, _region._NOTHING
+    if isinstance(share, SharedDict):
+        share._index.state = _index.State(_log.BEGIN, {}, 0, 0)
+
+
+def _value(share: Any) -> Any:
+    if isinstance(share, SharedDict):
+        return share.copy()
+    return share.get() if share.version else None
+
+
+def _same(found: Any, expected: Any) -> bool:
+    if hasattr(expected, "tolist"):
+        return found is not None and found.tolist() == expected.tolist()
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(_same, found, expected))
+    return bool(found == expected)
+
+
+# --- A share ---------------------------------------------------------------------------------
+
+
+def _on_a_share(act: Callable[[Any], object], **how: Any) -> Scene:
+    share = Share(OLD, **how)
+    return Scene([share], lambda: act(share), [OLD], [NEW])
+
+
+def _block(share: Any) -> None:
+    with share.locked() as view:
+        view["n"] = 2
+
+
+def _nested(share: Any) -> None:
+    with share.locked() as view, share.locked():
+        view["n"] = 2
+
+
+def _rolled_back(share: Any) -> None:
+    with share.locked() as view:
+        view["n"] = 99
+        view.rollback()
+        view["n"] = 2
+
+
+def _explicit(share: Any) -> None:
+    try:
+        share.lock()
+        share.set(NEW)
+        share.unlock()
+    except BaseException:
+        if share._region.lock.holds_own():  # The pair is the caller's to end.
+            share.unlock()
+        raise
+
+
+def _change(value: Any) -> None:
+    value["n"] = 2
+
+
+async def _async_block(share: Any) -> None:
+    async with share.locked() as view:
+        view["n"] = 2
+
+
+def _to_the_end(coroutine: Any) -> None:
+    try:
+        while True:
+            coroutine.send(None)
+    except StopIteration:
+        pass
+
+
+def first_store() -> Scene:
+    """The first value of a share."""
+    shares = [Share()]
+    return Scene(shares, lambda: shares[0].set(OLD), [None], [OLD], anew=lambda: [Share()])
+
+
+BIG_OLD, BIG_NEW, SMALL = b"o" * 300_000, b"n" * 400_000, b"s"
+
+
+def _resizing(before: bytes, after: bytes) -> Scene:
+    _region._KEEP_BYTES = _region._WINDOW_MOST = 64 << 10
+    share = Share(SMALL)
+    share.set(before)
+    return Scene([share], lambda: share.set(after), [before], [after])
+
+
+def arrays() -> Scene:
+    """Frames out of band, and their table."""
+    import numpy
+
+    old, new = [numpy.zeros(3000)] * 2, [numpy.ones(5000)] * 2
+    share = Share(old)
+    return Scene([share], lambda: share.set(new), [old], [new])
+
+
+def other_area() -> Scene:
+    """A value that finds no room behind the one before it."""
+    _region._WINDOW_LEAST, _region._WINDOW_RECORDS = 64, 1
+    return _on_a_share(lambda share: share.set(NEW))
+
+
+# --- A shared dict -----------------------------------------------------------------------------
+
+ITEMS = {"a": {"n": 1}, "b": [2], "c": "x" * 30}
+ONE = {"a": {"n": 99}, "b": [2], "c": "x" * 30}
+SEVERAL = {"a": {"n": 99}, "b": [2, 3], "d": 4}
+
+
+def _on_a_dict(act: Callable[[Any], object], after: dict[Any, Any], **more: Any) -> Scene:
+    shared = SharedDict(ITEMS | more)
+    return Scene([shared], lambda: act(shared), [ITEMS | more], [after | more])
+
+
+def _set_one(shared: Any) -> None:
+    shared["a"] = {"n": 99}
+
+
+def _set_several(shared: Any) -> None:
+    with shared.locked() as view:
+        view["a"]["n"] = 99
+        view["b"].append(3)
+        del view["c"]
+        view["d"] = 4
+
+
+def _compacting(act: Callable[[Any], object], after: dict[Any, Any]) -> Scene:
+    """A new snapshot at each commit, with memory given back on the way."""
+    _index._SPARE_BYTES, _log._KEEP_BYTES = -(1 << 30), 4096
+    scene = _on_a_dict(act, after, **{f"padding {n}": bytes(9000) for n in range(5)})
+    (shared,) = scene.shares
+    run = shared._index.state.position[_log.RUN]
+    scene.act()
+    assert shared._index.state.position[_log.RUN] > run, "this is no compaction"
+    scene.usable()
+    return scene
+
+
+def first_items() -> Scene:
+    """The first items of a shared dict."""
+    shares = [SharedDict[Any, Any]()]
+    return Scene(
+        shares, lambda: shares[0].update(ITEMS), [{}], [ITEMS], anew=lambda: [SharedDict()]
+    )
+
+
+def catching_up() -> Scene:
+    """Reading what others added, from the begin."""
+    shared = SharedDict(ITEMS)
+
+    def act() -> None:
+        shared._index.state = _index.State(_log.BEGIN, {}, 0, 0)
+        assert shared["a"] == {"n": 1}
+
+    return Scene([shared], act, [ITEMS], [ITEMS])
+
+
+# --- What is made of them ------------------------------------------------------------------------
+
+
+def several_shares() -> Scene:
+    """A block over two shares and a dict."""
+    shares = [Share({"n": 1}), SharedDict({"n": 1}), Share({"n": 1})]
+
+    def act() -> None:
+        with locked(*shares) as views:
+            for view in views:
+                view["n"] = 2
+
+    return Scene(shares, act, [{"n": 1}] * 3, [{"n": 2}] * 3, parts="killed")
+
+
+def decorated() -> Scene:
+    """A call of a function with a state."""
+
+    @shared_state(initial={"calls": 1})
+    def tally(state: Any) -> Any:
+        state["calls"] = 2
+        return state["calls"]
+
+    return Scene([tally.share], tally, [{"calls": 1}], [{"calls": 2}])
+
+
+def decorated_method() -> Scene:
+    """A call of a method with a state."""
+
+    class Tally:
+        @shared_state(initial={"calls": 1})
+        def call(self, state: Any) -> None:
+            state["calls"] = 2
+
+    return Scene([Tally.call.share], Tally().call, [{"calls": 1}], [{"calls": 2}])
+
+
+def decorated_async() -> Scene:
+    """A call of a coroutine function with a state."""
+
+    @shared_state(initial={"calls": 1})
+    async def tally(state: Any) -> None:
+        state["calls"] = 2
+
+    return Scene([tally.share], lambda: _to_the_end(tally()), [{"calls": 1}], [{"calls": 2}])
+
+
+def decorated_class() -> Scene:
+    """A method of an instance whose attributes are shared."""
+
+    @shared_state
+    class Tally:
+        def __init__(self) -> None:
+            self.calls = 1
+
+        def call(self) -> None:
+            self.calls = 2
+
+    tally: Any = Tally()
+    share = tally.__share__ if hasattr(tally, "__share__") else tally.share
+    return Scene([share], tally.call, [{"calls": 1}], [{"calls": 2}])
+
+
+def handle() -> Scene:
+    """A share pickled, loaded again and changed through what came back."""
+    share = Share(OLD)
+
+    def act() -> None:
+        again = pickle.loads(pickle.dumps(share))
+        again.set(NEW)
+
+    return Scene([share], act, [OLD], [NEW])
+
+
+def share_in_share() -> Scene:
+    """A value that names another share."""
+    inner = Share(OLD)
+    outer = Share({"n": 1, "share": None})
+
+    def act() -> None:
+        outer.set({"n": 2, "share": inner})
+        outer.get()["share"].set(NEW)
+
+    before, after = {"n": 1, "share": None}, {"n": 2, "share": inner}
+    return Scene([outer, inner], act, [before, OLD], [after, NEW], parts="anyway")
+
+
+SCENES: dict[str, Callable[[], Scene]] = {
+    "block": lambda: _on_a_share(_block),
+    "nested block": lambda: _on_a_share(_nested),
+    "rollback": lambda: _on_a_share(_rolled_back),
+    "set": lambda: _on_a_share(lambda share: share.set(NEW)),
+    "compare and set": lambda: _on_a_share(lambda s: s.set(NEW, if_version=s.version)),
+    "update": lambda: _on_a_share(lambda share: share.update(_change)),
+    "optimistic update": lambda: _on_a_share(lambda s: s.update(_change, optimistic=True)),
+    "lock, set, unlock": lambda: _on_a_share(_explicit),
+    "async block": lambda: _on_a_share(lambda share: _to_the_end(_async_block(share))),
+    "portable block": lambda: _on_a_share(_block, kind="file"),
+    "portable set": lambda: _on_a_share(lambda share: share.set(NEW), kind="file"),
+    "first store": first_store,
+    "growth": lambda: _resizing(SMALL, BIG_NEW),
+    "shrink": lambda: _resizing(BIG_OLD, SMALL),
+    "large for large": lambda: _resizing(BIG_OLD, BIG_NEW),
+    "arrays": arrays,
+    "other area": other_area,
+    "one key": lambda: _on_a_dict(_set_one, ONE),
+    "several keys": lambda: _on_a_dict(_set_several, SEVERAL),
+    "dict update": lambda: _on_a_dict(lambda s: s.update(b=5, e=6), {**ITEMS, "b": 5, "e": 6}),
+    "pop": lambda: _on_a_dict(lambda s: s.pop("a"), {"b": [2], "c": "x" * 30}),
+    "clear": lambda: _on_a_dict(lambda shared: shared.clear(), {}),
+    "transact": lambda: _on_a_dict(lambda s: s.transact(_set_one), ONE),
+    "compaction by one key": lambda: _compacting(_set_one, ONE),
+    "compaction by a block": lambda: _compacting(_set_several, SEVERAL),
+    "first items": first_items,
+    "catching up": catching_up,
+    "several shares": several_shares,
+    "decorated function": decorated,
+    "decorated coroutine function": decorated_async,
+    "decorated method": decorated_method,
+    "decorated class": decorated_class,
+    "handle": handle,
+    "share in share": share_in_share,
+}
