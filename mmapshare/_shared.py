@@ -184,8 +184,8 @@ class Shared(Waiting, Generic[T]):
             raise TransactionError("unlock() without lock(): this owner has not locked the share")
         if self._block(claim) is not None:
             raise TransactionError("unlock() inside a locked() block; leave the block first")
-        self._explicit = None
         try:
+            self._explicit = None
             region.lock.release()
         except BaseException:
             region.lock.abandon(claim)
