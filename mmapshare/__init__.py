@@ -54,3 +54,10 @@ __all__ = [
     "locked",
     "shared_state",
 ]
+
+
+def load_ipython_extension(ipython: object) -> None:
+    """What ``%load_ext mmapshare`` calls; the magics are in `integrations.ipython`."""
+    from .integrations.ipython import load
+
+    load(ipython)

@@ -12,12 +12,14 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
+from itertools import islice
 from pickle import loads
 from reprlib import recursive_repr
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from . import _handle
 from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
+from ._card import ITEMS, LOADED_BYTES, listed, shortened, size
 from ._codec import decode, recover
 from ._directory import Extents
 from ._draft import NONE, Draft, MappingView, Touched, at_once, changes, touched_at
@@ -290,6 +292,17 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
     @recursive_repr("{...}")
     def __repr__(self) -> str:
         return self._how_it_stands() if self.closed else repr(self.copy())
+
+    def _summary(self) -> str:
+        count, first = self._index.read(
+            lambda state: (len(state.places), list(islice(state.places.items(), ITEMS)))
+        )
+        shown = []
+        for key, extents in first:
+            taken = extents[-1] - extents[0]
+            # It may be gone or changed by now: then that is shown.
+            shown.append((key, shortened(self.get(key)) if taken <= LOADED_BYTES else size(taken)))
+        return listed(shown, count)
 
     # --- Writing: each method one transaction ----------------------------------------------
 

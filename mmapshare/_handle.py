@@ -122,6 +122,11 @@ def of(share: Shared[Any]) -> Handle:
     return Handle(region.identity.region_id, place, None, _passed_while_spawning(segment.fd))
 
 
+def open_shares() -> list[Shared[Any]]:
+    """The shares that this process has open."""
+    return list(_open_here.values())
+
+
 def take_named() -> tuple[Shared[Any], ...]:
     """The shares that this thread's latest values named: they live on as long as these are stored.
 

@@ -9,6 +9,7 @@ import attrs
 
 from . import _handle
 from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
+from ._card import GLIMPSE_BYTES, LOADED_BYTES, kind_of, shortened, size
 from ._codec import EMPTY_SET, FROZENSET, decode, encode, reordered
 from ._handle import named, take_named
 from ._memory import default_kind
@@ -69,9 +70,9 @@ class Share(NotAContainer, Shared[T]):
     ) -> None:
         if kind not in {None, "memfd", "file"}:
             raise ValueError(f'kind is "memfd" or "file", not {kind!r}')
-        size, timeout = size_bytes(max_size), timeout_s(timeout)
+        ceiling, timeout = size_bytes(max_size), timeout_s(timeout)
         frames = None if initial is MISSING else encode(initial)
-        self._bind(Region.create(kind or default_kind(), size), timeout)
+        self._bind(Region.create(kind or default_kind(), ceiling), timeout)
         _handle.register(self)
         if frames is not None:
             self._region.publish(frames, self._region.extent())
@@ -272,6 +273,14 @@ class Share(NotAContainer, Shared[T]):
         return decode(frames) if version else MISSING
 
     __repr__ = Shared._how_it_stands
+
+    def _summary(self) -> str:
+        used_bytes = self._region.used_bytes()
+        if not self.version:
+            return "empty"
+        if used_bytes <= LOADED_BYTES:
+            return shortened(self.get())
+        return f"{kind_of(self._region.glimpse(GLIMPSE_BYTES))}, {size(used_bytes)}"
 
 
 def _conflict(expected: int, found: int) -> VersionConflict:

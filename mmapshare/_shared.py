@@ -9,9 +9,11 @@ import attrs
 
 from . import _handle
 from ._arguments import timeout_s
+from ._card import bundle
 from ._memory import Segment
 from ._owner import Claim, claim_by, current_owner
 from ._region import ClosedRegion, Region
+from ._showing import Showing
 from ._transaction import Transaction, is_under_way, stopped_in_exit
 from ._view import View
 from ._wait import Waiting
@@ -56,8 +58,11 @@ class ShareInfo:
     contended_waits: int
     holders_found_dead: int
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return bundle("ShareInfo", None, self)
 
-class Shared(Waiting, Generic[T]):
+
+class Shared(Showing, Waiting, Generic[T]):
     """A region and how this process holds it. Its subclasses say what is in it:
 
     - `_open` fills a view in, `_committed` makes its value anew, `_store` commits it, and
@@ -250,15 +255,6 @@ class Shared(Waiting, Generic[T]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _open_shared, (type(self), _handle.of(self), self._timeout)
-
-    def _how_it_stands(self) -> str:
-        """For ``repr``: which region, and its version."""
-        name = type(self).__name__
-        if self.closed:
-            return f"<{name}, closed>"
-        region = self._region
-        what = f"version {region.version}" if region.version else "empty"
-        return f"<{name} {region.identity.region_id.hex()[:8]}: {what}>"
 
 
 def _open_shared(cls: type[Shared[Any]], handle: _handle.Handle, timeout: float | None) -> Any:

@@ -174,6 +174,9 @@ class SharedFunction(Generic[P, R]):
         signature = str(self.__signature__)
         return f"<shared_state function {self.__qualname__}{signature} on {self._share!r}>"
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return self._share._card(f"{self.__qualname__}{self.__signature__} on ")
+
     # --- Pickling --------------------------------------------------------------------------
 
     def __copy__(self) -> SharedFunction[P, R]:
