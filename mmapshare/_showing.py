@@ -74,7 +74,7 @@ class Showing:
 
         >>> from mmapshare import Share
         >>> Share(3).watch(lambda n: n > 2)  # doctest: +ELLIPSIS
-        Share ...: value 3; version 1; used 5 bytes of 1.0 GiB; ...
+        Share ...; value 3; version 1; used 5 bytes of 1.0 GiB; ...
         True
         """
         deadline = None if timeout is None else time.monotonic() + (timeout_s(timeout) or 0.0)
