@@ -59,7 +59,9 @@ def _are_others_own() -> bool:
     children = f"/proc/self/task/{os.getpid()}/children"
     for pid in Path(children).read_text().split():
         command = Path(f"/proc/{pid}/cmdline").read_text()
-        if not any(own in command for own in ("resource_tracker", "forkserver", "loky", "ipykernel_launcher")):
+        if not any(
+            own in command for own in ("resource_tracker", "forkserver", "loky", "ipykernel")
+        ):
             return False
     return True
 

@@ -42,8 +42,8 @@ WALLS = {
     },
     "_draft": {"errors", "_codec", "_handle", "_index", "_view", "_wait"},
     "_dict": {
-        "errors", "_owner", "_arguments", "_card", "_codec", "_directory", "_draft", "_handle", "_index",
-        "_layout", "_log", "_memory", "_optimistic", "_region", "_shared", "_view",
+        "errors", "_owner", "_arguments", "_card", "_codec", "_directory", "_draft", "_handle",
+        "_index", "_layout", "_log", "_memory", "_optimistic", "_region", "_shared", "_view",
     },
     "_optimistic": {"_owner", "_codec", "_directory", "_draft", "_index", "_log"},
     "_transaction": {"errors", "_owner", "_guard", "_view"},
