@@ -49,7 +49,7 @@ class Scene:
         """Each value is old or new; returns "old", "new" or "parted" for all of them."""
         found = self.stands()
         for share in self.shares:
-            _forget(share)
+            forget(share)
         assert _same(self.stands(), found), "a stranger reads something else"
         for value, old, new in zip(found, self.before, self.after, strict=True):
             assert _same(value, old) or _same(value, new), value
@@ -90,7 +90,7 @@ def _is_free(share: Any) -> bool:
         door.close()
 
 
-def _forget(share: Any) -> None:
+def forget(share: Any) -> None:
     """Have a share read the region again, as one does who has never seen it."""
     share._region._commit, share._region._seen = _region._EMPTY, _region._NOTHING
     if isinstance(share, SharedDict):

@@ -1,0 +1,181 @@
+"""What the actors of `schedules` do: writers and readers of one share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+from stepping import Points
+
+from mmapshare import Share, SharedDict, VersionConflict, _index, _log, _region
+from mmapshare._layout import VERSION
+
+Value = Callable[[int], dict[str, Any]]
+Act = Callable[[Any, Value], Any]
+
+
+@attrs.define
+class Play:
+    """What the actors do, each for itself.
+
+    Attributes:
+        make: the share as it stands in the beginning, with the value of its version.
+        writers: they commit ``commits`` versions together.
+        readers: each returns a version and its value.
+        value: what is committed as a version.
+        points: where they stop.
+        aware: writers stop at what they read too.
+        warm: everybody has read before what was there.
+    """
+
+    make: Callable[[Value], Any]
+    writers: Sequence[Act]
+    readers: Sequence[Act]
+    commits: int = 2
+    points: Points = attrs.Factory(Points)
+    value: Value = attrs.field(kw_only=True)
+    aware: bool = False
+    warm: bool = True
+
+
+def small(version: int) -> dict[str, Any]:
+    """Other bytes from end to end, and as many of them."""
+    return {"n": version, "pad": f"{version:03}" * 30}
+
+
+def number(version: int) -> dict[str, Any]:
+    """One key alone."""
+    return {"n": version}
+
+
+def large_first(version: int) -> dict[str, Any]:
+    """Large, then small."""
+    return {"n": version, "pad": f"{version:03}" * (20_000 if version == 1 else 30)}
+
+
+def array(version: int) -> dict[str, Any]:
+    """Frames out of band, and their table."""
+    return {"n": version, "pad": bytearray([version]) * 5000, "more": bytearray([version]) * 4500}
+
+
+def _share(value: Value) -> Any:
+    return Share(value(1))
+
+
+def _dict(value: Value) -> Any:
+    return SharedDict(value(1))
+
+
+def _each_moves(value: Value) -> Any:
+    """No record fits behind the one before it: each goes to the other area."""
+    _region._WINDOW_LEAST, _region._WINDOW_RECORDS = 64, 1
+    return _share(value)
+
+
+def _gives_back(value: Value) -> Any:
+    _region._WINDOW_LEAST, _region._WINDOW_RECORDS, _region._KEEP_BYTES = 64, 1, 4096
+    return _share(value)
+
+
+def _rewrites(value: Value) -> Any:
+    """Each commit writes a new snapshot."""
+    _index._SPARE_BYTES, _log._KEEP_BYTES = -(1 << 30), 4096
+    return _dict(value)
+
+
+# --- Writers -----------------------------------------------------------------------------------
+
+
+def _sets(*versions: int) -> Act:
+    return lambda share, value: [share.set(value(version)) for version in versions]
+
+
+def _updates(*versions: int) -> Act:
+    return lambda share, value: [share.update(value(version)) for version in versions]
+
+
+def _adds(share: Any, value: Value) -> None:
+    with share.locked() as view:
+        view.value = value(view["n"] + 1)
+
+
+def _adds_optimistically(share: Any, value: Value) -> None:
+    share.update(lambda found: value(found["n"] + 1), optimistic=True)
+
+
+def _adds_by_transact(share: Any, value: Value) -> None:
+    share.transact(lambda view: view.update(value(view["n"] + 1)))
+
+
+def _adds_by_compare_and_set(share: Any, value: Value) -> None:
+    while True:
+        seen = share.snapshot()
+        try:
+            share.set(value(seen.value["n"] + 1), if_version=seen.version)
+        except VersionConflict:
+            continue
+        return
+
+
+# --- Readers -----------------------------------------------------------------------------------
+
+
+def _gets(share: Any, value: Value) -> Any:
+    found = share.get()
+    return found["n"], found
+
+
+def _snapshots(share: Any, value: Value) -> Any:
+    snapshot = share.snapshot()
+    return snapshot.version, dict(snapshot.value if isinstance(share, Share) else snapshot)
+
+
+def _gets_item(share: Any, value: Value) -> Any:
+    found = share["n"]
+    return found, {"n": found}
+
+
+ONLY_VERSION = Points(frozenset({VERSION}), slot=0, record=0, lock=True)
+
+PLAYS: dict[str, Callable[[], Play]] = {
+    "three sets": lambda: Play(_share, [_sets(2, 3, 4)], [_gets], 3, value=small),
+    "halves of values": lambda: Play(
+        _share, [_sets(2, 3)], [_gets], points=Points(record=2), value=small
+    ),
+    "halves of slots": lambda: Play(
+        _share,
+        [_sets(2, 3)],
+        [_snapshots],
+        points=Points(slot=2, record=0),
+        value=small,
+        warm=False,
+    ),
+    "other area": lambda: Play(_each_moves, [_sets(2, 3)], [_gets], value=small, warm=False),
+    "other area, read in halves": lambda: Play(
+        _each_moves, [_sets(2, 3)], [_gets], points=Points(record=2), value=small, warm=False
+    ),
+    "memory given back": lambda: Play(
+        _gives_back, [_sets(2)], [_gets], 1, value=large_first, warm=False
+    ),
+    "arrays": lambda: Play(_each_moves, [_sets(2, 3)], [_gets], value=array),
+    "two blocks": lambda: Play(
+        _share, [_adds, _adds], [_gets], points=Points(lock=True), value=small
+    ),
+    "two optimistic updates": lambda: Play(
+        _share, [_adds_optimistically] * 2, [], points=ONLY_VERSION, value=small, aware=True
+    ),
+    "two compare-and-sets": lambda: Play(
+        _share, [_adds_by_compare_and_set] * 2, [], points=ONLY_VERSION, value=small, aware=True
+    ),
+    "one key": lambda: Play(_dict, [_updates(2, 3)], [_gets_item], value=number),
+    "several keys": lambda: Play(_dict, [_updates(2, 3)], [_snapshots], value=small),
+    "late reader": lambda: Play(_dict, [_updates(2, 3)], [_snapshots], value=small, warm=False),
+    "snapshots of keys": lambda: Play(_rewrites, [_updates(2, 3)], [_gets_item], value=number),
+    "late reader of snapshots": lambda: Play(
+        _rewrites, [_updates(2, 3)], [_snapshots], value=small, warm=False
+    ),
+    "two transacts": lambda: Play(
+        _dict, [_adds_by_transact] * 2, [], points=ONLY_VERSION, value=small, aware=True
+    ),
+}
