@@ -14,6 +14,7 @@ What was opened is mapped from a description of its own; the lock opens another 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import weakref
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _HANDED_OUT_KEPT: Final = 64
 _CODEC: Final = os.path.join(os.path.dirname(__file__), "_codec.py")
+_LACKS: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""What says nothing about the one who had the share."""
 _FRAMES_UP_TO_CODEC: Final = 8
 """``__reduce__``, and the Python methods of cloudpickle's pickler."""
 
@@ -55,16 +58,16 @@ class Place:
     device: int
     inode: int
 
-    def open(self) -> int | None:
-        """A new description of the memfd; None where process or file are no longer there."""
+    def open(self) -> int:
+        """A new description of the memfd; OSError where it is not to be had here."""
+        fd = os.open(f"/proc/{self.pid}/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
         try:
-            fd = os.open(f"/proc/{self.pid}/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return None
-        if self._is(os.fstat(fd)):
-            return fd
-        os.close(fd)
-        return None
+            if not self._is(os.fstat(fd)):
+                raise FileNotFoundError(errno.ENOENT, "another file is in its place")
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def lives(self) -> bool:
         """Whether the memfd can still be found here."""
@@ -150,15 +153,17 @@ def _is_being_stored() -> bool:
 def resolve(handle: Handle, attach: Callable[[Segment], Shared[Any]]) -> Shared[Any]:
     """The share that a handle names; HandleError where its region cannot be reached."""
     passed_fd = handle.passed.detach() if handle.passed is not None else -1
-    share = _open_here.get(handle.region_id)
-    if share is None:
-        opened = _open(handle, passed_fd, attach)
-        # Another thread may have loaded it meanwhile: a process has one share for a region.
-        share = _open_here.setdefault(handle.region_id, opened)
-        if share is not opened:
-            opened._region.close()
-    elif passed_fd >= 0:
-        os.close(passed_fd)
+    try:
+        share = _open_here.get(handle.region_id)
+        if share is None:
+            opened = _open(handle, passed_fd, attach)
+            # Another thread may have loaded it meanwhile: a process has one share for a region.
+            share = _open_here.setdefault(handle.region_id, opened)
+            if share is not opened:
+                opened._region.close()
+    finally:
+        if passed_fd >= 0:
+            os.close(passed_fd)
     return share
 
 
@@ -167,19 +172,7 @@ def _open(handle: Handle, passed_fd: int, attach: Callable[[Segment], Shared[Any
         share = attach(Segment.open_folder(handle.folder))
     else:
         assert handle.place is not None
-        fd = handle.place.open()
-        if fd is None and passed_fd >= 0:
-            # The sender's description: ours must be another.
-            fd = os.open(f"/proc/self/fd/{passed_fd}", os.O_RDWR | os.O_CLOEXEC)
-        if passed_fd >= 0:
-            os.close(passed_fd)
-        if fd is None:
-            raise HandleError(
-                f"this share cannot be opened here: process {handle.place.pid}, which had it, is "
-                "gone or has closed it. Keep a reference to the share in the process that made "
-                "it for as long as others may load it"
-            )
-        share = attach(Segment.adopt(fd))
+        share = attach(Segment.adopt(_open_memfd(handle.place, passed_fd)))
         place = handle.place
         region = share._region
         _places[region] = place if place.lives() else _own_place(region.segment)
@@ -187,6 +180,22 @@ def _open(handle: Handle, passed_fd: int, attach: Callable[[Segment], Shared[Any
         share._region.close()
         raise HandleError("this share cannot be opened here: another region is in its place")
     return share
+
+
+def _open_memfd(place: Place, passed_fd: int) -> int:
+    try:
+        return place.open()
+    except OSError as err:
+        if passed_fd >= 0:
+            # The sender's description: ours must be another.
+            return os.open(f"/proc/self/fd/{passed_fd}", os.O_RDWR | os.O_CLOEXEC)
+        if err.errno in _LACKS:
+            raise
+        raise HandleError(
+            f"this share cannot be opened here: process {place.pid}, which had it, is "
+            "gone or has closed it. Keep a reference to the share in the process that made "
+            "it for as long as others may load it"
+        ) from err
 
 
 def _own_place(segment: Segment) -> Place:

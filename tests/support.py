@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -199,6 +200,20 @@ def open_fds() -> dict[int, str]:
         except OSError:
             pass
     return found
+
+
+@contextlib.contextmanager
+def no_more_descriptors(free: int = 0) -> Iterator[None]:
+    """This process may have so many more descriptors than it has."""
+    fds = [os.open("/dev/null", os.O_RDONLY) for _ in range(free + 1)]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for fd in fds:
+        os.close(fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(fds), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def region_mappings() -> list[str]:

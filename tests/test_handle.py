@@ -1,18 +1,20 @@
 """How a share reaches other processes: every start method, every kind of pool."""
 
 import concurrent.futures
+import errno
 import multiprocessing
 import os
 import pickle
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cloudpickle
 import joblib
 import pytest
 import workers
-from support import Child, in_child, open_fds
+from support import Child, in_child, no_more_descriptors, open_fds
 
 from mmapshare import HandleError, LockTimeout, Share, _handle
 
@@ -284,3 +286,40 @@ def test_a_share_that_only_a_stored_value_names_lives_on_as_long_as_that(make):
     outer.set([Share(5)])
     outer.unlock()
     assert outer.get()[0].get() == 5
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="a handle to a memfd needs /proc")
+def test_a_lack_of_descriptors_is_not_told_as_a_share_that_is_gone():
+    """Whatever kept a handle from being opened, it was said that the share's process is gone."""
+    share = Share(1)
+    raw = pickle.dumps(share)
+
+    def load():
+        _handle._open_here.clear()
+        before = open_fds()
+        with no_more_descriptors(), pytest.raises(OSError) as caught:
+            pickle.loads(raw)
+        assert caught.value.errno == errno.EMFILE
+        caught = None
+        assert open_fds() == before
+        assert pickle.loads(raw).get() == 1
+
+    in_child(load)
+
+
+def test_a_descriptor_passed_along_is_closed_where_it_cannot_be_opened():
+    """It was left open where the way through it failed."""
+    share = Share(1)
+    fd = os.dup(share._region.segment.fd)
+    place = _handle.Place(2**22 + 1, 0, 0, 0)
+    passed = SimpleNamespace(detach=lambda: fd)
+    handle = _handle.Handle(share._region.identity.region_id, place, None, passed)
+
+    def load():
+        _handle._open_here.clear()
+        with no_more_descriptors(), pytest.raises(OSError):
+            _handle.resolve(handle, lambda segment: Share._attach(segment, None))
+        assert fd not in open_fds()
+
+    in_child(load)
+    os.close(fd)
