@@ -9,6 +9,7 @@ never remaps.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -27,6 +28,9 @@ _GROWTH_SPARE: Final = 1 << 20
 
 _HUGE_LEAST: Final = 4 << 20
 """Two huge pages: from here on numpy asks for them too."""
+
+_NOT_THE_SIZE: Final = {errno.EMFILE, errno.ENFILE, errno.EPERM, errno.EACCES, errno.EIO}
+"""Why a region cannot be made though there is room."""
 
 # Linux's numbers; the fcntl module names them from Python 3.8 on, but not in every build.
 _ADD_SEALS: Final = 1033
@@ -60,11 +64,12 @@ class Segment:
     def create(cls, kind: str, size_bytes: int) -> Segment:
         """Make new zeroed memory; OSError or RegionFullError where the machine refuses the size."""
         folder = None if kind == MEMFD else _new_folder()
-        if folder is None:
-            fd = os.memfd_create("mmapshare", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        else:
-            fd = os.open(os.path.join(folder, "region"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        fd = -1
         try:
+            if folder is None:
+                fd = os.memfd_create("mmapshare", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            else:
+                fd = os.open(os.path.join(folder, "region"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
             os.fchmod(fd, 0o600)
             os.ftruncate(fd, size_bytes)
             if folder is None:
@@ -72,10 +77,13 @@ class Segment:
                 fcntl.fcntl(fd, _ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW | _SEAL_SEAL)
             return cls._map(kind, fd, size_bytes, folder)
         except BaseException as err:
-            os.close(fd)
+            if fd >= 0:
+                with contextlib.suppress(OSError):  # It is closed all the same.
+                    os.close(fd)
             if folder is not None:
                 _remove(folder)
-            if isinstance(err, OSError | OverflowError | ValueError):
+            refused = isinstance(err, OSError | OverflowError | ValueError)
+            if refused and getattr(err, "errno", None) not in _NOT_THE_SIZE:
                 raise RegionFullError(
                     f"this machine refuses to map {size_bytes:,} bytes ({err}); "
                     "pass a smaller max_size",
@@ -130,9 +138,14 @@ class Segment:
         # finds itself alone. 3. The child finds the folder gone: its mapping stays good, its
         # next lock fails with an error that says so.
         if self.folder is not None:
-            self._users_fd = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
-            fcntl.flock(self._users_fd, fcntl.LOCK_SH)
-            self._folder_finalizer = weakref.finalize(self, _leave, self._users_fd, self.folder)
+            users_fd = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(users_fd, fcntl.LOCK_SH)
+            except BaseException:
+                os.close(users_fd)
+                raise
+            self._users_fd = users_fd
+            self._folder_finalizer = weakref.finalize(self, _leave, users_fd, self.folder)
 
     def allocate(self, start: int, end: int) -> int:
         """Give bytes [start, end) memory, and a little ahead; returns up to where.
@@ -214,6 +227,13 @@ def _new_folder() -> str:
 
 
 def _remove(folder: str) -> None:
+    # By their names first, for which no descriptor needs to be free.
+    with contextlib.suppress(OSError):
+        for name in ("region", "lock"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+        return
     import shutil
 
     shutil.rmtree(folder, ignore_errors=True)

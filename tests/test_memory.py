@@ -1,13 +1,16 @@
 """Memory is taken as it is used, given back when it is not, and refused cleanly."""
 
+import errno
 import fcntl
+import glob
 import os
 import stat
+import tempfile
 import time
 
 import numpy
 import pytest
-from support import open_fds
+from support import no_more_descriptors, open_fds
 
 from mmapshare import RegionFullError, Share, _memory, _region
 from mmapshare._memory import Segment
@@ -126,6 +129,29 @@ def test_a_failing_setup_leaves_nothing_open(kind, monkeypatch):
         Share(kind=kind)
     monkeypatch.undo()
     assert len(open_fds()) == before
+
+
+def test_a_lack_of_descriptors_leaves_nothing_open_and_is_told_as_such(kind):
+    """The portable kind left its folder, and the memfd kind advised to a smaller ceiling."""
+    Share(kind=kind).close()
+    before, folders = open_fds(), glob.glob(tempfile.gettempdir() + "/*")
+    for free in range(3):
+        with no_more_descriptors(free), pytest.raises(OSError) as caught:
+            Share(kind=kind)
+        assert caught.value.errno == errno.EMFILE
+        caught = None
+        assert open_fds() == before
+        assert glob.glob(tempfile.gettempdir() + "/*") == folders
+
+
+def test_a_share_of_the_portable_kind_that_cannot_be_counted_leaves_nothing_open(monkeypatch):
+    """The descriptor by which a process is a user of the folder was left open."""
+    before = open_fds()
+    monkeypatch.setattr(_memory.fcntl, "flock", _refuse)
+    with pytest.raises(RegionFullError):
+        Share(kind="file")
+    monkeypatch.undo()
+    assert open_fds() == before
 
 
 def _refuse(*args):
