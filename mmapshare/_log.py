@@ -243,12 +243,13 @@ class Log(Region):
         self._map[SLOTS[version & 1]] = layout.pack_head(version, start, end, version, 1)
         self._words[VERSION] = version  # The commit.
         for other, used in ((1 - area, 0), (area, size)):
-            limit, allocated = self._area_start(other) + used + _KEEP_BYTES, ALLOCATED[other]
-            if self._words[allocated] > limit + used + _KEEP_BYTES:
+            limit = self._area_start(other) + used + _KEEP_BYTES
+            allocated = self._allocated(other)  # Never the other one's memory.
+            if allocated > limit + used + _KEEP_BYTES:
                 if other != area:
                     self._words[FLOOR] = version  # Whoever reads there comes over.
-                allocated_bytes, self._words[allocated] = self._words[allocated], limit
-                self.segment.give_back(limit, allocated_bytes)
+                self._words[ALLOCATED[other]] = limit
+                self.segment.give_back(limit, allocated)
         return version, version, start, end, min(easy, self._words[ALLOCATED[area]])
 
     def _put(
@@ -274,12 +275,11 @@ class Log(Region):
     def _room(self, base: int, start: int, end: int) -> int:
         """Up to where the area has memory; more of it if ``end`` asks for that and it may."""
         area = layout.area_of(base, self._area_bytes)
-        word, limit = ALLOCATED[area], base + self._area_bytes
-        if self._words[word] < end <= limit:
+        has, limit = self._allocated(area), base + self._area_bytes
+        if has < end <= limit:
             # Memory first, then the word: a kill between the two allocates twice, never too little.
-            has = max(self._words[word], base)
-            self._words[word] = min(self.segment.allocate(has, end), limit)
-        return int(self._words[word])
+            self._words[ALLOCATED[area]] = has = min(self.segment.allocate(has, end), limit)
+        return has
 
     def has_room(self, position: Position, size: int) -> bool:
         """Whether a delta of this size finds memory behind ``position``; it has it from then on."""

@@ -383,12 +383,16 @@ class Region:
                 self._words[FLOOR] = run
                 area = 1 - area
                 start, run = self._area_start(area), commit[V] + 1
-        word = ALLOCATED[area]
-        if start + size > self._words[word]:
+        has = self._allocated(area)
+        if start + size > has:
             # Memory first, then the word: a kill between the two allocates twice, never too little.
-            has = max(self._words[word], self._area_start(area))
-            self._words[word] = self.segment.allocate(has, start + size)
+            self._words[ALLOCATED[area]] = self.segment.allocate(has, start + size)
         return start, run
+
+    def _allocated(self, area: int) -> int:
+        """Up to where an area has memory; its begin where the word says what cannot be."""
+        begin, word = self._area_start(area), self._words[ALLOCATED[area]]
+        return word if begin <= word <= begin + self._area_bytes else begin
 
     def _trim(self, version: int, start: int, end: int) -> None:
         """After moving to another area: give back what both hold far above the need."""
@@ -396,7 +400,7 @@ class Region:
         here = layout.area_of(start, self._area_bytes)
         for area in (0, 1):
             limit = self._area_start(area) + keep
-            allocated = self._words[ALLOCATED[area]]
+            allocated = self._allocated(area)  # Never the other one's memory.
             if allocated > limit:
                 if area != here:
                     self._words[FLOOR] = version
