@@ -98,6 +98,7 @@ class Index:
         self.map = log._map
         self.words = log._words
         self.state = State(BEGIN, {}, 0, 0)
+        self.state.version = -1  # Not even that the log is empty has been seen.
         self._mutexes: dict[int, Any] = {}
         """The mutex by process: a forked child must not wait for its parent's thread."""
         self._busy = False
@@ -124,15 +125,23 @@ class Index:
             claim = claim_by(current_owner())
             try:
                 if self.log.lock.try_acquire(claim):
-                    return look(self.current())
+                    return self._look_undisturbed(look)
             finally:
                 self.log.lock.abandon(claim)
         claim = claim_by(current_owner())
         try:
             self.log.lock.acquire(claim, None)  # Or the caller has it already.
-            return look(self.current())
+            return self._look_undisturbed(look)
         finally:
             self.log.lock.abandon(claim)
+
+    def _look_undisturbed(self, look: Callable[[State], T]) -> T:
+        """What ``look`` finds, for the lock's holder: nobody can have overtaken it."""
+        state = self.current()
+        found = look(state)
+        if not self.log.stands(state.position):
+            raise _floor_ahead()
+        return found
 
     def _try_read(self, look: Callable[[State], T]) -> tuple[T] | None:
         mutex = self._mutex()
@@ -156,7 +165,7 @@ class Index:
             return state
         found = self.refresh()
         if found is None:
-            raise CorruptRegionError("the region's FLOOR word is ahead of its version")
+            raise _floor_ahead()
         return found
 
     def refresh(self) -> State | None:
@@ -178,7 +187,7 @@ class Index:
                 self._busy = False
 
     def _catch_up(self, state: State) -> State | None:
-        if state.version and not state.changing:
+        if state.version > 0 and not state.changing:
             one = self.log.next_key(state.position)
             if one is not None:
                 key, begin, position = one
@@ -187,6 +196,10 @@ class Index:
             newest = self.log.newest()
             if newest is None:
                 return None
+            if newest[V] < state.version:
+                raise CorruptRegionError(
+                    f"the region's version went back from {state.version} to {newest[V]}"
+                )
             if newest[RUN] == state.position[RUN]:
                 begin = state.position[END] + 7 & -8
                 records = self.log.records(begin, state.version + 1, newest)
@@ -441,6 +454,10 @@ class Index:
                     total += lay_out(frames, values, total)
                 number += 1
             yield b"".join(values)
+
+
+def _floor_ahead() -> CorruptRegionError:
+    return CorruptRegionError("the region's FLOOR word is ahead of its version")
 
 
 def _apply(state: State, directory: Directory, begin: int) -> None:

@@ -77,6 +77,8 @@ END: Final = 3
 RUN: Final = 4
 
 _EMPTY: Final[Commit] = (0, (), 0, 0, 0, 0)
+_UNREAD: Final[Commit] = (-1, (), 0, 0, 0, 0)
+"""Stands where this process has seen none yet, not even that there is none."""
 
 Seen = tuple[int, Sequence[tuple[int, int]], tuple[int, int, int, int]]
 """Where a version lies: its number, begin and end of each frame, and what a Commit ends with."""
@@ -117,7 +119,7 @@ class Region:
         self._easy_most = _WINDOW_MOST if self.identity.max_size >= _WINDOW_MOST else 0
         self._words = memoryview(segment.map)[:HEADER_BYTES].cast("Q")
         self._seen: Seen = _NOTHING
-        self._commit = _EMPTY
+        self._commit = _UNREAD
         """The last commit seen, kept while it is small and its frames are nobody's memory."""
         self.lock = Lock(
             _door(segment),
@@ -238,6 +240,7 @@ class Region:
         """The head that the version word names; None while empty, or where a writer was faster."""
         version = self._words[VERSION]
         if version == 0:
+            self._check_empty()
             return None
         raw = self._map[SLOTS[version & 1]]
         if self._words[VERSION] != version:
@@ -246,6 +249,16 @@ class Region:
         if head is None:
             raise CorruptRegionError(f"the slot of version {version} fails its check")
         return head
+
+    def _check_empty(self) -> None:
+        """CorruptRegionError where the version is 0 although something was committed.
+
+        The slot of version 1 proves nothing: its writer may have been killed before the commit.
+        """
+        even, odd = (self._words[slot.start // 8] for slot in SLOTS)
+        committed = even > 0 or odd > 1 or self._commit[V] > 0 or self._seen[V] > 0
+        if committed and self._words[VERSION] == 0:
+            raise CorruptRegionError("the region's version is 0, but something was committed")
 
     def _copy(self, extents: Sequence[tuple[int, int]]) -> Sequence[Frame]:
         begin, end = extents[0]

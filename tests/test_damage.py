@@ -6,6 +6,7 @@ import pickle
 import pytest
 
 from mmapshare import (
+    CorruptRegionError,
     Share,
     SharedDict,
     _handle,
@@ -13,7 +14,7 @@ from mmapshare import (
     _log,
     _region,
 )
-from mmapshare._layout import ALLOCATED
+from mmapshare._layout import ALLOCATED, FLOOR, VERSION
 
 MOST = 2**64 - 1
 
@@ -79,3 +80,62 @@ def test_a_delta_never_leaves_its_area(monkeypatch):
         newest = region.newest()
         assert newest[_log.END] <= newest[_log.BASE] + region._area_bytes
     assert shared["a"] == bytes([n]) * 1_000_000
+
+
+def test_a_version_of_0_does_not_empty_a_share():
+    """It looked as if nothing had been committed, and the next commit was the first one again."""
+    share = Share(1)
+    share.set(2)
+    with _opened_anew(share) as again:
+        again._region._words[VERSION] = 0
+        for act in (again.get, again.info, lambda: again.set(3), lambda: share.get()):
+            with pytest.raises(CorruptRegionError, match="the region's version is 0"):
+                act()
+        again._region._words[VERSION] = 2
+        assert share.get() == again.get() == 2
+
+
+def test_a_version_of_0_does_not_empty_a_dict():
+    """The same, where the process had not read it yet."""
+    shared = SharedDict(a=1)
+    shared["a"] = 2
+    with _opened_anew(shared) as again:
+        again._region._words[VERSION] = 0
+        for act in (lambda: again["a"], lambda: len(again), lambda: again.update(b=1)):
+            with pytest.raises(CorruptRegionError, match="the region's version is 0"):
+                act()
+
+
+def test_a_first_commit_that_was_killed_leaves_an_empty_share():
+    """Its slot may be there, or half of it: that is no damage."""
+    share, shared = Share(1), SharedDict(a=1)
+    with _opened_anew(share) as again, _opened_anew(shared) as again_shared:
+        share._region._words[VERSION] = shared._region._words[VERSION] = 0
+        assert again.info().version == 0
+        assert len(again_shared) == 0
+        assert again.set(5) == 1
+        again_shared["b"] = 6
+        assert (again.get(), again_shared) == (5, {"b": 6})
+
+
+def test_a_dict_does_not_follow_a_version_that_went_back():
+    """It took what it knew of the newest version for the one before it."""
+    shared = SharedDict(a=1)
+    shared["a"] = 2
+    shared._region._words[VERSION] = 1
+    with pytest.raises(CorruptRegionError, match="went back from 2 to 1"):
+        shared.snapshot()
+
+
+def test_a_dict_is_not_read_under_the_lock_where_the_floor_is_damaged():
+    """After some attempts a reader takes the lock, and did not ask again whether its place stands.
+
+    1. A process has read version 1. 2. The dict is written anew elsewhere, twice; what was there
+    is overwritten. 3. The version is damaged, and says 1. The process read what stands there now.
+    """
+    shared = SharedDict(a=1)
+    with _opened_anew(shared) as again:
+        assert again == {"a": 1}
+        shared._region._words[FLOOR], shared._region._words[VERSION] = 3, 1
+        with pytest.raises(CorruptRegionError, match="FLOOR"):
+            again.snapshot()
