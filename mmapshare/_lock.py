@@ -34,10 +34,13 @@ logger.addHandler(logging.NullHandler())
 HOLDER, SINCE, CONTENDED, FOUND_DEAD, LEASE = range(5)
 QUEUED: Final = 8  # Those between are in `_deadlock`.
 
+_WORD_MASK: Final = 2**64 - 1
 _NAPS: Final = 10
 _NAP_S: Final = 50e-6
 _BACKOFF_FIRST_S: Final = 50e-6
 _BACKOFF_LAST_S: Final = 1e-3
+_LEASE_MOST_NS: Final = 2_000_000_000
+"""Nobody takes a lease for as long as that; see `_wait`."""
 _GATE_RECHECK_S: Final = 0.05
 _PATIENCE_S: Final = 2e-3
 _PATIENCE_NS: Final = int(_PATIENCE_S * 1e9)
@@ -172,7 +175,8 @@ class Lock:
                 await pause(pause_s)
         finally:
             watch.over()
-        self._words[CONTENDED] += waited
+        if waited:
+            self._count(CONTENDED)
         if self._words[HOLDER]:
             self._report_dead()
         self._words[SINCE] = monotonic_ns()
@@ -245,7 +249,8 @@ class Lock:
         """After letting go: make way for who is blocked at the door, wake who is asleep."""
         words, now_ns = self._words, monotonic_ns()
         queued = words[QUEUED]
-        if queued and now_ns - queued > _PATIENCE_NS:
+        # A moment that lies far ahead is damage, and goes as one that is long over does.
+        if queued and abs(now_ns - queued) > _PATIENCE_NS:
             # flock hands nothing over: who is woken finds the lock taken again, if the one who
             # let go comes back faster, and that for as long as it goes on.
             words[QUEUED] = 0
@@ -258,6 +263,8 @@ class Lock:
             from ._futex import wake
 
             wake(words, self._version_offset)
+            if lease > now_ns + _LEASE_MOST_NS:
+                words[LEASE] = 0
         elif lease:
             # Who takes a lease this very moment may be woken late, by the longest sleep.
             words[LEASE] = 0
@@ -403,7 +410,8 @@ class Lock:
                 contended = self._nap_or_wait()
             else:
                 contended = self._poll_door(deadline, watch)
-            self._words[CONTENDED] += contended
+            if contended:
+                self._count(CONTENDED)
         except BaseException as err:
             err.__suppress_context__ = True  # That the first try failed is no part of the story.
             raise
@@ -473,8 +481,11 @@ class Lock:
             held_s=held_s,
         )
 
+    def _count(self, word: int) -> None:
+        self._words[word] = self._words[word] + 1 & _WORD_MASK  # It may say anything.
+
     def _report_dead(self) -> None:
-        self._words[FOUND_DEAD] += 1
+        self._count(FOUND_DEAD)
         self._words[WAITS_ID] = 0
         logger.warning(
             "pid %d died holding the lock; its unfinished change is dropped, the value is whole",

@@ -2,6 +2,7 @@
 
 import contextlib
 import pickle
+import time
 
 import pytest
 
@@ -11,10 +12,13 @@ from mmapshare import (
     SharedDict,
     _handle,
     _index,
+    _lock,
     _log,
     _region,
+    _wait,
 )
-from mmapshare._layout import ALLOCATED, FLOOR, VERSION
+from mmapshare._layout import ALLOCATED, FLOOR, LOCK_WORDS, VERSION
+from mmapshare._lock import CONTENDED, FOUND_DEAD, HOLDER, LEASE, QUEUED
 
 MOST = 2**64 - 1
 
@@ -139,3 +143,29 @@ def test_a_dict_is_not_read_under_the_lock_where_the_floor_is_damaged():
         shared._region._words[FLOOR], shared._region._words[VERSION] = 3, 1
         with pytest.raises(CorruptRegionError, match="FLOOR"):
             again.snapshot()
+
+
+def test_counters_that_are_full_begin_again():
+    """Adding one to a word of 2 ** 64 - 1 raised a ValueError out of taking the lock."""
+    share = Share(1)
+    words = share._region._words[LOCK_WORDS]
+    words[CONTENDED] = words[FOUND_DEAD] = MOST
+    words[HOLDER] = 1
+    share.set(2)
+    share._region.lock._count(CONTENDED)
+    assert (share.info().contended_waits, share.info().holders_found_dead) == (0, 0)
+    words.release()
+
+
+def test_a_lease_or_a_queue_from_a_far_future_is_forgotten():
+    """Each commit looked for sleepers for ever, and who was blocked could not queue any more."""
+    assert _wait._LEASE_NS < _lock._LEASE_MOST_NS
+    share = Share(1)
+    words = share._region._words[LOCK_WORDS]
+    words[LEASE] = words[QUEUED] = MOST
+    share.set(2)
+    assert (words[LEASE], words[QUEUED]) == (0, 0)
+    words[LEASE] = good = time.monotonic_ns() + _wait._LEASE_NS
+    share.set(3)
+    assert words[LEASE] == good
+    words.release()
