@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import struct
 import weakref
 from collections.abc import Callable
@@ -161,14 +162,7 @@ def _read(region_id: int, pid: int, fd: int) -> Link | None:
                 return Link(region_id, *(words[i] for i in (HOLDER, SINCE, *_WAITS)))
             except ValueError:  # Another thread has closed it.
                 return None
-    try:
-        opened = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        raw = os.pread(opened, _words.size, 0)
-    finally:
-        os.close(opened)
+    raw = _header(f"/proc/{pid}/fd/{fd}")
     if len(raw) < _words.size:
         return None
     found = _words.unpack(raw)
@@ -176,6 +170,23 @@ def _read(region_id: int, pid: int, fd: int) -> Link | None:
         return None
     words = found[LOCK_WORDS]
     return Link(region_id, *(words[i] for i in (HOLDER, SINCE, *_WAITS)))
+
+
+def _header(path: str) -> bytes:
+    """The first bytes of a file; nothing where it cannot be read, or is no plain file.
+
+    The words that lead there may be damaged: opening a FIFO could block, or disturb a device.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return b""
+        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return os.pread(opened, _words.size, 0)
+        finally:
+            os.close(opened)
+    except OSError:
+        return b""
 
 
 _WAITS: Final = (WAITS_ID, WAITS_PID, WAITS_FD)

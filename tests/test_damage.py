@@ -1,6 +1,7 @@
 """Bytes that something else has written: what the mutants of the proof have found, one by one."""
 
 import contextlib
+import os
 import pickle
 import time
 
@@ -8,8 +9,10 @@ import pytest
 
 from mmapshare import (
     CorruptRegionError,
+    LockTimeout,
     Share,
     SharedDict,
+    _deadlock,
     _handle,
     _index,
     _lock,
@@ -17,6 +20,7 @@ from mmapshare import (
     _region,
     _wait,
 )
+from mmapshare._door import TRY, Door
 from mmapshare._layout import ALLOCATED, FLOOR, LOCK_WORDS, VERSION
 from mmapshare._lock import CONTENDED, FOUND_DEAD, HOLDER, LEASE, QUEUED
 
@@ -169,3 +173,28 @@ def test_a_lease_or_a_queue_from_a_far_future_is_forgotten():
     share.set(3)
     assert words[LEASE] == good
     words.release()
+
+
+@pytest.mark.parametrize("what", ["fifo", "folder", "pipe"])
+def test_a_lock_whose_words_lead_to_something_else_is_waited_for_in_peace(tmp_path, what):
+    """Opening a FIFO blocked for ever; reading from the others raised an OSError."""
+    if what == "fifo":
+        os.mkfifo(tmp_path / "fifo")
+        fds = [os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)]
+    else:
+        fds = [os.open(tmp_path, os.O_RDONLY)] if what == "folder" else list(os.pipe())
+    mine, wanted = Share(1), Share(1, kind="memfd")
+    taken = Door(f"/proc/self/fd/{wanted._region.segment.fd}")
+    taken.flock(taken.fd, TRY)
+    words = wanted._region.lock.words
+    words[HOLDER], words[_deadlock.WAITS_ID] = os.getppid(), 12345
+    words[_deadlock.WAITS_PID], words[_deadlock.WAITS_FD] = os.getpid(), fds[0]
+    mine.lock()
+    try:
+        with pytest.raises(LockTimeout):
+            wanted.lock(timeout=0)
+    finally:
+        mine.unlock()
+        taken.close()
+        for fd in fds:
+            os.close(fd)
