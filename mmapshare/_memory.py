@@ -18,7 +18,7 @@ from typing import Final
 
 import attrs
 
-from .errors import HandleError, RegionFullError
+from .errors import CorruptRegionError, HandleError, RegionFullError
 
 MEMFD: Final = "memfd"
 FILE: Final = "file"
@@ -116,6 +116,8 @@ class Segment:
 
     @classmethod
     def _map(cls, kind: str, fd: int, size_bytes: int, folder: str | None) -> Segment:
+        if not size_bytes:
+            raise CorruptRegionError("the region's file is empty: something has cut it off")
         segment = cls(kind, fd, size_bytes, mmap.mmap(fd, size_bytes), folder)
         segment._join_users()
         # Not at exit: others' exit handlers may use the region after ours.

@@ -198,3 +198,17 @@ def test_a_lock_whose_words_lead_to_something_else_is_waited_for_in_peace(tmp_pa
         taken.close()
         for fd in fds:
             os.close(fd)
+
+
+def test_a_file_that_was_emptied_is_refused():
+    """It was a ValueError of mmap's."""
+    share = Share(1, kind="file")
+    path = os.path.join(share._region.segment.folder, "region")
+    size = os.path.getsize(path)
+    handle = pickle.dumps(share)
+    _handle._open_here.pop(share._region.identity.region_id)
+    os.truncate(path, 0)
+    with pytest.raises(CorruptRegionError, match="empty"):
+        pickle.loads(handle)
+    os.truncate(path, size)
+    _handle.register(share)
