@@ -35,6 +35,9 @@ FROZENSET: Final = 0x91
 STOP: Final = pickle.STOP[0]
 """The last byte of a stream that has no definitions behind it."""
 _TYPES_MOST: Final = 1000
+_SCANNED_BYTES: Final = 1 << 20
+_MEMO_PUTS: Final = frozenset({"PUT", "LONG_BINPUT"})
+"""Opcodes that make room for as many objects as they say."""
 _MAIN: Final = b"_main__"
 """Stands in every stream that names ``__main__`` or ``__mp_main__``."""
 
@@ -223,9 +226,7 @@ def recover(frames: Sequence[Frame], err: Exception) -> Any:
     """The value of frames at whose unpickling ``err`` came up; else what `decode` raises."""
     if isinstance(err, UnknownDefinitionError):
         return _decode_after_learning(frames)
-    if isinstance(err, MemoryError | MmapShareError):
-        raise err
-    raise _unloadable(err) from err
+    return _refuse(frames, err)
 
 
 def _decode_after_learning(frames: Sequence[Frame]) -> Any:
@@ -233,10 +234,37 @@ def _decode_after_learning(frames: Sequence[Frame]) -> Any:
     try:
         _definitions.learn(frames[0])
         return _loads(frames[0], buffers=frames[1:])
-    except (MemoryError, MmapShareError):
-        raise
     except Exception as err:
-        raise _unloadable(err) from err
+        return _refuse(frames, err)
+
+
+def _refuse(frames: Sequence[Frame], err: Exception) -> NoReturn:
+    """Raise what loading has raised: as it is, or as the cause of a CorruptRegionError."""
+    if isinstance(err, MmapShareError):
+        raise err
+    if isinstance(err, MemoryError) and not _asks_for_more_than_it_is(frames[0]):
+        raise err
+    raise _unloadable(err) from err
+
+
+def _asks_for_more_than_it_is(stream: Frame) -> bool:
+    """Whether a stream names sizes or numbers that lie beyond its own end, as only damage does.
+
+    A sound one that finds no memory is to be told apart: there is just not enough of it.
+    """
+    if len(stream) > _SCANNED_BYTES:
+        return False
+    import pickletools
+
+    try:
+        for opcode, argument, _ in pickletools.genops(bytes(stream)):
+            if opcode.name in _MEMO_PUTS and int(argument or 0) > len(stream):
+                return True
+    except MemoryError:
+        return False
+    except Exception:  # An argument is cut off, or no opcode is.
+        return True
+    return False
 
 
 def _unloadable(err: Exception) -> CorruptRegionError:

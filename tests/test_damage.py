@@ -12,6 +12,7 @@ from mmapshare import (
     LockTimeout,
     Share,
     SharedDict,
+    _codec,
     _deadlock,
     _handle,
     _index,
@@ -212,3 +213,36 @@ def test_a_file_that_was_emptied_is_refused():
         pickle.loads(handle)
     os.truncate(path, size)
     _handle.register(share)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"\x8e" + (1 << 60).to_bytes(8, "little") + b"x.",  # BINBYTES8
+        b"\x96" + (1 << 62).to_bytes(8, "little") + b"x.",  # BYTEARRAY8
+    ],
+)
+def test_a_size_that_cannot_be_is_damage_and_no_want_of_memory(make, stream):
+    """A payload whose bytes ask for more than any machine has came out as a MemoryError."""
+    share = make(b"x" * 100)
+    region = share._region
+    start, end = region.extent()[_region.START : _region.END + 1]
+    region._map[start:end] = (pickle.PROTO + b"\x05" + stream).ljust(end - start, b"\0")
+    region._commit = _region._UNREAD
+    with pytest.raises(CorruptRegionError, match="overwritten") as caught:
+        share.get()
+    assert isinstance(caught.value.__cause__, MemoryError)
+
+
+def test_a_want_of_memory_stays_one():
+    """A sound stream that finds no memory is not damaged."""
+    frames = _codec.encode({"a": [1, 2, 3], "b": b"x" * 300})
+    with pytest.raises(MemoryError):
+        _codec.recover(frames, MemoryError())
+
+
+def test_a_memo_that_is_larger_than_its_stream_is_damage():
+    """A number for an object that a stream of some bytes cannot have counted up to."""
+    stream = b"\x80\x05K\x01r\xff\xff\xff\x7f."
+    with pytest.raises(CorruptRegionError):
+        _codec.recover((stream,), MemoryError())
