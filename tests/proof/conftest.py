@@ -10,7 +10,7 @@ test_syscalls.py       the N-th system call fails
 test_histories.py      histories of four processes are linearizable
 test_machines.py       hypothesis against a model, over two worker processes
 test_crowd.py          200 children, most of them killed
-test_bytes.py          any byte of the region changed
+test_mutants.py        any byte of the region changed
 test_schedules.py      two processes in every order of their loads and stores
 test_soak.py           nothing grows (only with --soak)
 =====================  ==================================================================
