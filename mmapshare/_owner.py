@@ -38,6 +38,21 @@ def claim_by(owner: object) -> Claim:
     return claim
 
 
+def inner_of(claim: Claim) -> Claim | None:
+    """What a claim covers; None where it was never set.
+
+    Asked of the slot itself: a view without one would look among its value's attributes.
+    """
+    try:
+        inner: Claim | None = _INNER.__get__(claim)
+    except AttributeError:
+        return None
+    return inner
+
+
+_INNER: Any = Claim.__dict__["_inner"]
+
+
 def current_owner() -> object:
     """The caller's identity: its task where one runs, else its thread's ident.
 

@@ -33,7 +33,7 @@ from ._layout import (
 )
 from ._lock import Lock
 from ._memory import MEMFD, Segment, private_copy
-from ._owner import claim_by, current_owner
+from ._owner import claim_by, current_owner, inner_of
 from .errors import ClosedError, CorruptRegionError, RegionFullError
 
 Frame = bytes | bytearray | memoryview
@@ -449,7 +449,7 @@ class Region:
         """Make anew what must not be shared with the parent; what it holds is void here."""
         inherited = self.lock.after_fork_in_child()
         if inherited is not None:
-            inner = getattr(inherited, "_inner", None)
+            inner = inner_of(inherited)
             if inner is not None:
                 inner._owner = None
             inherited._owner = None

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from ._guard import from_first_instruction
-from ._owner import Claim, current_owner
+from ._owner import Claim, current_owner, inner_of
 from ._view import MISSING, View
 from .errors import TransactionError, ViewClosedError
 
@@ -244,7 +244,7 @@ def is_under_way(claim: Claim) -> bool:
     A block's body is not in mid-step. Asked only where an owner finds its own claim, which is
     a nested block or a rare accident.
     """
-    inner = getattr(claim, "_inner", None)
+    inner = inner_of(claim)
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename in _OWN_FILES:

@@ -11,7 +11,7 @@ import threading
 import pytest
 from support import Child, in_child, open_fds
 
-from mmapshare import LockTimeout, Share
+from mmapshare import LockTimeout, Share, ViewClosedError
 
 
 def test_leaving_the_parents_block_in_a_child_neither_commits_nor_unlocks(make):
@@ -35,6 +35,27 @@ def test_leaving_the_parents_block_in_a_child_neither_commits_nor_unlocks(make):
     if pid == 0:
         os._exit(code)
     assert share.get() == [1, 2, 3]
+
+
+class Covered:
+    def __init__(self):
+        self._inner = self
+        self._owner = "somebody"
+
+
+def test_a_fork_in_a_block_leaves_the_attributes_of_the_value_alone(make):
+    """What the view covered was looked for among its value's attributes, and ended there."""
+    share = make(Covered())
+    with share.locked() as view:
+        value = view.value
+        assert in_child(lambda: value._owner) == "somebody"
+
+
+def test_the_view_of_an_empty_share_is_dead_in_a_forked_child(make):
+    """There that search raised in the hook, and the view lived on."""
+    share = make()
+    with share.locked() as view, pytest.raises(ViewClosedError):
+        in_child(view.rollback)
 
 
 def test_a_child_of_a_holder_can_work_once_the_holder_lets_go(make):

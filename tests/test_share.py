@@ -267,6 +267,16 @@ def test_a_nested_block_joins_the_outer_one(make):
     assert (share.get(), share.version) == ([1, 2, 3], 2)
 
 
+def test_a_nested_block_of_an_empty_share_joins_the_outer_one(make):
+    """What the outer view covered was looked for among the attributes of its value, and there
+    was none yet: the inner block raised EmptyShareError. The state machines found it."""
+    share = make()
+    with share.locked() as outer, share.locked() as inner:
+        assert inner is outer
+        inner.value = 1
+    assert share.snapshot() == Snapshot(1, 1)
+
+
 def test_a_failed_inner_block_lets_the_outer_one_commit_nothing(make):
     share = make([])
     with pytest.raises(TransactionError, match="KeyError") as caught, share.locked() as outer:
