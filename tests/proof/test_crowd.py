@@ -7,7 +7,7 @@ import pytest
 
 
 def test_what_a_crowd_was_told_is_done_stays_done(events, soak):
-    rounds, children = (20, 1000) if soak else (1, 200)
+    rounds, children = (10, 1000) if soak else (1, 200)
     arguments = "crowd", "check", rounds, children, 20
     met = sum(lean.run(events, *arguments, timeout_s=None if soak else 100), Counter())
     print(met)
