@@ -15,6 +15,8 @@ from support import open_fds, region_mappings
 
 from mmapshare import Share, _handle
 
+collect_ignore_glob = ["planted_*.py"]  # What other programs import, with what they are given.
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("proof", "what tests/proof does")

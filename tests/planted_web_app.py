@@ -1,0 +1,50 @@
+"""`examples/web_app.py`, with traps: a test kills or stops it in the middle of a transaction.
+
+gunicorn imports this in the place of the app. It leaves the requests' handle in the folder TRAPS,
+so that the test can look at the region, and looks there itself for what to do at which request.
+"""
+
+import contextlib
+import os
+import pickle
+import signal
+from multiprocessing import get_context
+from pathlib import Path
+
+import web_app
+from web_app import app, requests
+
+TRAPS = Path(os.environ["TRAPS"])
+
+
+def take(bucket, now_ns, plain=web_app.take):
+    """Within the transaction of request number ``calls``; the draft has been changed already."""
+    number = bucket["calls"]
+    allowed = plain(bucket, now_ns)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(TRAPS / f"kill-{number}")  # Whoever comes next with this number lives.
+        os.kill(os.getpid(), signal.SIGKILL)
+    with contextlib.suppress(FileNotFoundError):
+        (TRAPS / f"stop-{number}").read_bytes()  # A fifo: until the test has closed it.
+    return allowed
+
+
+class Unlocked:
+    """The requests without their lock: two transactions both read before one of them writes."""
+
+    both_have_read = get_context("fork").Barrier(2)
+
+    @contextlib.contextmanager
+    def locked(self):
+        draft = requests.copy()
+        self.both_have_read.wait(20)
+        yield draft
+        requests.update(draft)
+
+
+web_app.take = take
+(TRAPS / "handle").write_bytes(pickle.dumps(requests))
+if "UNLOCKED" in os.environ:
+    web_app.requests = Unlocked()
+
+__all__ = ["app"]
