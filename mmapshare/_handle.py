@@ -191,11 +191,20 @@ def _open_memfd(place: Place, passed_fd: int) -> int:
             return os.open(f"/proc/self/fd/{passed_fd}", os.O_RDWR | os.O_CLOEXEC)
         if err.errno in _LACKS:
             raise
-        raise HandleError(
-            f"this share cannot be opened here: process {place.pid}, which had it, is "
-            "gone or has closed it. Keep a reference to the share in the process that made "
-            "it for as long as others may load it"
-        ) from err
+        raise HandleError(f"this share cannot be opened here: {_why_not(place, err)}") from err
+
+
+def _why_not(place: Place, err: OSError) -> str:
+    """Why a place could not be opened, and the way out."""
+    if isinstance(err, PermissionError):
+        return (
+            f"this process's user ({os.geteuid()}) may not look into process {place.pid}, which "
+            "has it. Load the share before giving up privileges, or inherit it by fork"
+        )
+    return (
+        f"process {place.pid}, which had it, is gone or has closed it. Keep a reference to the "
+        "share in the process that made it for as long as others may load it"
+    )
 
 
 def _own_place(segment: Segment) -> Place:

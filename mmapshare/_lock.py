@@ -25,7 +25,7 @@ from ._deadlock import WAITS_ID, Watch, alive
 from ._door import RELEASE, TRY, WAIT, Door, FileLockDoor
 from ._guard import from_first_instruction
 from ._owner import Claim, current_owner, shares_thread
-from .errors import DeadlockError, LockTimeout
+from .errors import DeadlockError, HandleError, LockTimeout
 
 logger = logging.getLogger("mmapshare")
 logger.addHandler(logging.NullHandler())
@@ -118,7 +118,14 @@ class Lock:
 
     def _reopen_and_flock(self, fd: int, operation: int) -> None:
         if operation != RELEASE:
-            self._door = door = self._door.reopened()
+            try:
+                self._door = door = self._door.reopened()
+            except PermissionError as err:
+                raise HandleError(
+                    f"the share can be read, but not locked here: it was made by another user than "
+                    f"this process's ({os.geteuid()}), which was forked after its parent had given "
+                    "up privileges. Make the share after that, or fork before"
+                ) from err
             self._fd, self._flock = door.fd, door.flock
             self._flock(self._fd, operation)
 

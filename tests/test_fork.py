@@ -11,7 +11,7 @@ import threading
 import pytest
 from support import Child, in_child, open_fds
 
-from mmapshare import LockTimeout, Share, ViewClosedError
+from mmapshare import HandleError, LockTimeout, Share, ViewClosedError
 
 
 def test_leaving_the_parents_block_in_a_child_neither_commits_nor_unlocks(make):
@@ -233,3 +233,25 @@ def test_a_share_of_a_process_pool_by_fork(make):
         pool.close()
         pool.join()
     assert share.get() == 10
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_a_child_of_who_gave_up_privileges_is_told_why_it_cannot_lock():
+    """gunicorn's workers, with --user, lock what root made; what they fork got a PermissionError.
+
+    Its text, "Permission denied: '/proc/self/fd/6'", named neither the share nor a way out.
+    """
+    share = Share(1)
+
+    def forked():
+        with pytest.raises(HandleError, match="can be read, but not locked here: .* user"):
+            share.set(3)
+        return share.get()
+
+    def worker():
+        os.setuid(65534)
+        share.set(2)
+        return in_child(forked)
+
+    assert in_child(worker) == 2
+    assert share.get() == 2

@@ -323,3 +323,18 @@ def test_a_descriptor_passed_along_is_closed_where_it_cannot_be_opened():
 
     in_child(load)
     os.close(fd)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_a_handle_that_the_user_may_not_follow_is_no_gone_process():
+    """It was told that the process, which was there and had the share, was gone."""
+    share = Share(1)
+    handle = pickle.dumps(share)
+
+    def stranger():
+        share.close()
+        os.setuid(65534)
+        with pytest.raises(HandleError, match=f"may not look into process {os.getppid()}, which"):
+            pickle.loads(handle)
+
+    in_child(stranger)
