@@ -37,7 +37,7 @@ class Unlocked:
     @contextlib.contextmanager
     def locked(self):
         draft = requests.copy()
-        self.both_have_read.wait(20)
+        self.both_have_read.wait(60)
         yield draft
         requests.update(draft)
 
