@@ -9,6 +9,7 @@ import fcntl
 import mmap
 import os
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 
@@ -40,6 +41,17 @@ class NaiveShare:
         try:
             value = pickle.loads(self._map)
             value["hits"] += 1
+            stream = pickle.dumps(value, 5)
+            self._map[: len(stream)] = stream
+        finally:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+    def change(self, func: Callable[[Any], None]) -> None:
+        """`add_one` for any change."""
+        fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        try:
+            value = pickle.loads(self._map)
+            func(value)
             stream = pickle.dumps(value, 5)
             self._map[: len(stream)] = stream
         finally:
