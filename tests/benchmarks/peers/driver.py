@@ -136,6 +136,10 @@ def measure(
     groups = [[peer] for peer in able] if row.apart else [able]
     for group in groups:
         cells |= _measure_group(name, row, group, scale, bound_s)
+    for peer in able:
+        # On a busy machine anybody may be late once: who hangs does so again, and alone.
+        if cells[peer].hangs or cells[peer].fails:
+            cells |= _measure_group(name, row, [peer], scale, bound_s)
     return cells
 
 
