@@ -138,10 +138,11 @@ class DictMachine(TwoWorkers):
     def nothing(self, side, what, operations):
         unchanged = copy.deepcopy(self.model)
         with self._committing(most=0):
-            assert self.ask(side, what, operations) == _apply(unchanged, operations)
-        if what == "dying":
-            self.replace(side)
-            self.deaths += 1
+            found = self.ask(side, what, operations)
+            if what == "dying":  # First: it waits in its block, whatever it found.
+                self.replace(side)
+                self.deaths += 1
+            assert found == _apply(unchanged, operations)
 
     @stateful.rule(side=SIDES)
     def read(self, side):

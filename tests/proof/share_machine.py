@@ -249,8 +249,9 @@ class ShareMachine(TwoWorkers):
         with contextlib.suppress(Died):
             do(self.alone, operation, _die)
             raise AssertionError("it lives")
-        assert self.ask(side, *operation) == "dying"
+        found = self.ask(side, *operation)
         self.replace(side)
+        assert found == "dying"
         self.alone.die()
 
     @stateful.invariant()
