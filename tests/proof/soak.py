@@ -22,7 +22,7 @@ from lean import Events
 from mmapshare import Share, SharedDict, _door, _memory, locked, shared_state
 
 KEYS = 400
-LARGE_EACH = 10
+LARGE_EACH = 5
 """Each so many rounds a value of some MiB comes and goes."""
 LARGE_BYTES = 12 << 20
 

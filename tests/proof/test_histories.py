@@ -15,7 +15,7 @@ CAUGHT = "not linearizable|a process failed"
 
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_histories_of_killed_processes_are_linearizable(events, name, soak):
-    count = SOAK // LENGTH // len(SUBJECTS) if soak else 50
+    count = SOAK // LENGTH // len(SUBJECTS) if soak else 30
     arguments = "histories", "check", name, count, LENGTH
     met = sum(lean.run(events, *arguments, timeout_s=None if soak else 100), Counter())
     print(met)

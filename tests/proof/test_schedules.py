@@ -11,7 +11,7 @@ def test_every_order_of_loads_and_stores_reads_one_version(events, name):
     assert events.only is not None or sum(played) > 10
 
 
-@pytest.mark.parametrize("name", ["halves of slots", "memory given back"])
+@pytest.mark.parametrize("name", ["halves of slots", "other area"])
 def test_every_order_of_a_writer_and_two_readers_reads_one_version(events, name):
     played = lean.run(events, "schedules", "every_order", name, 1)
     assert events.only is not None or sum(played) > 1000

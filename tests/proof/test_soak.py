@@ -8,7 +8,7 @@ MINUTES = 30
 
 def test_nothing_grows_over_many_rounds(events, soak):
     seconds = MINUTES * 60 if soak else 0
-    lean.run(events, "soak", "soak", 5000 if soak else 240, seconds, timeout_s=None)
+    lean.run(events, "soak", "soak", 5000 if soak else 160, seconds, timeout_s=None)
 
 
 @pytest.mark.parametrize(
@@ -22,4 +22,4 @@ def test_nothing_grows_over_many_rounds(events, soak):
 )
 def test_a_planted_leak_is_caught(events, kept, said):
     with pytest.raises(lean.FailedCheckError, match=said):
-        lean.run(events, "soak", "soak", 240, 0, kept)
+        lean.run(events, "soak", "soak", 120, 0, kept)
