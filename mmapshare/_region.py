@@ -399,7 +399,8 @@ class Region:
         has = self._allocated(area)
         if start + size > has:
             # Memory first, then the word: a kill between the two allocates twice, never too little.
-            self._words[ALLOCATED[area]] = self.segment.allocate(has, start + size)
+            most = self._area_start(area) + self._area_bytes
+            self._words[ALLOCATED[area]] = min(self.segment.allocate(has, start + size), most)
         return start, run
 
     def _allocated(self, area: int) -> int:
