@@ -26,6 +26,7 @@ _short.maxlevel = 3
 _OPENERS: Final = {"EMPTY_DICT": "dict", "EMPTY_LIST": "list", "EMPTY_SET": "set"}
 _KIBI: Final = 1 << 10
 _CELL: Final = "border:none;padding:0 1em 0 0;text-align:left;background:none;color:inherit"
+_NAME: Final = f"{_CELL};opacity:.7;white-space:nowrap;vertical-align:top"
 
 
 def shortened(value: object) -> str:
@@ -156,7 +157,7 @@ def _in_notebook() -> bool:
 
 def _page(title: str, said: Mapping[str, str], info: Any) -> str:
     rows = "".join(
-        f'<tr style="background:none"><td style="{_CELL};opacity:.7">{escape(name)}</td>'
+        f'<tr style="background:none"><td style="{_NAME}">{escape(name)}</td>'
         f'<td style="{_CELL}"><code style="background:none;color:inherit">{escape(fact)}</code>'
         "</td></tr>"
         for name, fact in said.items()
