@@ -102,11 +102,12 @@ def in_child(func: Callable[..., Any], *args: Any) -> Any:
 def trap(step: int, spring: Callable[[], Any]) -> Iterator[None]:
     """Call ``spring`` at the package's bytecode number ``step``."""
     if sys.version_info < (3, 12):
+        before = sys.gettrace()  # A measure of coverage, perhaps.
         sys.settrace(_trace_until(step, spring))
         try:
             yield
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
         return
     count = 0
     monitoring = sys.monitoring
