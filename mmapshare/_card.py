@@ -24,6 +24,7 @@ _short.maxstring = _short.maxother = 60
 _short.maxlevel = 3
 
 _OPENERS: Final = {"EMPTY_DICT": "dict", "EMPTY_LIST": "list", "EMPTY_SET": "set"}
+_ARRAY_MAKERS: Final = {"_frombuffer", "_reconstruct"}
 _KIBI: Final = 1 << 10
 _CELL: Final = "border:none;padding:0 1em 0 0;text-align:left;background:none;color:inherit"
 _NAME: Final = f"{_CELL};opacity:.7;white-space:nowrap;vertical-align:top"
@@ -55,6 +56,8 @@ def kind_of(stream: bytes) -> str:
                 return _OPENERS[opcode.name]
             if opcode.name == "STACK_GLOBAL":
                 module, name = strings[-2:]
+                if module.startswith("numpy.") and name in _ARRAY_MAKERS:
+                    return "numpy.ndarray"
                 return name if module == "builtins" else f"{module}.{name}"
             if isinstance(argument, str):
                 strings.append(argument)

@@ -285,11 +285,12 @@ def test_a_read_that_another_thread_overtakes_is_not_older_than_its_begin(make):
             thread.join()
         return trace
 
+    before = sys.gettrace()
     sys.settrace(trace)
     try:
         found = shared["a"]
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     assert caught_up
     assert found == 2
 
