@@ -108,10 +108,11 @@ def bundle(title: str, summary: str | None, info: Any) -> dict[str, str]:
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Rows with the same names, as text and as HTML."""
+    """Rows, some of which may have names that others lack, as text and as HTML."""
     if not rows:
         return {"text/plain": "no open shares", "text/html": "<em>no open shares</em>"}
-    names = list(rows[0])
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    rows = [{name: row.get(name, "") for name in names} for row in rows]
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
     lines = [dict(zip(names, names, strict=True)), *rows]
     text = "\n".join("  ".join(line[n].ljust(widths[n]) for n in names).rstrip() for line in lines)

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import numpy
@@ -244,6 +245,13 @@ def test_the_open_shares_are_listed_with_their_names(kernel):
     assert "my_tally" in out.data["text/html"]
 
 
+def test_shares_whose_holder_died_stand_in_one_table_with_others():
+    """Only they have a count of the dead, and the table wanted it of all."""
+    page = _card.table([{"name": "a"}, {"name": "b", "holders found dead": "1"}])["text/html"]
+    assert page.count("<td") == 4
+    assert "holders found dead" in page
+
+
 def test_watch_draws_one_display_anew_while_children_work(kernel):
     outputs = kernel(
         "from multiprocessing import get_context\n"
@@ -259,6 +267,15 @@ def test_watch_draws_one_display_anew_while_children_work(kernel):
     assert len(shown) == 1
     assert "value 20; version 21" in shown[0].data["text/plain"]
     assert "True" in str(outputs)
+
+
+def test_the_readmes_cells_run(kernel):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    for cell in readme.split("```ipython\n")[1].split("```")[0].split("\n\n"):
+        outputs = kernel(cell)
+        assert not [output for output in outputs if output.output_type == "error"]
+    assert "careful" in _html(outputs)
+    assert kernel.text("print(careful.get())") == "20000\n"
 
 
 def test_nothing_of_the_library_depends_on_ipython():

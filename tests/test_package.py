@@ -144,6 +144,16 @@ def test_the_readmes_first_program_prints_what_it_says(tmp_path):
     assert "# {'hits': 4000}" in program
 
 
+def test_each_block_of_the_readme_is_run_by_something():
+    """Doctests by pytest, the first program above, cells in a kernel, commands by CI."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    kinds = [block.split("\n")[0] for block in readme.split("```")[1::2]]
+    assert set(kinds) == {"python", "sh", "ipython"}
+    programs = [block for block in readme.split("```python\n")[1:] if ">>>" not in block[:200]]
+    assert len(programs) == 1
+    assert kinds.count("ipython") == 1
+
+
 def test_the_top_level_is_as_it_is_listed():
     top = Path(__file__).parent.parent
     if not (top / ".git").exists():
