@@ -12,7 +12,7 @@ test_machines.py       hypothesis against a model, over two worker processes
 test_crowd.py          200 children, most of them killed
 test_mutants.py        any byte of the region changed
 test_schedules.py      two processes in every order of their loads and stores
-test_soak.py           nothing grows (only with --soak)
+test_soak.py           nothing grows
 =====================  ==================================================================
 
 Each check has a planted bug that it must catch. ``--soak`` does more of everything, for an hour
@@ -31,6 +31,13 @@ from lean import Events
 
 _events = pytest.StashKey[Events]()
 _counts = pytest.StashKey[Counter[str]]()
+_NOUNS = {
+    "crowd": "children of a crowd",
+    "machines": "steps of state machines",
+    "soak": "rounds of everything",
+    "steps": "machine instructions",
+    "syscalls": "failed system calls",
+}
 _SEED = int.from_bytes(os.urandom(4), "little")
 
 
@@ -76,5 +83,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     counts = terminalreporter.config.stash[_counts]
     if counts:
-        found = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
+        found = ", ".join(f"{n:,} {_NOUNS.get(kind, kind)}" for kind, n in sorted(counts.items()))
         terminalreporter.write_line(f"proof: {found}")

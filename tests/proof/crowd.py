@@ -17,9 +17,10 @@ from collections import Counter
 from typing import Any
 
 from lean import Events
+from planted import sometimes_no_lock
 from support import kill_self, trap
 
-from mmapshare import Share, SharedDict, _lock, _log, _region
+from mmapshare import Share, SharedDict, _log, _region
 
 SHARE, DICT = 0, 1
 SAID = struct.Struct("=IIQ")
@@ -171,25 +172,6 @@ class _Crowd:
 
 # --- Planted bugs ----------------------------------------------------------------------------
 
-SELDOM = 0.05
-
-
-def _no_lock() -> None:
-    """Now and then the lock is taken for granted, and an update lost."""
-    real = _lock.Lock._enter_process
-
-    def broken(lock: Any, door: Any) -> None:
-        real(lock, door)
-        flock = lock._flock
-
-        def granted(fd: int, operation: int) -> None:
-            if operation == _lock.RELEASE or random.random() > SELDOM:
-                flock(fd, operation)
-
-        lock._flock = granted
-
-    _lock.Lock._enter_process = broken
-
 
 def _late_commit() -> None:
     """What a block returned from is published with the next block only, if there is one."""
@@ -204,4 +186,4 @@ def _late_commit() -> None:
     _region.Region.publish = broken
 
 
-PLANTED = {"no lock": _no_lock, "late commit": _late_commit}
+PLANTED = {"no lock": sometimes_no_lock, "late commit": _late_commit}

@@ -23,9 +23,10 @@ from typing import Any
 from lean import Events
 from linearizable import Operation
 from linearizable import check as check_linearizable
+from planted import SELDOM, sometimes_no_lock
 from subjects import SUBJECTS, Subject, spread
 
-from mmapshare import _lock, _optimistic, _region, _share
+from mmapshare import _optimistic, _region, _share
 from mmapshare._index import Index
 
 PROCESSES, KILLS = 4, 40
@@ -201,24 +202,7 @@ class _History:
 
 # --- Planted bugs ----------------------------------------------------------------------------
 
-SELDOM, OFTEN = 0.05, 0.3
-
-
-def _no_lock() -> None:
-    """Now and then the lock is taken for granted, and an update lost."""
-    real = _lock.Lock._enter_process
-
-    def broken(lock: Any, door: Any) -> None:
-        real(lock, door)
-        flock = lock._flock
-
-        def granted(fd: int, operation: int) -> None:
-            if operation == _lock.RELEASE or random.random() > SELDOM:
-                flock(fd, operation)
-
-        lock._flock = granted
-
-    _lock.Lock._enter_process = broken
+OFTEN = 0.3
 
 
 def _stale_read() -> None:
@@ -259,7 +243,7 @@ def _unseen_change() -> None:
 
 
 PLANTED = {
-    "no lock": _no_lock,
+    "no lock": sometimes_no_lock,
     "stale read": _stale_read,
     "stale index": _stale_index,
     "any version": _any_version,

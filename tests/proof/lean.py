@@ -27,14 +27,11 @@ class Events:
     """The events of a check: numbered, and drawn at random from one seed.
 
     ``only``: the one event to run, None for all. ``shard``: the part of them that runs here.
-    ``scale``: how much more than in every run there is to do.
     """
 
-    def __init__(
-        self, seed: int, only: int | None = None, shard: int = 0, shards: int = 1, scale: int = 1
-    ) -> None:
+    def __init__(self, seed: int, only: int | None = None, shard: int = 0, shards: int = 1) -> None:
         self.seed, self.only = seed, only
-        self.shard, self.shards, self.scale = shard, shards, scale
+        self.shard, self.shards = shard, shards
         self.current: int | None = None
         self.count = 0
 
@@ -83,7 +80,7 @@ def run(
             stdout=subprocess.PIPE,
         )
         assert process.stdin is not None
-        job = (events.seed, events.only, shard, shards, events.scale), module, check, args
+        job = (events.seed, events.only, shard, shards), module, check, args
         with process.stdin as given:
             pickle.dump(job, given)
         started.append(process)
