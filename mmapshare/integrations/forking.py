@@ -110,27 +110,35 @@ def fork_all(count: int, work: Callable[[int, Speaker], None]) -> list[Forked]:
             children.append(_fork(rank, work))  # noqa: PERF401
     except BaseException:
         _end(children)
+        _close(children)
         raise
     return children
 
 
 def _fork(rank: int, work: Callable[[int, Speaker], None]) -> Forked:
-    heard, said = os.pipe()
-    raw_heard, raw_said = os.pipe()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    with warnings.catch_warnings():
-        # Programs with threads, such as kernels, are warned of fork from 3.12 on. The child runs
-        # in the thread that forked; what others hold is their own, see the module's users.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        _be_child(rank, work, said, raw_said)
+    with contextlib.ExitStack() as made:
+        heard, said = _pipe(made)
+        raw_heard, raw_said = _pipe(made)
+        with warnings.catch_warnings():
+            # Programs with threads, such as kernels, are warned of fork from 3.12 on. The child
+            # runs in the thread that forked; what others hold is their own, see the module's users.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork() or _be_child(rank, work, said, raw_said)
+        made.pop_all()
     os.close(said)
     os.close(raw_said)
     for fd in (heard, raw_heard):
         os.set_blocking(fd, False)
     return Forked(rank, pid, heard, raw_heard)
+
+
+def _pipe(made: contextlib.ExitStack) -> tuple[int, int]:
+    ends = os.pipe()
+    for fd in ends:
+        made.callback(os.close, fd)
+    return ends
 
 
 def _be_child(
@@ -181,9 +189,7 @@ def listen(children: list[Forked], timeout_s: float | None) -> Iterator[None]:
                 yield
         finally:
             _end(children)
-            for child in children:
-                for fd, _ in child.pipes():
-                    os.close(fd)
+            _close(children)
 
 
 def _hear(selector: selectors.BaseSelector, wait_s: float) -> None:
@@ -208,3 +214,9 @@ def _end(children: list[Forked]) -> None:
             os.kill(child.pid, signal.SIGKILL)
     for child in children:
         _reap(child, 0)
+
+
+def _close(children: list[Forked]) -> None:
+    for child in children:
+        for fd, _ in child.pipes():
+            os.close(fd)
