@@ -33,7 +33,8 @@ EMPTY_SET: Final = 0x8F
 FROZENSET: Final = 0x91
 """Opcodes one of which stands in every stream that has a set: see `reordered`."""
 STOP: Final = pickle.STOP[0]
-"""The last byte of a stream that has no definitions behind it."""
+"""The last byte of a stream that has no definitions behind it. A bundle ends with its size, whose
+last byte is far below that."""
 _TYPES_MOST: Final = 1000
 _SCANNED_BYTES: Final = 1 << 20
 _MEMO_PUTS: Final = frozenset({"PUT", "LONG_BINPUT"})
@@ -197,11 +198,10 @@ def reordered(frames: Sequence[Frame], before: Sequence[Frame]) -> bool:
 def apart(frames: tuple[Frame, ...]) -> tuple[tuple[Frame, ...], bytes]:
     """The frames without their definitions, and these; for who stores them once for many values.
 
-    `offer` them wherever the value may be decoded.
+    Of frames that have some: their stream does not end with STOP. `offer` them wherever the value
+    may be decoded.
     """
     stream = frames[0]
-    if stream[-1] == STOP:  # The end of a stream. A bundle ends with its size, far below that.
-        return frames, b""
     bundle = _definitions.bundle_of(stream)
     return (stream[: len(stream) - len(bundle)], *frames[1:]), bundle
 
