@@ -244,8 +244,6 @@ class BoundSharedFunction(Generic[P, R]):
         return self.__func__._run(AFTER_SELF, (self.__self__, *args), kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name in {"__func__", "__self__"}:  # Not there yet, while it is being loaded.
-            raise AttributeError(name)
         return getattr(self.__func__, name)
 
     @property
