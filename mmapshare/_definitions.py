@@ -122,7 +122,7 @@ def _after_fork_in_child() -> None:
     _workshop = _Workshop()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # only with fork
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 

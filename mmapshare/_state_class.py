@@ -241,10 +241,10 @@ class KnownAsAsync:
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        if sys.version_info >= (3, 12):
+        if sys.version_info >= (3, 12):  # only with Python 3.12
             inspect.markcoroutinefunction(self)  # type: ignore[type-var]
 
-    if sys.version_info < (3, 12):
+    if sys.version_info < (3, 12):  # only without Python 3.12
 
         @property
         def _is_coroutine(self) -> object:
