@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import resource
 import threading
 import types
 
@@ -11,7 +12,7 @@ import numpy
 import pytest
 from support import in_child
 
-from mmapshare import CorruptRegionError, Share, UnpicklableError, _codec
+from mmapshare import CorruptRegionError, LockTimeout, Share, UnpicklableError, _codec
 from mmapshare._codec import decode, encode
 
 
@@ -104,6 +105,16 @@ def test_a_readonly_array_comes_back_readonly():
     assert not same(array).flags.writeable
 
 
+@pytest.mark.parametrize("beside", [lambda: "by value", "of __main__"])
+def test_arrays_stay_out_of_the_stream_beside_what_plain_pickle_cannot_do(beside):
+    array = numpy.arange(10_000)
+    stream, buffer = encode([array, beside])
+    assert len(stream) < 5000
+    assert buffer.nbytes == array.nbytes
+    again, _ = decode((stream, bytearray(buffer)))
+    assert (again == array).all()
+
+
 def test_many_small_arrays_stay_in_the_stream():
     assert len(encode([numpy.zeros(5) for _ in range(100)])) == 1
 
@@ -189,6 +200,76 @@ def test_an_error_of_ones_own_while_storing_is_the_cause():
     with pytest.raises(UnpicklableError) as caught:
         encode(Bad())
     assert isinstance(caught.value.__cause__, Angry)
+
+
+class _Raises:
+    def __init__(self, err):
+        self.err = err
+
+    def __reduce__(self):
+        raise self.err
+
+    def __setstate__(self, state):
+        raise state
+
+
+@pytest.mark.parametrize("err", [MemoryError("no more"), LockTimeout("held", holder_pid=7)])
+@pytest.mark.parametrize("beside", [[], [lambda: 1]], ids=["pickle", "cloudpickle"])
+def test_no_memory_and_our_own_errors_while_storing_are_raised_as_they_are(err, beside):
+    with pytest.raises(type(err)) as caught:
+        encode([*beside, _Raises(err)])
+    assert caught.value is err
+
+
+def test_an_error_that_cannot_say_what_it_is_hides_nothing():
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError("no words")
+
+    with pytest.raises(UnpicklableError, match=r"value\[0\]: .*_Raises \(Mute\)\.") as caught:
+        encode([_Raises(Mute())])
+    assert isinstance(caught.value.__cause__, Mute)
+
+
+class _NeedsMore:
+    def __init__(self, size):
+        self.content = bytes(size)
+
+    def __setstate__(self, state):
+        raise MemoryError("not enough")
+
+
+@pytest.mark.parametrize("size", [10, 2 << 20])
+def test_no_memory_for_a_sound_value_is_no_damage(size):
+    with pytest.raises(MemoryError, match="not enough"):
+        decode(encode(_NeedsMore(size)))
+
+
+def test_no_memory_is_none_to_look_for_damage_with_either():
+    frames = [memoryview(encode([b"x" * 900_000])[0])]
+
+    def with_no_memory():
+        import pickletools  # noqa: F401  Loaded here, where there is memory for it.
+
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 20, before[1]))
+        taken = []
+        try:
+            for size in (800_000, 400_000):
+                try:
+                    while True:
+                        taken.append(bytearray(size))  # Holes of that size are filled.
+                except MemoryError:
+                    pass
+            decode(frames)
+        except MemoryError as err:
+            return err
+        finally:
+            taken.clear()
+            resource.setrlimit(resource.RLIMIT_AS, before)
+
+    assert type(in_child(with_no_memory)) is MemoryError
+    assert decode(frames) == [b"x" * 900_000]
 
 
 def test_what_cannot_be_loaded_says_why_and_keeps_the_cause(make):
