@@ -372,3 +372,90 @@ def test_generic_and_nested_and_abstract_classes_travel(tmp_path):
         """,
         tmp_path,
     )
+
+
+def test_a_definition_that_was_forgotten_is_learned_again(tmp_path):
+    run(
+        """
+        from mmapshare import _definitions
+        early = Share([Point(1), Color.RED])
+        late = Share()
+        for n in range(_definitions._KEPT + 100):
+            late.set(eval(f"lambda: {n}"))
+        known = _definitions._known_by_key
+        assert len(known) == _definitions._KEPT
+        assert Point not in [one.object for one in known.values()]
+        point, red = early.get()
+        assert type(point) is Point and red is Color.RED and late.get()() == n
+        assert Point in [one.object for one in known.values()]
+        assert len(known) == _definitions._KEPT
+        """,
+        tmp_path,
+    )
+
+
+def test_a_definition_that_is_missing_from_its_commit_is_damage(tmp_path):
+    run(
+        """
+        from mmapshare import CorruptRegionError, _codec, _definitions
+        (frame,) = _codec.encode(Point(1))
+        bare = (_definitions.without_bundle(frame),)
+        assert len(bare[0]) < len(frame) and type(_codec.decode(bare)) is Point
+        _definitions._known_by_key.clear()
+        try:
+            _codec.decode(bare)
+        except CorruptRegionError as err:
+            assert "missing from its commit" in str(err), err
+        else:
+            raise AssertionError
+        assert type(_codec.decode((frame,))) is Point
+        """,
+        tmp_path,
+    )
+
+
+def test_a_class_attribute_that_cannot_be_compared_makes_no_new_definition(tmp_path):
+    """Two arrays are neither equal nor not, when their truth is asked for."""
+    run(
+        """
+        import numpy
+        from mmapshare import _definitions
+        class Table:
+            rows = numpy.arange(3)
+        share = Share(Table())
+        known = len(_definitions._known_by_key)
+        for _ in range(3):
+            Table.rows = numpy.arange(3)
+            share.set(Table())
+            assert type(share.get()) is Table
+        assert len(_definitions._known_by_key) == known
+        """,
+        tmp_path,
+    )
+
+
+def test_what_a_spawned_main_has_defined_is_handed_on_by_others(tmp_path):
+    """It knows itself by a name that is no module's elsewhere."""
+    run(
+        """
+        import multiprocessing
+        def work(share):
+            assert __name__ == "__mp_main__"
+            share.set([lambda: 7, type("Made", (), {"n": 8})])
+        if __name__ == "__main__":
+            first, second = Share(), Share()
+            context = multiprocessing.get_context("spawn")
+            process = context.Process(target=work, args=(first,))
+            process.start(); process.join()
+            assert process.exitcode == 0
+            found, made = first.get()
+            assert found.__module__ == made.__module__ == "__mp_main__"
+            assert sys.modules["__mp_main__"].__name__ == "__main__"
+            second.set([found, made])
+            stranger([second], '''
+                found, made = shares[0].get()
+                assert (found(), made.n) == (7, 8)
+            ''')
+        """,
+        tmp_path,
+    )
