@@ -224,6 +224,13 @@ def test_pickled_by_name_it_comes_back_as_the_very_object():
         assert pickle.loads(dumps(tally_async)) is tally_async
 
 
+def test_where_the_name_is_another_things_the_handle_says_so(monkeypatch):
+    raw = pickle.dumps(tally)
+    monkeypatch.setattr(stateful, "tally", len)
+    with pytest.raises(pickle.UnpicklingError, match=r"stateful\.tally is not a shared_state func"):
+        pickle.loads(raw)
+
+
 PROGRAM = """
 import multiprocessing
 from mmapshare import shared_state
@@ -406,6 +413,12 @@ def test_a_method_without_a_parameter_for_the_state_is_an_error_of_its_class():
 # --- How it looks ----------------------------------------------------------------------------
 
 
+def test_its_own_signature_shows_no_address():
+    shown = str(inspect.signature(shared_state))
+    assert "= <not given>, /, **options" in shown
+    assert "0x" not in shown
+
+
 def test_it_keeps_what_describes_a_function():
     assert (tally.__name__, tally.__qualname__, tally.__module__) == ("tally", "tally", "stateful")
     assert tally.__doc__ == "Count calls."
@@ -494,6 +507,30 @@ def test_a_decorator_above_it_in_a_class_passes_the_instance_on():
     assert [Logged().ticket, Derived().ticket] == [1, 2]
 
 
+def test_a_static_method_whose_first_argument_is_a_class_gets_the_state_first():
+    class Registry:
+        @staticmethod
+        @shared_state(initial=[])
+        def note(state, cls):
+            state.append(cls.__name__)
+            return state.value
+
+    assert Registry.note(int) == ["int"]
+    assert Registry().note(Registry) == ["int", "Registry"]
+
+
+def test_a_method_that_takes_whatever_it_gets_shows_so():
+    class Open:
+        @shared_state(initial=0)
+        def add(*args):
+            _, state, by = args
+            state.value += by
+            return state.value
+
+    assert str(inspect.signature(Open().add)) == "(*args)"
+    assert Open().add(2) == 2
+
+
 def test_a_partial_and_a_callable_object_can_be_decorated():
     class Callable:
         def __call__(self, state, n):
@@ -513,6 +550,15 @@ def test_async_functions_are_known_as_such():
     assert not asyncio.iscoroutinefunction(tally)
     if sys.version_info >= (3, 12):
         assert inspect.iscoroutinefunction(tally_async)
+
+
+def test_a_bound_method_resets_what_all_instances_share():
+    counter.add(5)
+    Counter().add.reset()
+    assert counter.add.share.get() == {"calls": 0}
+    assert counter.add.__name__ == "add"
+    with pytest.raises(AttributeError, match="nothing"):
+        counter.add.nothing
 
 
 def test_bound_methods_compare_as_python_s_do():

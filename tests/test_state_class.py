@@ -532,15 +532,34 @@ def test_within_a_method_the_class_may_be_called_by_its_name():
         def by_name(self):
             return Named.add(self, 1) + self.__class__.add(self, 1)
 
+        def __len__(self):
+            return self.x
+
+        def length(self):
+            self.x += 1
+            return Named.__len__(self)
+
+        async def add_async(self, by):
+            await asyncio.sleep(0)
+            self.x += by
+            return self.x
+
+        async def by_name_async(self):
+            return await Named.add_async(self, 1) + await Named.add_async(self, 1)
+
         def another(self):
             return type(self)(self.x)
 
     named = Named()
     assert named.by_name() == 2 + 3
     assert named.x == 3
+    assert named.length() == len(named) == 4  # What the method has changed, not what is committed.
     other = named.another()
     assert type(other) is Named
-    assert (other.x, other.share is named.share) == (3, False)
+    assert (other.x, other.share is named.share) == (4, False)
+    version = named.share.version
+    assert asyncio.run(named.by_name_async()) == 5 + 6
+    assert named.share.version == version + 1
 
 
 def test_a_property_that_changes_something_is_an_error_and_not_a_loss():
@@ -558,6 +577,65 @@ def test_a_property_that_changes_something_is_an_error_and_not_a_loss():
         Ticket().next
 
 
+def test_a_property_is_set_and_deleted_in_one_transaction_each():
+    @shared_state
+    class Box:
+        def __init__(self):
+            self.kept = [1]
+
+        @property
+        def item(self):
+            return self.kept[-1]
+
+        @item.setter
+        def item(self, value):
+            self.kept.append(value)
+
+        @item.deleter
+        def item(self):
+            self.kept.pop()
+            self.kept.pop()
+            self.kept.append(0)
+
+        def itself(self):
+            return [self]
+
+    box = Box()
+    box.item = 2
+    version = box.share.version
+    del box.item
+    assert (box.kept, box.share.version) == ([0], version + 1)
+    (same,) = box.itself()
+    same.item = 5
+    del same.item
+    assert box.kept == [0]
+    with pytest.raises(AttributeError, match="kept is shared: change it in a method"):
+        del same.kept
+
+
+def test_a_slot_without_a_value_is_no_attribute():
+    @shared_state
+    class Slots:
+        __slots__ = ("set", "unset")
+
+        def __init__(self):
+            self.set = 1
+
+        def look(self):
+            return self.set, type(self).unset is not None, self.unset
+
+        def fill(self):
+            self.unset = 2
+
+    slots = Slots()
+    with pytest.raises(AttributeError, match="'Slots' object has no attribute 'unset'"):
+        slots.look()
+    with pytest.raises(AttributeError, match="'Slots' object has no attribute 'unset'"):
+        slots.unset
+    slots.fill()
+    assert slots.look() == (1, True, 2)
+
+
 def test_an_instance_may_name_itself_from_the_start():
     dispatcher = Dispatcher()
     dispatcher.run()
@@ -572,6 +650,10 @@ def test_a_method_of_the_class_travels_by_its_name():
         pool.close()
         pool.join()
     assert [instance.calls for instance in instances] == [3, 3]
+    for dumps in pickle.dumps, cloudpickle.dumps:
+        raw = dumps(Shared.reset_to_three)
+        assert pickle.loads(raw) is Shared.reset_to_three
+        assert len(raw) < 200
 
 
 def test_local_classes_go_with_all_that_they_have():
