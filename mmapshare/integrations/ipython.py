@@ -69,7 +69,10 @@ class ShareMagics(Magics):
 
 def _share_of(value: object) -> object:
     """The share of a decorated function."""
-    return vars(value).get("_share") if hasattr(value, "__dict__") else None
+    try:
+        return vars(value).get("_share")
+    except Exception:  # It has no variables, or refuses: a view whose block has ended does.
+        return None
 
 
 class _Turns:
