@@ -1,4 +1,4 @@
-"""What looks right on a share or a view and is not: TypeErrors that say what to write instead."""
+"""What looks right on a share, a block or a view and is not: errors that say what to write."""
 
 from __future__ import annotations
 
@@ -53,19 +53,35 @@ class NotAContainer:
         """A share is true, whatever its value; without this Python would ask for a length."""
         return True
 
-    @property
-    def value(self) -> Any:
-        """Not there: read ``share.get()``, write ``share.set(...)``."""
+    def _no_value(self, *value: object) -> Any:
         raise AttributeError(
             "a Share has no value attribute: read share.get(), replace it with share.set(...), "
             "change it in  with share.locked() as view: view.value = ..."
         )
+
+    value = property(
+        _no_value, _no_value, doc="Not there: read ``share.get()``, write ``share.set(...)``."
+    )
 
     def __enter__(self) -> NoReturn:
         raise TypeError("a Share itself is no transaction: write  with share.locked() as view:")
 
     def __exit__(self, *exc: object) -> None:
         """Never reached; without it Python's own message would hide ours."""
+
+
+class NotAView:
+    """What `locked` returns is no view yet: that is what ``with`` makes of it."""
+
+    __slots__ = ()
+
+    def _refuse(self, *args: object) -> NoReturn:
+        raise TypeError("a block begins with  with: write  with share.locked() as view: view[...]")
+
+    __getitem__ = __setitem__ = __delitem__ = __iter__ = __len__ = __contains__ = _refuse
+
+    def __bool__(self) -> bool:
+        return True
 
 
 refuse_arithmetic(

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from ._guard import from_first_instruction
+from ._misuse import NotAView
 from ._owner import Claim, current_owner, inner_of
 from ._view import MISSING, View
 from .errors import TransactionError, ViewClosedError
@@ -32,7 +33,7 @@ OWNER, JOINED, INSIDE = range(3)
 `lock` and `unlock`."""
 
 
-class Transaction(Generic[T]):
+class Transaction(NotAView, Generic[T]):
     """The with-block that `Share.locked` returns; use it once.
 
     ``async with`` waits for the lock while the event loop runs on, asyncio's or trio's; the task
@@ -195,7 +196,7 @@ class Done:
 DONE: Final = Done()
 
 
-class _Spent(Generic[T]):
+class _Spent(NotAView, Generic[T]):
     """What a transaction becomes when its block has ended: without a finaliser, it goes faster."""
 
     __slots__ = Transaction.__slots__

@@ -134,7 +134,7 @@ class View(Claim, Generic[T]):
         if owner is None:
             raise ViewClosedError(
                 "this view's block has ended, or belongs to the parent of this forked process; "
-                "read with share.get(), or open a new block with share.locked()"
+                "read from the share itself, or open a new block with share.locked()"
             )
         raise ViewClosedError(
             "this view belongs to another thread or task; open a block here with share.locked()"

@@ -475,8 +475,11 @@ def test_what_looks_like_an_operation_on_a_share_says_what_to_write_instead(make
         len(share)
     with pytest.raises(AttributeError, match=r"share\.get\(\)"):
         share.value
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match=r"share\.set\(\.\.\.\)"):
         share.value = 3
+    for use in (lambda block: block["a"], lambda block: block.__setitem__("a", 2), list, len):
+        with pytest.raises(TypeError, match=r"with share\.locked\(\) as view"):
+            use(share.locked())
     with pytest.raises(TypeError, match="calls a function"):
         share.update({"b": 2})
     for version in ("1", True, 1.0):
