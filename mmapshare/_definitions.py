@@ -150,6 +150,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._name(_code_definition(obj))
         if kind is type or issubclass(kind, type):
             return self._reduce_class(obj)
+        if kind is io.TextIOWrapper and obj not in {sys.stdout, sys.stderr}:
+            # cloudpickle would make a StringIO of it, with what it says now.
+            raise pickle.PicklingError("an open file; store its path, or what it says")
         return NotImplemented
 
     def _reduce_class(self, cls: type) -> Any:

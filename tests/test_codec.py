@@ -1,6 +1,7 @@
 """What can be stored, what comes back, and who is named when it cannot."""
 
 import functools
+import os
 import pickle
 import resource
 import threading
@@ -160,6 +161,16 @@ def test_the_part_that_cannot_be_pickled_is_named(value, path, culprit):
         assert caught.value.path == path
         assert f"{path}: {culprit}" in str(caught.value)
     assert caught.value.__cause__ is not None
+
+
+def test_an_open_file_is_refused_and_not_turned_into_its_text(monkeypatch):
+    """cloudpickle made a StringIO of a text file, and nobody heard of it."""
+    with open(__file__) as file, pytest.raises(UnpicklableError, match="store its path") as caught:
+        encode({"f": file})
+    assert caught.value.path == "value['f']"
+    with open(os.devnull, "w") as file:
+        monkeypatch.setattr("sys.stderr", file)  # That is the same name anywhere.
+        assert decode(encode({"f": file})) == {"f": file}
 
 
 def test_what_a_closure_holds_is_named():
