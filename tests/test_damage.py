@@ -5,6 +5,7 @@ import os
 import pickle
 import time
 
+import numpy
 import pytest
 
 from mmapshare import (
@@ -16,6 +17,7 @@ from mmapshare import (
     _deadlock,
     _handle,
     _index,
+    _layout,
     _lock,
     _log,
     _region,
@@ -246,3 +248,119 @@ def test_a_memo_that_is_larger_than_its_stream_is_damage():
     stream = b"\x80\x05K\x01r\xff\xff\xff\x7f."
     with pytest.raises(CorruptRegionError):
         _codec.recover((stream,), MemoryError())
+
+
+def _forget(shared):
+    """As a process that has not read it yet."""
+    shared._index.state = _index.Index(shared._region).state
+
+
+def _heads(region):
+    """Begin and end of what is checked of each record: head and directory."""
+    newest = region.newest()
+    begin = newest[_log.BASE]
+    for raw, _, end, _ in region.records(begin, newest[_log.RUN], newest):
+        yield begin, begin + _layout.RECORD_BYTES + len(raw)
+        begin = end + 7 & -8
+
+
+@pytest.mark.parametrize("walk_bytes", [64, 1 << 20])
+def test_any_changed_byte_of_a_record_is_noticed(monkeypatch, walk_bytes):
+    """Whether records are read one by one or many at a time, and before values are loaded."""
+    monkeypatch.setattr(_log, "_WALK_BYTES", walk_bytes)
+    keys = [f"key {n}" for n in range(20)]
+    shared = SharedDict(dict.fromkeys(keys, 1))
+    shared["a"] = 2
+    shared.update(dict.fromkeys(keys[:10], 3))
+    region = shared._region
+    for begin, end in list(_heads(region)):
+        for at in range(begin, end):
+            for bit in (1, 128):
+                region._map[at] ^= bit
+                _forget(shared)
+                with pytest.raises(CorruptRegionError, match="record of version"):
+                    shared.copy()
+                region._map[at] ^= bit
+    assert shared.copy() == dict.fromkeys(keys[:10], 3) | dict.fromkeys(keys[10:], 1) | {"a": 2}
+
+
+def test_any_changed_byte_of_the_newest_one_key_record_or_its_slot_is_noticed():
+    """By a process that had read the version before it, which takes the shortest way."""
+    shared = SharedDict(a=1)
+    shared["a"] = 2
+    region, state = shared._region, shared._index.state
+    with _opened_anew(shared) as again:
+        again["a"] = 3
+        *_, record = _heads(region)
+        slot = range(_layout.SLOTS[1].start, _layout.SLOTS[1].stop)
+        parts = slot[32:40]  # It is 1 in a log, and not looked at on this way.
+        for at in (*range(*record), *(at for at in slot if at not in parts)):
+            for bit in (1, 128):
+                region._map[at] ^= bit
+                assert state.version == 2
+                with pytest.raises(CorruptRegionError):
+                    shared.get("a")
+                region._map[at] ^= bit
+        assert shared["a"] == 3
+    assert shared._index.state is state
+
+
+def test_an_area_that_begins_with_a_delta_is_damage():
+    """Its keys would have been taken for all that there are."""
+    shared = SharedDict(a=1)
+    region = shared._region
+    begin = region.newest()[_log.BASE]
+    key, value = pickle.dumps("a"), pickle.dumps(2)
+    at = _layout.RECORD_BYTES + len(key)
+    size = at + len(value)
+    region._map[begin : begin + size] = (
+        _layout.pack_record(1, size, at, len(key) | _layout.ONE_KEY, key) + value
+    )
+    region._map[_layout.SLOTS[1]] = _layout.pack_head(1, begin, begin + size, 1, 1)
+    _forget(shared)
+    with pytest.raises(CorruptRegionError, match="snapshot"):
+        shared.copy()
+
+
+def test_a_frame_table_that_does_not_fill_its_record_is_damage():
+    """One that has its checks, but leads out of the record or leaves some of it over."""
+    for second in (4999, 5001, 1 << 40):
+        table, parts = _layout.pack_table([10, second])
+        start = _layout.HEADER_BYTES
+        end = start + len(table) + 64 + 5000
+        head = _layout.Head(1, start, end, 1, parts)
+        with pytest.raises(CorruptRegionError, match="do not fill"):
+            _layout.frame_extents(head, table)
+
+
+def test_a_value_that_is_damaged_is_told_as_such_by_the_quickest_read():
+    shared = SharedDict(a=[1, 2, 3])
+    begin, end = shared._index.state.places["a"]
+    shared._region._map[begin:end] = b"\xff" * (end - begin)
+    assert shared._region.version == shared._index.state.version
+    with pytest.raises(CorruptRegionError, match="overwritten"):
+        shared["a"]
+
+
+@pytest.mark.parametrize("word", [2, MOST])
+def test_the_locks_holder_notices_a_floor_that_is_ahead(word):
+    """Nobody can overtake it: who asks for another attempt would ask for ever."""
+    share, shared = Share([1]), SharedDict(a=1)
+    for one in (share, shared):
+        one._region._words[FLOOR] = word
+        with _opened_anew(one) as again:
+            with pytest.raises(CorruptRegionError, match="FLOOR"), again.locked():
+                raise AssertionError("it was opened")
+            assert again._region.lock.claim is None
+
+
+def test_a_damaged_table_under_a_floor_that_is_ahead_ends_the_holders_read():
+    """The table looks as if a writer had overtaken the reader, who has the lock."""
+    share = Share(numpy.zeros(1000))
+    region = share._region
+    region._map[region.extent()[_region.START]] ^= 1
+    with _opened_anew(share) as again:
+        region._words[FLOOR] = MOST
+        assert again._region.try_read() is None
+        with pytest.raises(CorruptRegionError, match="FLOOR"), again.locked():
+            raise AssertionError("it was opened")
