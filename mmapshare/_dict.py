@@ -484,5 +484,5 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         self._index = closed
 
 
-if not ORDERED_STORES:
+if not ORDERED_STORES:  # only without ordered stores
     SharedDict.__getitem__ = SharedDict._read_item  # type: ignore[method-assign]

@@ -503,5 +503,5 @@ def _after_fork_in_child() -> None:
         region.after_fork_in_child()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # only with fork
     os.register_at_fork(after_in_child=_after_fork_in_child)
