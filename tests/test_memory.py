@@ -12,7 +12,7 @@ import numpy
 import pytest
 from support import no_more_descriptors, open_fds
 
-from mmapshare import RegionFullError, Share, _memory, _region
+from mmapshare import CorruptRegionError, RegionFullError, Share, _memory, _region
 from mmapshare._memory import Segment
 
 MIB = 1 << 20
@@ -186,3 +186,14 @@ def test_the_default_kind_is_memfd_on_linux_and_a_file_elsewhere(monkeypatch):
     share = Share(1)
     assert share.info().kind == "file"
     assert share.get() == 1
+
+
+def test_what_is_received_and_cannot_be_mapped_is_closed():
+    """It came in a message, and nobody else knows of the descriptor."""
+    before = open_fds()
+    with pytest.raises(CorruptRegionError, match="empty"):
+        Segment.adopt(os.memfd_create("mmapshare"))
+    folder = os.open(tempfile.gettempdir(), os.O_RDONLY)
+    with pytest.raises(OSError):
+        Segment.adopt(folder)
+    assert open_fds() == before

@@ -290,3 +290,45 @@ def test_a_full_dict_is_said_to_be_full():
     with pytest.raises(RegionFullError):
         shared.transact(lambda view: view.update(a=bytes(100_000)))
     assert len(shared) == 0
+
+
+def test_a_rollback_forgets_what_was_changed_but_not_what_was_looked_at():
+    """What is written after it rests on what was read before it."""
+    shared = SharedDict(a=1, b=1)
+    runs = []
+
+    def work(view):
+        runs.append(view["a"])
+        view["b"] = 5
+        view.rollback()
+        assert view["b"] == 1
+        if len(runs) == 1:
+            in_child(shared.update, {"a": 2})
+        view["c"] = runs[-1]
+
+    shared.transact(work)
+    assert runs == [1, 2]
+    assert shared == {"a": 2, "b": 1, "c": 2}
+
+
+def test_a_definition_is_stored_once_by_several_transactions():
+    """It is looked up among those that the log has, which others may have brought meanwhile."""
+
+    class Point:
+        def __init__(self, x):
+            self.x = x
+
+    def put(view, n):
+        view[n] = Point(n)
+
+    shared = SharedDict()
+    shared.transact(put, 0)
+    used_bytes = shared.info().used_bytes
+    for n in (1, 2):
+        shared.transact(put, n)
+    for n in (3, 4):
+        in_child(shared.transact, put, n)
+    assert len(shared) == 5
+    assert len(shared._index.state.bundles) == 1
+    assert shared.info().used_bytes - used_bytes < 4 * 200 < used_bytes
+    assert [shared[n].x for n in shared] == [0, 1, 2, 3, 4]

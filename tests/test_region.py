@@ -1,6 +1,7 @@
 """Readers beside writers, and bytes that something else has written."""
 
 import os
+import platform
 import random
 import signal
 
@@ -8,7 +9,7 @@ import numpy
 import pytest
 from support import Child
 
-from mmapshare import CorruptRegionError, Share, _layout, _region
+from mmapshare import CorruptRegionError, RegionFullError, Share, _layout, _region
 from mmapshare._memory import Segment
 from mmapshare._region import Region
 
@@ -244,3 +245,28 @@ def test_children_with_a_version_each_end_at_the_sum(make):
     assert share.get() == {"n": 1200}
     assert share.version == 1201
     assert signal.getsignal(signal.SIGINT) is not None
+
+
+def test_an_empty_region_has_nothing_to_be_looked_at(make):
+    region = make()._region
+    assert region.glimpse(10) == b""
+    assert region.used_bytes() == 0
+
+
+def test_many_parts_that_fit_the_ceiling_but_not_aligned_are_refused():
+    """Each part begins at a multiple of 64, and a table says how long it is."""
+    region = Region.create("memfd", 65536)
+    frames = (b"old", b"part")
+    region.publish(frames, region.extent())
+    with pytest.raises(RegionFullError, match="65,001 parts, aligned") as caught:
+        region.publish((b"", *[b"x"] * 65_000), region.extent())
+    assert (caught.value.needed_bytes, caught.value.max_size_bytes) == (65_000, 65_536)
+    assert tuple(map(bytes, region.read()[1])) == frames
+    assert region.publish((b"", *[b"x"] * 50_000), region.extent()) == 2
+    region.close()
+
+
+def test_the_machine_is_known_without_uname(monkeypatch):
+    assert _region._machine() == platform.machine().lower()
+    monkeypatch.delattr(os, "uname")
+    assert _region._machine() == platform.machine().lower()

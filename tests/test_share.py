@@ -5,6 +5,7 @@ import threading
 import time
 from functools import partial
 
+import numpy
 import pytest
 from support import Child, in_child
 
@@ -21,6 +22,7 @@ from mmapshare import (
     UnpicklableError,
     VersionConflict,
 )
+from mmapshare._owner import claim_by, current_owner
 
 
 def test_get_returns_a_fresh_private_copy(make):
@@ -537,3 +539,27 @@ def test_an_unpicklable_value_is_named_and_changes_nothing(make):
     assert caught.value.path == "value['b'][0]"
     assert (share.get(), share.version) == ({"a": 1}, 1)
     share.set(2)
+
+
+def test_a_set_clears_a_claim_that_an_interrupted_one_left(make):
+    """Its owner asks for the lock, has it already, and nothing of it is under way any more."""
+    share = make(1)
+    assert share._region.lock.acquire(claim_by(current_owner()), 0)
+    assert share.set(2) == 2
+    assert in_child(share.set, 3) == 3
+    assert share._region.lock.claim is None
+
+
+def test_a_value_gets_more_parts_or_fewer_in_a_block(make):
+    """A draft is compared with what is stored before it is published."""
+    share = make([1])
+    for parts in (1, 2, 1, 0):
+        value = [numpy.arange(1000) + n for n in range(parts)]
+        with share.locked() as view:
+            view.value = value
+        version = share.version
+        with share.locked() as view:
+            assert len(view) == parts
+        assert share.version == version
+        assert [int(array[5]) for array in in_child(share.get)] == [5, 6][:parts]
+    assert share.version == 5
