@@ -29,6 +29,7 @@ from mmapshare import (
     UnpicklableError,
     ViewClosedError,
     _index,
+    _log,
     _memory,
     shared_state,
 )
@@ -923,3 +924,153 @@ def test_taking_many_items_from_the_end_is_not_quadratic(make):
                 assert view.pop(n, None) == plain.pop(n, None)
             assert view.popitem() == plain.popitem()
     assert shared == plain
+
+
+def test_a_key_with_a_large_buffer_is_refused(make):
+    """It would be stored apart from its directory, and nobody could find it."""
+
+    class Blob(bytes):
+        def __reduce_ex__(self, protocol):
+            return Blob, (pickle.PickleBuffer(self),)
+
+    shared = make(a=1)
+    with pytest.raises(UnpicklableError, match="array"):
+        shared[Blob(5000)] = 2
+    assert shared == {"a": 1}
+    shared[Blob(5)] = 2  # As a small one it is a key like any.
+    assert shared[Blob(5)] == 2
+
+
+def test_keys_that_fill_an_area_are_refused(make):
+    """The ceiling is for the values; what the keys take besides has its own limit."""
+    shared = make(max_size="64K")
+    key = b"k" * 5_000_000
+    for _ in range(2):  # As the first version, and as one more.
+        version, before = shared.version, shared.copy()
+        for change in (
+            lambda: shared.__setitem__(key, 1),
+            lambda: shared.update({key: 1, "b": 2}),
+            lambda: _set_together(shared, key),
+        ):
+            with pytest.raises(RegionFullError, match="keys included") as caught:
+                change()
+            assert caught.value.needed_bytes > 5_000_000
+            assert shared.copy() == before == in_child(shared.copy)
+        assert shared.version - version <= 1  # Making room may write the same anew.
+        shared["a"] = 1
+    assert shared["a"] == 1
+
+
+def _set_together(shared, key):
+    with mmapshare.locked(shared) as (view,):
+        view[key] = 1
+
+
+def test_where_no_memory_is_left_for_a_snapshot_a_delta_does(make, often, monkeypatch):
+    """A snapshot is written aside and takes as much again; what is added may still find room."""
+    shared = make(dict.fromkeys(range(1000), b"x" * 100))
+    resident_bytes = shared.info().resident_bytes
+
+    def no_memory(fd, start, length):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", no_memory)
+    with shared.locked() as view:
+        for n in range(900):
+            del view[n]
+        view["new"] = 1
+    assert list(shared) == [*range(900, 1000), "new"] == in_child(list, shared)
+    assert shared.info().resident_bytes == resident_bytes
+    with pytest.raises(RegionFullError, match="No space left"):
+        shared["large"] = b"y" * 1_000_000
+    monkeypatch.undo()
+    shared["large"] = b"y" * 1_000_000
+    assert len(in_child(shared.get, "large")) == 1_000_000
+
+
+def test_memory_of_a_snapshot_whose_writer_was_killed_is_given_back(make, monkeypatch):
+    """It had been taken before the kill, and the next one there needs much less."""
+    monkeypatch.setattr(_index, "_SPARE_BYTES", -(1 << 30))  # Each change is a snapshot.
+    shared = make(a=1)
+
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def write(child):
+        monkeypatch.setattr(_log.Log, "_put", die)
+        shared["big"] = bytes(20_000_000)
+
+    assert Child(write).wait() == -signal.SIGKILL
+    assert shared.info().resident_bytes > 20e6
+    shared["a"] = 2
+    assert shared.info().resident_bytes < 2e6
+    assert shared == {"a": 2} == in_child(shared.copy)
+
+
+def test_a_commit_that_is_made_again_changes_nothing_more(make):
+    """A block of several shares that is interrupted while it publishes goes on from there."""
+    shared = make(a=1, b=2)
+    index = shared._index
+    value = (pickle.dumps(3),)
+    with shared.locked():
+        for _ in range(2):
+            index.commit(index.current(), (["a", "none"], [("b", value)], []))
+    assert shared == {"b": 3} == in_child(shared.copy)
+    assert index.state.live == len(value[0])
+
+
+def test_a_key_that_writes_while_it_is_compared_takes_the_index_no_further(make, often):
+    """The dict is searched at that moment: who searches goes on in what it began with."""
+
+    class Writing:
+        def __init__(self, name):
+            self.name = name
+
+        def __hash__(self):
+            return 1
+
+        def __eq__(self, other):
+            if writes:
+                writes.pop()()
+            return isinstance(other, Writing) and self.name == other.name
+
+    writes = []
+    shared = make({Writing("a"): 1, Writing("b"): 2})
+    for write in (lambda: shared.update(dict.fromkeys(range(20), b"x" * 200)), shared.clear):
+        state, version = shared._index.state, shared.version
+        writes.append(write)
+        assert Writing("b") in shared
+        assert not writes
+        assert shared._index.state is state
+        assert shared.version == version + 1
+        assert len(shared) == in_child(len, shared)
+    assert len(shared) == 0
+
+
+def test_a_snapshot_says_what_it_is_and_stays_in_its_process(make):
+    snapshot = make(a=1, b=2).snapshot()
+    assert repr(snapshot) == "<DictSnapshot of version 1: 2 keys>"
+    with pytest.raises(TypeError, match=r"dict\(snapshot\)"):
+        pickle.dumps(snapshot)
+    assert pickle.loads(pickle.dumps(dict(snapshot))) == {"a": 1, "b": 2}
+
+
+def test_items_taken_from_the_end_are_those_that_were_set_last(make):
+    """A stored value that was looked at or replaced keeps its place; the last one goes first."""
+    shared = make(a=[1], b=[2])
+    with shared.locked() as view:
+        view["c"] = [3]
+        view["a"].append(1)
+        view["b"] = [4]
+        taken = [view.popitem() for _ in range(3)]
+        with pytest.raises(KeyError):
+            view.popitem()
+    assert taken == [("c", [3]), ("b", [4]), ("a", [1, 1])]
+    assert shared == {}
+
+
+def test_the_views_value_takes_more_with_an_operator(make):
+    shared = make(a=1, b=2)
+    with shared.locked() as view:
+        view.value |= {"b": 3, "c": 4}
+    assert list(shared.items()) == [("a", 1), ("b", 3), ("c", 4)]
