@@ -966,6 +966,26 @@ def _set_together(shared, key):
         view[key] = 1
 
 
+def test_where_what_is_dead_fills_an_area_a_block_of_several_shares_clears_it_first(
+    make, monkeypatch
+):
+    """Room is made for all of them before one is published."""
+    monkeypatch.setattr(_index, "_SPARE_BYTES", 1 << 30)
+    shared, log = make(max_size="1M"), Share([])
+    size = 900_000
+    for n in range(5, 12):
+        shared["a"] = bytes([n]) * size
+    version, used_bytes = shared.version, shared.info().used_bytes
+    assert used_bytes > 6 * size
+    with mmapshare.locked(shared, log) as (view, entries):
+        view["a"] = b"a" * size
+        entries.append("replaced")
+    assert shared.version == version + 2  # One that says the same, and the block's.
+    assert shared.info().used_bytes < 3 * size
+    assert (shared["a"], log.get()) == (b"a" * size, ["replaced"])
+    assert in_child(shared.copy) == {"a": b"a" * size}
+
+
 def test_where_no_memory_is_left_for_a_snapshot_a_delta_does(make, often, monkeypatch):
     """A snapshot is written aside and takes as much again; what is added may still find room."""
     shared = make(dict.fromkeys(range(1000), b"x" * 100))

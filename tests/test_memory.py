@@ -10,7 +10,7 @@ import time
 
 import numpy
 import pytest
-from support import no_more_descriptors, open_fds
+from support import in_child, no_more_descriptors, open_fds
 
 from mmapshare import CorruptRegionError, RegionFullError, Share, _memory, _region
 from mmapshare._memory import Segment
@@ -197,3 +197,32 @@ def test_what_is_received_and_cannot_be_mapped_is_closed():
     with pytest.raises(OSError):
         Segment.adopt(folder)
     assert open_fds() == before
+
+
+def test_a_folder_with_something_else_in_it_goes_too():
+    share = Share(1, kind="file")
+    folder = share._region.segment.folder
+    with open(os.path.join(folder, "stray"), "w") as stray:
+        stray.write("of somebody else")
+    share.close()
+    assert not os.path.exists(folder)
+
+
+@pytest.mark.parametrize("size", [10, _memory._HUGE_LEAST - 1, _memory._HUGE_LEAST, 5 * MIB + 1])
+def test_a_private_copy_is_writeable_and_of_this_process_alone(size):
+    source = bytearray(b"s" * size)
+    with memoryview(source) as view:
+        copy = _memory.private_copy(view)
+    assert bytes(copy) == source
+    copy[0] = copy[size - 1] = 1
+    assert source == b"s" * size
+    in_child(copy.__setitem__, 0, 2)
+    assert copy[0] == 1
+
+
+def test_a_kernel_without_huge_pages_gives_private_copies_of_small_ones(monkeypatch):
+    source = memoryview(b"s" * _memory._HUGE_LEAST)
+    monkeypatch.setattr(_memory.mmap, "MADV_HUGEPAGE", 10_000)  # EINVAL
+    assert bytes(_memory.private_copy(source)) == source
+    monkeypatch.delattr(_memory.mmap, "MADV_HUGEPAGE")
+    assert bytes(_memory.private_copy(source)) == source

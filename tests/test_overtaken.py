@@ -10,7 +10,7 @@ import numpy
 import pytest
 from support import Child
 
-from mmapshare import Share, SharedDict, _dict, _index, _log, _region
+from mmapshare import ClosedError, Share, SharedDict, _dict, _index, _log, _region
 from mmapshare._memory import Segment
 
 MOST_LOOKS = 30
@@ -34,6 +34,9 @@ class Words:
     def __setitem__(self, index, word):
         self.words[index] = word
 
+    def release(self):
+        self.words.release()
+
 
 def _as_another_process(share):
     return type(share)._attach(Segment.adopt(os.dup(share._region.segment.fd)), None)
@@ -56,9 +59,9 @@ def _overtake_each_look(share, forgetful, prepare, act, read):
     """Call ``read`` once for each look that it has, or the first of them; returns how many."""
     words = share._region._words
     for turn in range(1, MOST_LOOKS + 1):
+        prepare()
         if forgetful:
             _forget(share)
-        prepare()
         watched = Words(words, turn, act)
         _put_words(share, watched)
         try:
@@ -118,6 +121,10 @@ def test_a_share_is_read_whole_whichever_look_a_writer_follows(
 KEYS = [f"key {n}" for n in range(20)]
 
 
+ALWAYS, NEVER = -(1 << 30), 1 << 30
+"""Spare bytes with which each commit is a snapshot, or none but the first."""
+
+
 def _value(n):
     return [n, "x" * (n % 7)]
 
@@ -153,29 +160,78 @@ def _read_all(shared):
 
 @pytest.mark.parametrize("forgetful", [True, False])
 @pytest.mark.parametrize("times", [1, 2, 3])
-@pytest.mark.parametrize("spare", [-(1 << 30), 1 << 30])  # Always a snapshot; never one.
+@pytest.mark.parametrize(
+    ("before", "meanwhile"), [(ALWAYS, ALWAYS), (NEVER, NEVER), (NEVER, ALWAYS)]
+)
 @pytest.mark.parametrize("walk", [64, 1 << 20])
 @pytest.mark.parametrize(
     ("commit", "read"), [(_all_keys, _copied), (_one_key, _read), (_one_key, _read_all)]
 )
 def test_a_dict_is_read_at_one_version_whichever_look_a_writer_follows(
-    monkeypatch, forgetful, times, spare, walk, commit, read
+    monkeypatch, forgetful, times, before, meanwhile, walk, commit, read
 ):
-    monkeypatch.setattr(_index, "_SPARE_BYTES", spare)
     monkeypatch.setattr(_log, "_WALK_BYTES", walk)
     shared = SharedDict(dict.fromkeys(KEYS, _value(0)))
     writer = Writer(shared, commit)
 
+    def prepare():
+        monkeypatch.setattr(_index, "_SPARE_BYTES", before)
+        writer.write(1)
+        read(shared)
+        writer.write(ahead)
+
+    def overtake():
+        monkeypatch.setattr(_index, "_SPARE_BYTES", meanwhile)
+        writer.write(times)
+
     def look():
-        before = writer.n
-        assert before <= read(shared) <= writer.n
+        oldest = writer.n
+        assert oldest <= read(shared) <= writer.n
 
     for ahead in (1, 2):
-        looks = _overtake_each_look(
-            shared, forgetful, lambda: writer.write(ahead), lambda: writer.write(times), look
-        )
-        assert looks >= 4
+        assert _overtake_each_look(shared, forgetful, prepare, overtake, look) >= 4
     assert list(shared) == KEYS == list(writer.share)
+    writer.share.close()
+
+
+def test_a_share_that_another_thread_closes_says_so_whichever_look_that_follows():
+    """It was a ValueError about memory that is gone."""
+    for turn in range(1, 10):
+        share = Share(_arrays(1, 2))
+        _forget(share)
+        words = Words(share._region._words, turn, share.close)
+        _put_words(share, words)
+        try:
+            assert len(share.get()) == 2
+        except ClosedError:
+            assert words.looks >= turn
+        if words.looks < turn:
+            break
+    assert turn > 3
+    share.close()
+
+
+def test_an_optimistic_function_whose_value_is_overwritten_runs_again(monkeypatch):
+    """Its value was copied while writers came back to the place where it was."""
+    monkeypatch.setattr(_index, "_SPARE_BYTES", ALWAYS)
+    shared = SharedDict(a=_value(1), b=0)
+    writer = Writer(shared, lambda other, n: other.update(b="b" * n))
+    real, runs = _index.Index.frames, []
+
+    def frames(index, extents):
+        copy = real(index, extents)
+        if index is shared._index and len(runs) == 1:
+            writer.write(3)
+        return copy
+
+    def work(view):
+        runs.append(writer.n)
+        view["c"] = view["a"]
+
+    monkeypatch.setattr(_index.Index, "frames", frames)
+    shared.transact(work)
+    assert runs == [0, 3]
+    assert shared["c"] == _value(1)
     writer.share.close()
 
 
