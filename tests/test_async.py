@@ -406,3 +406,37 @@ def test_a_plain_block_in_the_loops_own_thread_does_not_wait_for_its_tasks():
 
     asyncio.run(main())
     assert share.get() == {"n": 2}
+
+
+def test_a_spent_plain_transaction_is_not_used_again():
+    transaction = Share(0).locked()
+    with transaction:
+        pass
+
+    async def main():
+        async with transaction:
+            pass
+
+    with pytest.raises(TransactionError, match="once"):
+        asyncio.run(main())
+
+
+def test_a_holder_that_was_killed_is_told_to_the_task_that_finds_it(make, caplog):
+    share = make(0)
+
+    def hold(child):
+        share.lock()
+        child.say()
+        child.hear()
+
+    holder = Child(hold)
+    holder.hear()
+    holder.kill()
+    asyncio.run(add_one(share))
+    assert (share.get(), share.info().holders_found_dead) == (1, 1)
+    assert f"pid {holder.pid} died holding the lock" in caplog.text
+
+
+async def add_one(share):
+    async with share.locked(timeout=5) as view:
+        view.value += 1

@@ -11,6 +11,7 @@ from support import Child
 
 from mmapshare import CorruptRegionError, RegionFullError, Share, _layout, _region
 from mmapshare._memory import Segment
+from mmapshare._owner import claim_by, current_owner
 from mmapshare._region import Region
 
 
@@ -270,3 +271,31 @@ def test_the_machine_is_known_without_uname(monkeypatch):
     assert _region._machine() == platform.machine().lower()
     monkeypatch.delattr(os, "uname")
     assert _region._machine() == platform.machine().lower()
+
+
+def test_a_reader_who_cannot_borrow_the_lock_goes_on_trying(make, monkeypatch):
+    """Who holds the lock for long commits nothing: an attempt of one's own succeeds."""
+    share = make(b"value")
+
+    def hold(child):
+        with share.locked():
+            child.say()
+            child.hear()
+
+    holder = Child(hold)
+    holder.hear()
+    claim = claim_by(current_owner())
+    assert not share._region.lock.try_acquire(claim)
+    assert share._region.lock.claim is None
+    overtaken = iter(range(_region._ATTEMPTS_BEFORE_LOCK + 3))
+    real = Region.try_read
+    monkeypatch.setattr(
+        Region, "try_read", lambda region: real(region) if next(overtaken, None) is None else None
+    )
+    _forget(share)
+    assert share.get() == b"value"
+    assert next(overtaken, None) is None
+    assert share._region.lock.claim is None
+    assert share.info().holder_pid == holder.pid
+    holder.say()
+    holder.result()

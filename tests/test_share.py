@@ -1,5 +1,6 @@
 """The contract of `Share`, on every kind of memory and lock."""
 
+import inspect
 import math
 import threading
 import time
@@ -563,3 +564,9 @@ def test_a_value_gets_more_parts_or_fewer_in_a_block(make):
         assert share.version == version
         assert [int(array[5]) for array in in_child(share.get)] == [5, 6][:parts]
     assert share.version == 5
+
+
+def test_defaults_that_are_no_values_read_as_what_they_stand_for():
+    assert "initial: 'T' = <empty>" in str(inspect.signature(Share))
+    for method in (Share.locked, Share.lock):
+        assert "= <the share's own>" in str(inspect.signature(method))

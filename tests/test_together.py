@@ -306,3 +306,35 @@ def test_money_moves_in_a_dict_and_no_kill_changes_the_sum():
     for child in movers:
         child.kill()
     assert sum(accounts.values()) == TOTAL
+
+
+def test_tasks_that_cannot_have_all_or_store_all_hold_none(three):
+    a, b, c = three
+
+    async def wait():
+        async with locked(*three, timeout=0.01):
+            pass
+
+    async def store():
+        async with locked(*three) as views:
+            for view in views:
+                view["n"] = 9
+            views[1]["lock"] = threading.Lock()
+
+    def hold(child):
+        with b.locked():
+            child.say()
+            child.hear()
+
+    child = Child(hold)
+    child.hear()
+    with pytest.raises(LockTimeout) as timed_out:
+        asyncio.run(wait())
+    assert in_child(lambda: (a.lock(timeout=0), c.lock(timeout=0))) == (None, None)
+    child.say()
+    child.wait()
+    with pytest.raises(UnpicklableError) as refused:
+        asyncio.run(store())
+    assert _numbers(three) == [0, 0, 0]
+    assert in_child(lambda: [share.lock(timeout=0) for share in three]) == [None] * 3
+    del timed_out, refused  # No finaliser has helped: the tracebacks kept all alive.

@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 import pytest
 from support import in_child
 
-from mmapshare import Share, View, ViewClosedError
+from mmapshare import EmptyShareError, Share, View, ViewClosedError
 
 
 class Point:
@@ -210,3 +210,34 @@ def test_in_another_task_a_view_raises():
 
     asyncio.run(main())
     assert share.get() == [1, 2]
+
+
+def test_an_empty_shares_view_takes_no_items_before_it_has_a_value():
+    share = Share()
+    with share.locked() as view:
+        for use in (lambda: view[0], lambda: view.__setitem__(0, 1)):
+            with pytest.raises(EmptyShareError, match=r"assign view\.value"):
+                use()
+        view.value = [1]
+        view[0] = 2
+    assert share.get() == [2]
+
+
+def test_attributes_are_their_owners_a_task_or_a_thread():
+    share = Share(Point())
+
+    def elsewhere():
+        for use in (lambda: view.x, lambda: setattr(view, "x", 9), lambda: delattr(view, "x")):
+            with pytest.raises(ViewClosedError, match="another thread"):
+                use()
+        return "refused"
+
+    async def main():
+        nonlocal view
+        async with share.locked() as view:
+            view.x = view.x + 4
+            assert await asyncio.to_thread(elsewhere) == "refused"
+
+    view = None
+    asyncio.run(main())
+    assert share.get().x == 5

@@ -1,7 +1,9 @@
 """Waiting for a commit: by threads, processes and tasks, on shares and shared dicts."""
 
 import asyncio
+import errno
 import os
+import platform
 import random
 import signal
 import threading
@@ -344,3 +346,34 @@ def test_a_forked_child_waits_and_wakes_as_its_parent_does(shared):
 
 def test_the_longest_sleep_is_shorter_than_what_is_promised():
     assert _wait.NAP_S < 0.05
+
+
+def test_changes_ends_at_the_timeout_in_a_loop_too(shared):
+    async def main():
+        return [snapshot.version async for snapshot in shared.changes(since=0, timeout=0)]
+
+    assert asyncio.run(main()) == [1]
+
+
+def test_a_sleep_that_the_system_refuses_is_an_error():
+    words = Share(0)._region.lock.words
+    with pytest.raises(OSError) as caught:
+        _futex.sleep(words, 1, 0, 0)  # No four aligned bytes.
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_a_system_without_a_futex_is_found_out(monkeypatch):
+    assert isinstance(_futex._futex(), _futex.Futex)
+    no_system_call = 2**20
+    monkeypatch.setattr(_futex, "_NUMBERS", {platform.machine(): no_system_call})
+    assert _futex._futex() is None
+    monkeypatch.setattr(_futex, "_NUMBERS", {})
+    assert _futex._futex() is None
+
+
+def test_where_one_cannot_sleep_a_commit_wakes_nobody(shared, monkeypatch):
+    """Who took the lease may be of another process, that can."""
+    monkeypatch.setattr(_futex, "FUTEX", None)
+    shared._region.lock.take_lease(time.monotonic_ns() + 10**9)
+    _change(shared, 5)
+    assert shared.version == 2
