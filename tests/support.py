@@ -181,6 +181,21 @@ def killed_at_every_step(
         step += stride
 
 
+@contextlib.contextmanager
+def as_somebody_else() -> Iterator[None]:
+    """In a child, what root could not do as another user; whoever is not root is one already.
+
+    Itself again afterwards: one that stays somebody else could not write down what it covered.
+    """
+    before = os.getresuid()
+    if before[1] == 0:
+        os.setresuid(65534, 65534, before[2])
+    try:
+        yield
+    finally:
+        os.setresuid(*before)
+
+
 def stranger(shares: list[Any], code: str) -> None:
     """Run ``code`` in a new interpreter that got ``shares`` by their handles."""
     start = (

@@ -9,9 +9,9 @@ import threading
 import time
 
 import pytest
-from support import Child, in_child
+from support import Child, as_somebody_else, in_child
 
-from mmapshare import DeadlockError, LockTimeout, Share, SharedDict, _deadlock
+from mmapshare import DeadlockError, LockTimeout, Share, SharedDict, _deadlock, _lock
 
 SEED = int.from_bytes(os.urandom(4), "little")
 
@@ -338,3 +338,56 @@ def test_a_timeout_names_the_holders_command():
     assert expected in str(caught.value)
     holder.say()
     holder.wait()
+
+
+@pytest.mark.parametrize("leads", ["nowhere", "to another region", "to a closed one", "round"])
+def test_a_wait_whose_track_is_lost_is_no_deadlock(leads, monkeypatch):
+    """Who gives up has seen the whole circle, and oneself in it: nothing else will do."""
+    a, b, other = Share({}), Share({}), Share({})
+    holder = Child(_hold, b)
+    holder.hear()
+    locks, others = _deadlock.all_locks, other._region.lock
+    waits_id, pid, fd = {
+        "nowhere": (1, 2**22 + 1, 0),
+        "to another region": (1, os.getpid(), others.region_fd),
+        "to a closed one": (others.region_id, os.getpid(), others.region_fd),
+        "round": (b._region.lock.region_id, holder.pid, b._region.lock.region_fd),
+    }[leads]
+    if leads == "to a closed one":
+        other.close()  # By another thread, after one has looked which there are.
+        monkeypatch.setattr(_deadlock, "all_locks", lambda: [*locks(), others])
+    if leads == "to another region":  # Whose holder does wait for us.
+        others.words[_deadlock.HOLDER] = os.getpid()
+        others.words[_deadlock.WAITS_ID] = a._region.lock.region_id
+    words = b._region.lock.words
+    words[_deadlock.WAITS_PID], words[_deadlock.WAITS_FD] = pid, fd
+    words[_deadlock.WAITS_ID] = waits_id
+    with a.locked(), pytest.raises(LockTimeout):
+        b.lock(timeout=0)
+    holder.say()
+    holder.wait()
+
+
+def test_a_holder_that_has_died_or_never_was_is_not_told_as_one():
+    share = Share(0)
+    gone = Child(lambda child: None)
+    gone.wait()
+    words = share._region.lock.words
+    words[_deadlock.SINCE] = time.monotonic_ns()
+    for pid in (gone.pid, 2**64 - 1):
+        words[_deadlock.HOLDER] = pid
+        assert share.info().holder_pid is None
+    assert _lock._called(gone.pid) == f"pid {gone.pid}"
+
+
+def test_another_users_holder_is_alive_though_one_may_not_signal_it():
+    share = Share(0)
+
+    def look():
+        with as_somebody_else():
+            return share.info().holder_pid
+
+    with share.locked():
+        assert in_child(look) == os.getpid()
+        share._region.lock.words[_deadlock.HOLDER] = 1  # Root's, whoever runs this.
+        assert in_child(look) == 1

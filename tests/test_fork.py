@@ -9,7 +9,7 @@ import sys
 import threading
 
 import pytest
-from support import Child, in_child, open_fds
+from support import Child, as_somebody_else, in_child, open_fds
 
 from mmapshare import HandleError, LockTimeout, Share, ViewClosedError
 
@@ -235,23 +235,56 @@ def test_a_share_of_a_process_pool_by_fork(make):
     assert share.get() == 10
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_a_child_of_who_gave_up_privileges_is_told_why_it_cannot_lock():
     """gunicorn's workers, with --user, lock what root made; what they fork got a PermissionError.
 
     Its text, "Permission denied: '/proc/self/fd/6'", named neither the share nor a way out.
     """
     share = Share(1)
+    before = os.getresuid()
 
     def forked():
-        with pytest.raises(HandleError, match="can be read, but not locked here: .* user"):
-            share.set(3)
-        return share.get()
+        try:
+            with pytest.raises(HandleError, match="can be read, but not locked here: .* user"):
+                share.set(3)
+            return share.get()
+        finally:
+            os.setresuid(*before)  # See `as_somebody_else`.
 
     def worker():
-        os.setuid(65534)
-        share.set(2)
-        return in_child(forked)
+        os.fchmod(share._region.segment.fd, 0)  # Not even for who made it, should that not be root.
+        with as_somebody_else():
+            share.set(2)
+            return in_child(forked)
 
     assert in_child(worker) == 2
     assert share.get() == 2
+
+
+def test_a_child_that_cannot_reopen_its_lock_lets_go_of_nothing(make, monkeypatch):
+    """It has nothing but the inherited description, whose lock is the parent's."""
+    share = make(0)
+    door = type(share._region.lock._door)
+    real, failures = door.reopened, iter([OSError(24, "no descriptors")] * 3)
+
+    def reopened(door):
+        for err in failures:
+            raise err
+        return real(door)
+
+    def work():
+        for _ in range(2):  # And with the hook's attempt there were three: none to let go.
+            with pytest.raises(OSError, match="no descriptors"):
+                share.lock(timeout=0)
+            assert share._region.lock.claim is None
+        with pytest.raises(LockTimeout):
+            share.lock(timeout=0)
+
+    with share.locked() as view:
+        monkeypatch.setattr(door, "reopened", reopened)
+        in_child(work)
+        monkeypatch.undo()
+        with pytest.raises(LockTimeout):
+            in_child(lambda: share.lock(timeout=0))
+        view.value += 1
+    assert share.get() == 1

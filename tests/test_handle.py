@@ -1,6 +1,7 @@
 """How a share reaches other processes: every start method, every kind of pool."""
 
 import concurrent.futures
+import ctypes
 import errno
 import multiprocessing
 import os
@@ -10,13 +11,14 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import attrs
 import cloudpickle
 import joblib
 import pytest
 import workers
-from support import Child, in_child, no_more_descriptors, open_fds
+from support import Child, as_somebody_else, in_child, no_more_descriptors, open_fds
 
-from mmapshare import HandleError, LockTimeout, Share, _handle
+from mmapshare import ClosedError, HandleError, LockTimeout, Share, _handle, _lock
 
 METHODS = ["fork", "spawn", "forkserver"]
 
@@ -325,16 +327,66 @@ def test_a_descriptor_passed_along_is_closed_where_it_cannot_be_opened():
     os.close(fd)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_a_handle_that_the_user_may_not_follow_is_no_gone_process():
     """It was told that the process, which was there and had the share, was gone."""
-    share = Share(1)
-    handle = pickle.dumps(share)
+
+    def keep(child):
+        set_dumpable = 4
+        ctypes.CDLL(None).prctl(set_dumpable, 0, 0, 0, 0)  # As after giving up privileges.
+        share = Share(1)
+        child.say(pickle.dumps(share))
+        child.hear()
+
+    keeper = Child(keep)
+    handle = keeper.hear()
 
     def stranger():
-        share.close()
-        os.setuid(65534)
-        with pytest.raises(HandleError, match=f"may not look into process {os.getppid()}, which"):
+        expected = f"may not look into process {keeper.pid}, which"
+        with as_somebody_else(), pytest.raises(HandleError, match=expected):
             pickle.loads(handle)
 
     in_child(stranger)
+    keeper.say()
+    keeper.result()
+
+
+def test_a_place_that_holds_another_region_is_not_taken_for_the_shares(make):
+    """Device and inode agree, as a number that came round does: the region's id decides."""
+    share = make(1)
+    before = open_fds()
+    handle = attrs.evolve(_handle.of(share), region_id=b"another region's")
+    with pytest.raises(HandleError, match="another region is in its place") as caught:
+        _handle.resolve(handle, lambda segment: Share._attach(segment, None))
+    assert open_fds() == before
+    del caught  # Its traceback kept what was opened.
+    assert in_child(share.get) == 1
+
+
+def test_a_share_that_a_worker_closes_is_not_kept_for_the_parent():
+    def work():
+        first, second, third = Share(1), Share(2), Share(3)
+        pickle.dumps((first, second))
+        first.close()
+        third.close()
+        assert list(_handle._handed_out) == [second]
+        second.close()
+        assert list(_handle._handed_out) == []
+
+    _run(multiprocessing.get_context("fork"), work)
+
+
+def test_closing_a_share_that_another_thread_is_closing_is_harmless(make, monkeypatch):
+    share = make(1)
+    real = _lock.Lock.claim.fget
+    others = iter([share.close])
+
+    def claim(lock):
+        for other in others:
+            other()
+        return real(lock)
+
+    monkeypatch.setattr(_lock.Lock, "claim", property(claim))
+    share.close()
+    assert share.closed
+    with pytest.raises(ClosedError):
+        share.get()
