@@ -367,7 +367,7 @@ class Region:
         self._seen = (version, extents, extent)
         if _cacheable(len(frames), size):
             self._commit = (version, frames, *extent)
-        if run == version > 1:
+        if run == version:
             self._trim(version, start, end)
         return version
 
@@ -409,7 +409,7 @@ class Region:
         return word if begin <= word <= begin + self._area_bytes else begin
 
     def _trim(self, version: int, start: int, end: int) -> None:
-        """After moving to another area: give back what both hold far above the need."""
+        """After coming to an area: give back what both hold far above the need."""
         keep = max(_KEEP_BYTES, 2 * (end - start))
         here = layout.area_of(start, self._area_bytes)
         for area in (0, 1):

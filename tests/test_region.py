@@ -95,6 +95,18 @@ def test_an_overtaken_reader_reads_again(monkeypatch):
     assert overtaken >= 1
 
 
+def test_memory_that_a_first_commit_took_and_did_not_use_is_given_back(make, monkeypatch):
+    """Its writer was killed, or what it published together with this failed."""
+    monkeypatch.setattr(_region, "_KEEP_BYTES", 4096)
+    share = make()
+    with share.locked() as view:
+        share._region.make_room((b"first", bytes(1 << 20)), share._region.extent())
+        assert share.info().resident_bytes > 1 << 20
+        view.value = 1
+    assert share.info().resident_bytes < 1 << 16
+    assert share.get() == 1
+
+
 def test_a_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
     share = Share(b"value")
     real = Region.try_read
