@@ -106,6 +106,20 @@ def test_a_version_of_0_does_not_empty_a_share():
         assert share.get() == again.get() == 2
 
 
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_a_version_of_0_is_damage_to_who_has_seen_the_first(size):
+    """Nothing in the region tells it: only that this process has read version 1."""
+    share = Share(b"x" * size)
+    share._region._commit, share._region._seen = _region._UNREAD, _region._NOTHING
+    share.get()
+    assert (share._region._commit == _region._UNREAD) == (size > _region._CACHED_BYTES)
+    if size < _region._CACHED_BYTES:
+        share._region._seen = _region._NOTHING
+    share._region._words[VERSION] = 0
+    with pytest.raises(CorruptRegionError, match="the region's version is 0"):
+        share.get()
+
+
 def test_a_version_of_0_does_not_empty_a_dict():
     """The same, where the process had not read it yet."""
     shared = SharedDict(a=1)

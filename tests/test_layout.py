@@ -42,14 +42,17 @@ def _check(version, start, end, run, parts):
 
 def test_a_region_begins_with_its_identity():
     for share, kind, area_bytes in [
-        (Share(max_size=MIB), 0, 4 * MIB + MIB + MIB // 32),
-        (SharedDict(max_size=MIB), 1, 4 * MIB + MIB + 3 * MIB // 2),
+        (Share(max_size=MIB), 0, 5 * MIB + MIB // 32),
+        (SharedDict(max_size=MIB), 1, 5 * MIB + 3 * MIB // 2),
+        (Share(max_size=1), 0, 4 * MIB + 4096),
+        (Share(max_size=99 * MIB + 1), 0, 103 * MIB + 99 * MIB // 32 + 4096),
     ]:
         raw = _bytes(share, 0, 64)
         assert raw[:16] == b"MMAPSHR\0" + bytes([1, 0, 0, 0, 0, 0, 0, 0])
         assert raw[16:32] == share._region.identity.region_id
         area_bytes = -(-area_bytes // 4096) * 4096
-        assert struct.unpack("<QQQQ", raw[32:]) == (MIB, area_bytes, kind, crc32(raw[:56]))
+        max_size = share._region.identity.max_size
+        assert struct.unpack("<QQQQ", raw[32:]) == (max_size, area_bytes, kind, crc32(raw[:56]))
         assert share._region.segment.size_bytes == 4096 + 2 * area_bytes
 
 
@@ -68,6 +71,7 @@ def test_an_identity_that_is_cut_off_or_changed_is_refused():
 def test_header_words_and_slots_stand_where_the_format_says(monkeypatch):
     monkeypatch.setattr(_region, "_WINDOW_LEAST", 64)
     monkeypatch.setattr(_region, "_WINDOW_RECORDS", 1)
+    monkeypatch.setattr(_region, "_KEEP_BYTES", 4096)  # Just what each area has.
     share = Share(max_size=MIB)
     area = share._region.identity.area_bytes
     assert _words(share)[8:] == (0,) * 18 + (4096, 4096 + area) + (0,) * 484

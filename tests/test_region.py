@@ -95,6 +95,61 @@ def test_an_overtaken_reader_reads_again(monkeypatch):
     assert overtaken >= 1
 
 
+def test_a_reader_beside_a_shrink_does_not_take_zeros_for_the_value(monkeypatch):
+    """The version before stays whole after a move; not where its memory is given back."""
+    monkeypatch.setattr(_region, "_KEEP_BYTES", 4096)
+    share = Share(b"a" * 100_000)
+    region, real = share._region, Region._copy
+
+    def slow(region, extents):
+        monkeypatch.setattr(Region, "_copy", real)
+        while region.extent()[_region.RUN] == 1:
+            share.set(b"b")
+        (copy,) = real(region, extents)
+        assert copy.count(0) > 50_000
+        return (copy,)
+
+    _forget(share)
+    monkeypatch.setattr(Region, "_copy", slow)
+    assert region.try_read() is None
+    assert share.get() == b"b"
+
+
+def test_a_record_that_fills_what_is_allocated_exactly_asks_for_no_more(make):
+    """To be given no bytes at all is what the system refuses."""
+    share = make(0)
+    region = share._region
+    with share.locked():
+        commit = region.extent()
+        start, end = _layout.align(commit[_region.END]), region._words[_layout.ALLOCATED[0]]
+        frames = (b"first", bytes([7]) * (end - start - 128))
+        region.publish(frames, commit)
+    assert region.extent()[_region.START : _region.END + 1] == (start, end)
+    assert tuple(map(bytes, region.read()[1])) == frames
+
+
+@pytest.mark.parametrize("rest", [(), (bytes(300_000),), (b"1", bytes(70), b"3")])
+def test_the_same_frames_are_published_again_unless_that_is_not_wanted(make, rest):
+    share = make(0)
+    region, frames = share._region, (b"first", *rest)
+
+    def publish(frames, *how):
+        share.lock()
+        try:
+            return region.publish(frames, region.extent(), *how)
+        finally:
+            share.unlock()
+
+    assert publish(frames) == 2
+    assert publish(frames) == 3
+    if rest:  # One frame is compared with a copy, by who publishes.
+        assert publish(frames, True) == 3
+        changed = bytearray(rest[-1])
+        changed[-1] ^= 1
+        for n, other in enumerate([(b"other", *rest), (*frames, b"m"), (*frames[:-1], changed)]):
+            assert publish(other, True) == publish(other, True) == 4 + n
+
+
 def test_memory_that_a_first_commit_took_and_did_not_use_is_given_back(make, monkeypatch):
     """Its writer was killed, or what it published together with this failed."""
     monkeypatch.setattr(_region, "_KEEP_BYTES", 4096)
@@ -105,6 +160,44 @@ def test_memory_that_a_first_commit_took_and_did_not_use_is_given_back(make, mon
         view.value = 1
     assert share.info().resident_bytes < 1 << 16
     assert share.get() == 1
+
+
+def test_small_commits_go_the_short_way(make, monkeypatch):
+    share = make(0)
+    slow, real = [], Region._publish_with_care
+    monkeypatch.setattr(
+        Region, "_publish_with_care", lambda *args: slow.append(args) or real(*args)
+    )
+    for n in range(200):
+        share.set(n)
+    assert len(slow) < 20
+
+
+def test_room_that_was_made_needs_no_more_memory(make, monkeypatch):
+    share = make(0)
+    region = share._region
+    frames = (b"first", bytes(100_000))
+    with share.locked():
+        commit = region.extent()
+        region.make_room(frames, commit)
+        monkeypatch.setattr(Segment, "allocate", None)
+        region.publish(frames, commit)
+    monkeypatch.undo()
+    assert region.extent()[_region.END] <= region._words[_layout.ALLOCATED[0]]
+
+
+def test_no_record_is_stored_where_there_is_no_memory_yet(make):
+    """A store there takes it unasked: where there is none, that is a SIGBUS instead of an error."""
+    share = make()
+    region = share._region
+    for n in range(300):
+        share.set(bytes(n * 97 % 5_000))
+        share._region._commit = _region._UNREAD if n % 2 else region._commit
+        _, _, start, end, _, easy = region.current()
+        area = _layout.area_of(start, region._area_bytes)
+        allocated = region._words[_layout.ALLOCATED[area]]
+        assert end <= allocated and easy <= allocated
+        assert region._area_start(area) <= start
 
 
 def test_a_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
@@ -178,11 +271,13 @@ def test_any_changed_byte_of_a_frame_table_is_noticed():
     share.set(numpy.arange(10_000))
     head = share._region._load_head()
     assert head.frames == 2
-    for at in range(head.start, head.start + 16):
-        _corrupt(share, at, 4)
-        with pytest.raises(CorruptRegionError, match="table"):
-            share.get()
-        _corrupt(share, at, 4)
+    for floor in (0, head.version):
+        share._region._words[_layout.FLOOR] = floor
+        for at in range(head.start, head.start + 16):
+            _corrupt(share, at, 4)
+            with pytest.raises(CorruptRegionError, match="table"):
+                share.get()
+            _corrupt(share, at, 4)
     assert share.get()[9] == 9
 
 

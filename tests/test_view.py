@@ -12,6 +12,9 @@ from support import in_child
 from mmapshare import EmptyShareError, Share, View, ViewClosedError
 
 
+from mmapshare._view import MISSING
+
+
 class Point:
     def __init__(self):
         self.x, self.version, self._hidden = 1, "its own", 2
@@ -77,6 +80,25 @@ def test_attributes_are_read_set_and_deleted_on_the_value(make):
         assert isinstance(view, View)
     assert share.get().x == 7
     assert not hasattr(share.get(), "new")
+
+
+def test_an_empty_shares_view_has_nothing_to_read_set_or_delete(make):
+    """What stands there in place of a value took attributes like any object, for all shares."""
+    share = make()
+    with share.locked() as view:
+        for use in (
+            lambda: view.x,
+            lambda: setattr(view, "x", 1),
+            lambda: delattr(view, "x"),
+            lambda: view[0],
+            lambda: view.__setitem__(0, 1),
+            lambda: view.__delitem__(0),
+            lambda: view.value,
+        ):
+            with pytest.raises(EmptyShareError, match=r"assign view\.value"):
+                use()
+        assert view.version == 0
+    assert vars(MISSING) == {}
 
 
 def test_assigning_the_value_changes_what_the_view_delegates_to(make):
