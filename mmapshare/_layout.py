@@ -138,7 +138,7 @@ class Identity(NamedTuple):
     def unpack(cls, raw: bytes) -> Identity:
         """Check and read the first 64 bytes of a region; CorruptRegionError where they are none."""
         body, check = raw[: _identity.size], raw[_identity.size : IDENTITY_BYTES]
-        if len(raw) < IDENTITY_BYTES or _word.pack(crc32(body)) != check:
+        if _word.pack(crc32(body)) != check:
             raise CorruptRegionError("this is no mmapshare region, or its header was overwritten")
         magic, fmt, *rest = _identity.unpack(body)
         if magic != MAGIC or fmt != FORMAT:
