@@ -1,5 +1,6 @@
 """The lock's parts, each in a state that a race, a signal or a killed process leads to."""
 
+import asyncio
 import os
 import threading
 import time
@@ -9,7 +10,7 @@ import pytest
 from support import Child
 
 from mmapshare import LockTimeout, Share, _deadlock, _futex, _lock
-from mmapshare._door import TRY
+from mmapshare._door import RELEASE, TRY
 from mmapshare._lock import HOLDER, LEASE, QUEUED
 from mmapshare._owner import claim_by, shares_thread
 
@@ -24,6 +25,19 @@ def _held_by_a_child(share):
     child = Child(hold)
     child.hear()
     return child
+
+
+def _refuse(lock, times):
+    """Let the door be taken so many times more."""
+    real, left = lock._flock, [None] * times
+
+    def flock(fd, operation):
+        if operation == TRY and left:
+            left.pop()
+            raise BlockingIOError
+        real(fd, operation)
+
+    lock._flock = flock
 
 
 def test_who_waits_at_the_door_does_not_have_the_lock():
@@ -104,18 +118,10 @@ def test_a_holder_that_is_dead_is_none():
 @pytest.mark.parametrize(("refused", "contended"), [(0, 0), (1, 0), (2, 1), (3, 1)])
 def test_a_wait_counts_from_the_first_nap_on(refused, contended):
     share = Share(0)
-    lock, real, left = share._region.lock, share._region.lock._flock, [None] * refused
-
-    def flock(fd, operation):
-        if operation == TRY and left:
-            left.pop()
-            raise BlockingIOError
-        real(fd, operation)
-
-    lock._flock = flock
+    lock = share._region.lock
+    _refuse(lock, refused)
     share.set(1)
-    lock._flock = real
-    assert (left, lock.contended) == ([], contended)
+    assert lock.contended == contended
 
 
 def test_who_has_got_the_lock_itself_while_it_stood_in_line_takes_it_no_second_time():
@@ -210,3 +216,67 @@ def test_who_has_stood_in_line_for_long_is_not_overtaken():
     second.since_s = now + 60
     assert not lock._somebody_waits_long(True)
     lock._waiters.clear()
+
+
+def test_a_task_takes_the_lock_as_a_thread_does():
+    share = Share(0)
+    lock, claim = share._region.lock, claim_by(get_ident())
+    for refused, dead in [(0, 0), (1, 1)]:
+        _refuse(lock, refused)
+        lock.words[HOLDER] = dead
+        before = time.monotonic_ns()
+        assert asyncio.run(lock.acquire_async(claim, None)) is True
+        assert lock.words[HOLDER] == os.getpid()
+        assert before <= lock.words[_lock.SINCE] <= time.monotonic_ns()
+        lock.release()
+        assert (lock.contended, lock.found_dead) == (refused, dead)
+    assert lock.acquire(claim, 9)
+    assert asyncio.run(lock.acquire_async(claim_by(get_ident()), None)) is False
+    lock.release()
+
+
+def test_a_wait_with_a_timeout_counts_as_one_without():
+    share = Share(0)
+    for refused, contended in [(1, 0), (2, 1)]:
+        _refuse(share._region.lock, refused)
+        with share.locked(timeout=60):
+            pass
+        assert share._region.lock.contended == contended
+
+
+def test_pauses_at_the_door_double_and_end_with_the_deadline():
+    share = Share(0)
+    lock = share._region.lock
+    watch = _deadlock.Watch(lock, get_ident(), shares_thread)
+    _refuse(lock, 10)
+    pauses = list(lock._try_door(None, watch))
+    assert pauses[:6] == [50e-6, 100e-6, 200e-6, 400e-6, 800e-6, 1e-3]
+    assert pauses[6:] == [1e-3] * 4
+    _refuse(lock, 10)
+    door = lock._try_door(time.monotonic() + 1e-5, watch)
+    with pytest.raises(LockTimeout):
+        assert all(pause_s <= 1e-5 for pause_s in door)
+    lock._flock(lock._fd, RELEASE)
+
+
+def test_who_stands_in_line_looks_again_as_often_as_it_must():
+    share, held = Share(0), Share(0)
+    lock = share._region.lock
+    lock._gate[0] = claim_by(0)
+
+    def first_pause(deadline):
+        claim = claim_by(get_ident())
+        watch = _deadlock.Watch(lock, claim._owner, shares_thread)
+        line = lock._line_up(claim, deadline, lambda: None, shares_thread, watch)
+        pause_s = next(line)
+        line.close()
+        return pause_s
+
+    assert first_pause(None) == first_pause(time.monotonic() + 60) == _lock._GATE_RECHECK_S
+    assert 0 < first_pause(time.monotonic() + 0.04) <= 0.04
+    with pytest.raises(LockTimeout):
+        first_pause(time.monotonic())
+    with held.locked():  # Others could wait for what it holds.
+        assert first_pause(None) == _lock._WATCH_S
+    assert not lock._waiters
+    lock._gate.clear()

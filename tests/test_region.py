@@ -173,6 +173,22 @@ def test_small_commits_go_the_short_way(make, monkeypatch):
     assert len(slow) < 20
 
 
+def test_a_glimpse_shows_the_first_frame_and_nothing_behind_the_record(make):
+    share = make()
+    region = share._region
+    assert (region.glimpse(100), region.used_bytes()) == (b"", 0)
+    share.set(b"a" * 1_000)
+    share.set(b"b" * 100)
+    (raw,) = region.read()[1]
+    assert region.glimpse(20) == raw[:20]
+    assert region.glimpse(1_000) == raw
+    assert region.used_bytes() == len(raw)
+    share.set([numpy.ones(10_000), numpy.zeros(10_000)])
+    first, *rest = region.read()[1]
+    assert region.glimpse(20) == bytes(first[:20])
+    assert region.used_bytes() == 64 + _layout.align(len(first)) + 2 * 80_000
+
+
 def test_room_that_was_made_needs_no_more_memory(make, monkeypatch):
     share = make(0)
     region = share._region
