@@ -83,6 +83,20 @@ def test_who_lets_go_naps_for_nobody_who_only_sleeps(monkeypatch):
     assert (naps, wakes, lock.words[LEASE]) == ([], [64, 64], 1)  # Still asks for attention.
 
 
+def test_who_made_way_goes_on_as_soon_as_somebody_is_in(monkeypatch):
+    share = Share(0)
+    words, naps = share._region.lock.words, []
+
+    def nap(seconds):
+        naps.append(seconds)
+        words[HOLDER] = len(naps) == 2
+
+    monkeypatch.setattr(_lock.time, "sleep", nap)
+    words[QUEUED] = words[LEASE] = 1
+    share.set(1)
+    assert tuple(naps) == _lock._WAY_S[:2]
+
+
 def test_one_ring_at_a_time_and_the_next_where_the_first_does_not_wake():
     share = Share(0)
     lock, rung = share._region.lock, []
@@ -113,9 +127,10 @@ def test_a_holder_that_is_dead_is_none():
         taken.say()
         taken.result()
     assert (caught.value.holder_pid, caught.value.held_s) == (None, None)
+    assert caught.value.__suppress_context__
 
 
-@pytest.mark.parametrize(("refused", "contended"), [(0, 0), (1, 0), (2, 1), (3, 1)])
+@pytest.mark.parametrize(("refused", "contended"), [(0, 0), (1, 0), (2, 1), (3, 1), (11, 1)])
 def test_a_wait_counts_from_the_first_nap_on(refused, contended):
     share = Share(0)
     lock = share._region.lock

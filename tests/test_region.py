@@ -4,12 +4,17 @@ import os
 import platform
 import random
 import signal
+import time
+from contextlib import nullcontext
 
 import numpy
 import pytest
 from support import Child
 
 from mmapshare import CorruptRegionError, RegionFullError, Share, _layout, _region
+
+
+from mmapshare import CorruptRegionError, RegionFullError, Share, _layout, _lock, _region
 from mmapshare._memory import Segment
 from mmapshare._owner import claim_by, current_owner
 from mmapshare._region import Region
@@ -148,6 +153,71 @@ def test_the_same_frames_are_published_again_unless_that_is_not_wanted(make, res
         changed[-1] ^= 1
         for n, other in enumerate([(b"other", *rest), (*frames, b"m"), (*frames[:-1], changed)]):
             assert publish(other, True) == publish(other, True) == 4 + n
+        changed[0] ^= 1
+        assert publish((*frames[:-1], changed), True) == 7
+
+
+def test_the_first_frames_are_like_none_before(make):
+    share = make()
+    share.lock()
+    try:
+        assert share._region.publish((b"a", b"b"), share._region.extent(), True) == 1
+    finally:
+        share.unlock()
+
+
+def test_a_value_may_be_as_large_as_its_ceiling(make):
+    share = make(max_size=100_000)
+    region = share._region
+    for size in (100_000, 99_000, 100_001):
+        share.lock()
+        try:
+            refused = pytest.raises(RegionFullError) if size > 100_000 else nullcontext()
+            with refused:
+                region.publish((b"a" * 1_000, bytes(size - 1_000)), region.extent())
+        finally:
+            share.unlock()
+    assert region.version == 2
+
+
+def test_what_a_writer_keeps_of_its_commit_is_what_others_find(make):
+    share = make()
+    region = share._region
+    for size in (0, 10, 5_000, 70_000, 1_000_000, 10, 5_000_000, 300):
+        share.lock()
+        region.publish((b"a", bytes(size)), region.extent())
+        share.unlock()
+        kept = region.extent()
+        _forget(share)
+        assert region.extent() == kept
+
+
+def test_small_frames_are_kept_for_the_next_read_and_large_ones_are_not():
+    share = Share(max_size="64M")
+    region = share._region
+    for size, kept in [(10, True), (60_000, True), (10_000_000, False), (9_000_000, False)]:
+        share.set(bytes(size))
+        assert (region._commit[0] == region.version) is kept
+        _forget(share)
+        share.get()
+        assert (region._commit[0] == region.version) is kept
+    share.set([numpy.ones(2_000)])
+    assert region._commit[0] != region.version
+
+
+def test_who_sleeps_on_the_version_says_so_before():
+    share = Share(1)
+    region = share._region
+    until_ns = time.monotonic_ns() + 10**9
+    assert region.sleep(region.version + 1, until_ns, 60)
+    assert region.lock.words[_lock.LEASE] == until_ns
+
+
+def test_a_first_commit_beside_the_look_for_one_is_no_damage():
+    """1. The version is 0. 2. Others commit twice. 3. The slots say so, and so does the version."""
+    share = Share(1)
+    share.set(2)
+    share._region._check_empty()
 
 
 def test_memory_that_a_first_commit_took_and_did_not_use_is_given_back(make, monkeypatch):
@@ -171,6 +241,14 @@ def test_small_commits_go_the_short_way(make, monkeypatch):
     for n in range(200):
         share.set(n)
     assert len(slow) < 20
+    monkeypatch.setattr(Region, "_publish_with_care", None)
+    share.lock()
+    try:  # To the last byte that it can go.
+        *_, end, _, easy = commit = share._region.extent()
+        share._region.publish((bytes(easy - _layout.align(end)),), commit)
+    finally:
+        share.unlock()
+    assert share._region.extent()[_region.END] == easy
 
 
 def test_a_glimpse_shows_the_first_frame_and_nothing_behind_the_record(make):
