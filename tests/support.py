@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import mmapshare
+from mmapshare import _region
 
 SEED = int.from_bytes(os.urandom(4), "little")
 _TOOL = 4  # One of the ids that sys.monitoring leaves to anybody.
@@ -237,3 +238,18 @@ def region_mappings() -> list[str]:
     return [
         line for line in Path("/proc/self/maps").read_text().splitlines() if "mmapshare" in line
     ]
+
+
+def forget(share: Any) -> None:
+    """Let the next read look at the region, whatever this process has seen of it."""
+    share._region._commit, share._region._seen = _region._EMPTY, _region._NOTHING
+
+
+@contextlib.contextmanager
+def locked(share: Any) -> Iterator[_region.Region]:
+    """The lock of a share, for who publishes frames that are no value's."""
+    share.lock()
+    try:
+        yield share._region
+    finally:
+        share.unlock()

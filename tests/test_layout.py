@@ -92,10 +92,10 @@ def test_header_words_and_slots_stand_where_the_format_says(monkeypatch):
 
 
 def test_records_of_one_run_stand_64_bytes_apart():
-    share = Share(b"", max_size=MIB)
+    share = Share(b"", max_size=4 * MIB)  # From there on small records go the short way.
     heads = [struct.unpack("<6Q", _bytes(share, 320, 368))]
     for n in range(2, 7):
-        share.set(b"x" * n * 20)
+        share.set(b"x" * n * 21)
         heads.append(struct.unpack("<6Q", _bytes(share, 256 + n % 2 * 64, 304 + n % 2 * 64)))
     end = 4096
     for n, head in enumerate(heads, 1):

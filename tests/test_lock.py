@@ -259,6 +259,24 @@ def test_a_wait_with_a_timeout_counts_as_one_without():
         assert share._region.lock.contended == contended
 
 
+def test_who_takes_it_only_if_it_is_free_does_not_pause(monkeypatch):
+    share = Share(0)
+    lock, pauses = share._region.lock, []
+    monkeypatch.setattr(_lock.time, "sleep", pauses.append)
+    holder = _held_by_a_child(share)
+    try:
+        assert not lock.try_acquire(claim_by(get_ident()))
+        assert pauses == [] and lock.claim is None
+        assert lock.words[HOLDER] == holder.pid
+    finally:
+        holder.say()
+        holder.result()
+    claim = claim_by(get_ident())
+    assert lock.try_acquire(claim) and lock.claim is claim
+    assert not lock.try_acquire(claim_by(get_ident()))
+    lock.release()
+
+
 def test_pauses_at_the_door_double_and_end_with_the_deadline():
     share = Share(0)
     lock = share._region.lock

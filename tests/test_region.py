@@ -5,24 +5,21 @@ import platform
 import random
 import signal
 import time
-from contextlib import nullcontext
 
 import numpy
 import pytest
-from support import Child
+from support import Child, forget
 
 from mmapshare import CorruptRegionError, RegionFullError, Share, _layout, _region
 
 
 from mmapshare import CorruptRegionError, RegionFullError, Share, _layout, _lock, _region
+
+
+from mmapshare import CorruptRegionError, Share, _layout, _lock, _region
 from mmapshare._memory import Segment
 from mmapshare._owner import claim_by, current_owner
 from mmapshare._region import Region
-
-
-def _forget(share):
-    """Let the next read look at the region, whatever this process has seen of it."""
-    share._region._commit, share._region._seen = _region._EMPTY, _region._NOTHING
 
 
 @pytest.mark.parametrize("size", [10, 3_000, 100_000, 2_000_000])
@@ -93,7 +90,7 @@ def test_an_overtaken_reader_reads_again(monkeypatch):
         return frames
 
     region = share._region
-    _forget(share)
+    forget(share)
     monkeypatch.setattr(Region, "_copy", slow)
     assert region.try_read() is None
     assert share.get() == bytes([199]) * 100_000
@@ -114,95 +111,10 @@ def test_a_reader_beside_a_shrink_does_not_take_zeros_for_the_value(monkeypatch)
         assert copy.count(0) > 50_000
         return (copy,)
 
-    _forget(share)
+    forget(share)
     monkeypatch.setattr(Region, "_copy", slow)
     assert region.try_read() is None
     assert share.get() == b"b"
-
-
-def test_a_record_that_fills_what_is_allocated_exactly_asks_for_no_more(make):
-    """To be given no bytes at all is what the system refuses."""
-    share = make(0)
-    region = share._region
-    with share.locked():
-        commit = region.extent()
-        start, end = _layout.align(commit[_region.END]), region._words[_layout.ALLOCATED[0]]
-        frames = (b"first", bytes([7]) * (end - start - 128))
-        region.publish(frames, commit)
-    assert region.extent()[_region.START : _region.END + 1] == (start, end)
-    assert tuple(map(bytes, region.read()[1])) == frames
-
-
-@pytest.mark.parametrize("rest", [(), (bytes(300_000),), (b"1", bytes(70), b"3")])
-def test_the_same_frames_are_published_again_unless_that_is_not_wanted(make, rest):
-    share = make(0)
-    region, frames = share._region, (b"first", *rest)
-
-    def publish(frames, *how):
-        share.lock()
-        try:
-            return region.publish(frames, region.extent(), *how)
-        finally:
-            share.unlock()
-
-    assert publish(frames) == 2
-    assert publish(frames) == 3
-    if rest:  # One frame is compared with a copy, by who publishes.
-        assert publish(frames, True) == 3
-        changed = bytearray(rest[-1])
-        changed[-1] ^= 1
-        for n, other in enumerate([(b"other", *rest), (*frames, b"m"), (*frames[:-1], changed)]):
-            assert publish(other, True) == publish(other, True) == 4 + n
-        changed[0] ^= 1
-        assert publish((*frames[:-1], changed), True) == 7
-
-
-def test_the_first_frames_are_like_none_before(make):
-    share = make()
-    share.lock()
-    try:
-        assert share._region.publish((b"a", b"b"), share._region.extent(), True) == 1
-    finally:
-        share.unlock()
-
-
-def test_a_value_may_be_as_large_as_its_ceiling(make):
-    share = make(max_size=100_000)
-    region = share._region
-    for size in (100_000, 99_000, 100_001):
-        share.lock()
-        try:
-            refused = pytest.raises(RegionFullError) if size > 100_000 else nullcontext()
-            with refused:
-                region.publish((b"a" * 1_000, bytes(size - 1_000)), region.extent())
-        finally:
-            share.unlock()
-    assert region.version == 2
-
-
-def test_what_a_writer_keeps_of_its_commit_is_what_others_find(make):
-    share = make()
-    region = share._region
-    for size in (0, 10, 5_000, 70_000, 1_000_000, 10, 5_000_000, 300):
-        share.lock()
-        region.publish((b"a", bytes(size)), region.extent())
-        share.unlock()
-        kept = region.extent()
-        _forget(share)
-        assert region.extent() == kept
-
-
-def test_small_frames_are_kept_for_the_next_read_and_large_ones_are_not():
-    share = Share(max_size="64M")
-    region = share._region
-    for size, kept in [(10, True), (60_000, True), (10_000_000, False), (9_000_000, False)]:
-        share.set(bytes(size))
-        assert (region._commit[0] == region.version) is kept
-        _forget(share)
-        share.get()
-        assert (region._commit[0] == region.version) is kept
-    share.set([numpy.ones(2_000)])
-    assert region._commit[0] != region.version
 
 
 def test_who_sleeps_on_the_version_says_so_before():
@@ -220,84 +132,10 @@ def test_a_first_commit_beside_the_look_for_one_is_no_damage():
     share._region._check_empty()
 
 
-def test_memory_that_a_first_commit_took_and_did_not_use_is_given_back(make, monkeypatch):
-    """Its writer was killed, or what it published together with this failed."""
-    monkeypatch.setattr(_region, "_KEEP_BYTES", 4096)
-    share = make()
-    with share.locked() as view:
-        share._region.make_room((b"first", bytes(1 << 20)), share._region.extent())
-        assert share.info().resident_bytes > 1 << 20
-        view.value = 1
-    assert share.info().resident_bytes < 1 << 16
-    assert share.get() == 1
-
-
-def test_small_commits_go_the_short_way(make, monkeypatch):
-    share = make(0)
-    slow, real = [], Region._publish_with_care
-    monkeypatch.setattr(
-        Region, "_publish_with_care", lambda *args: slow.append(args) or real(*args)
-    )
-    for n in range(200):
-        share.set(n)
-    assert len(slow) < 20
-    monkeypatch.setattr(Region, "_publish_with_care", None)
-    share.lock()
-    try:  # To the last byte that it can go.
-        *_, end, _, easy = commit = share._region.extent()
-        share._region.publish((bytes(easy - _layout.align(end)),), commit)
-    finally:
-        share.unlock()
-    assert share._region.extent()[_region.END] == easy
-
-
-def test_a_glimpse_shows_the_first_frame_and_nothing_behind_the_record(make):
-    share = make()
-    region = share._region
-    assert (region.glimpse(100), region.used_bytes()) == (b"", 0)
-    share.set(b"a" * 1_000)
-    share.set(b"b" * 100)
-    (raw,) = region.read()[1]
-    assert region.glimpse(20) == raw[:20]
-    assert region.glimpse(1_000) == raw
-    assert region.used_bytes() == len(raw)
-    share.set([numpy.ones(10_000), numpy.zeros(10_000)])
-    first, *rest = region.read()[1]
-    assert region.glimpse(20) == bytes(first[:20])
-    assert region.used_bytes() == 64 + _layout.align(len(first)) + 2 * 80_000
-
-
-def test_room_that_was_made_needs_no_more_memory(make, monkeypatch):
-    share = make(0)
-    region = share._region
-    frames = (b"first", bytes(100_000))
-    with share.locked():
-        commit = region.extent()
-        region.make_room(frames, commit)
-        monkeypatch.setattr(Segment, "allocate", None)
-        region.publish(frames, commit)
-    monkeypatch.undo()
-    assert region.extent()[_region.END] <= region._words[_layout.ALLOCATED[0]]
-
-
-def test_no_record_is_stored_where_there_is_no_memory_yet(make):
-    """A store there takes it unasked: where there is none, that is a SIGBUS instead of an error."""
-    share = make()
-    region = share._region
-    for n in range(300):
-        share.set(bytes(n * 97 % 5_000))
-        share._region._commit = _region._UNREAD if n % 2 else region._commit
-        _, _, start, end, _, easy = region.current()
-        area = _layout.area_of(start, region._area_bytes)
-        allocated = region._words[_layout.ALLOCATED[area]]
-        assert end <= allocated and easy <= allocated
-        assert region._area_start(area) <= start
-
-
 def test_a_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
     share = Share(b"value")
     real = Region.try_read
-    _forget(share)
+    forget(share)
 
     def never(region):
         return real(region) if region.lock.claim is not None else None
@@ -310,11 +148,11 @@ def test_a_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
 def test_where_stores_are_not_ordered_readers_take_the_lock(make, monkeypatch):
     monkeypatch.setattr(_region, "ORDERED_STORES", False)
     share = make([1])
-    _forget(share)
+    forget(share)
     with share.locked() as view:
         view.append(2)
         assert share.get() == [1]
-    _forget(share)
+    forget(share)
     assert share.get() == [1, 2]
 
     def hold(child):
@@ -325,7 +163,7 @@ def test_where_stores_are_not_ordered_readers_take_the_lock(make, monkeypatch):
 
     holder = Child(hold)
     holder.hear()
-    _forget(share)
+    forget(share)
 
     def read(child):
         return share.get()
@@ -339,7 +177,7 @@ def test_where_stores_are_not_ordered_readers_take_the_lock(make, monkeypatch):
 
 def _corrupt(share, at, byte):
     share._region.segment.map[at] ^= byte
-    _forget(share)
+    forget(share)
 
 
 def test_any_changed_byte_of_header_and_slots_is_noticed_or_harmless():
