@@ -198,6 +198,15 @@ def test_any_changed_byte_of_header_and_slots_is_noticed_or_harmless():
     assert share.get() == {"n": 2}
 
 
+def test_a_damaged_slot_says_whose_it_is():
+    share = Share(1)
+    share.set(2)
+    _corrupt(share, _layout.SLOTS[0].start + 8, 1)
+    for act in (share.get, lambda: share.set(3), lambda: share._region.used_bytes()):
+        with pytest.raises(CorruptRegionError, match="slot of version 2"):
+            act()
+
+
 def test_any_changed_byte_of_a_frame_table_is_noticed():
     share = Share(bytearray(10_000))
     share.set(numpy.arange(10_000))
