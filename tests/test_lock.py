@@ -160,6 +160,31 @@ def test_who_has_got_the_lock_itself_while_it_stood_in_line_takes_it_no_second_t
     lock.abandon(handlers)
 
 
+@pytest.mark.parametrize("gets_it", [True, False])
+def test_a_task_that_stood_in_line_has_the_lock_or_finds_it_its_own(gets_it):
+    share = Share(0)
+    lock, claim, handlers = share._region.lock, claim_by(1), claim_by(1)
+    lock._gate[0] = claim_by(0)
+
+    def leave():
+        while not lock._waiters:
+            pass
+        if gets_it:
+            del lock._gate[0]
+        else:
+            lock._gate[0] = handlers
+        lock._wake_first()
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    assert asyncio.run(lock.acquire_async(claim, None)) is gets_it
+    thread.join()
+    assert lock.claim is (claim if gets_it else handlers)
+    assert lock.words[HOLDER] == (os.getpid() if gets_it else 0)
+    lock.abandon(lock.claim)
+    assert lock.words[HOLDER] == 0
+
+
 def test_letting_go_rings_however_it_is_done():
     """Who waits looks again by itself, but late."""
     share = Share(0)
