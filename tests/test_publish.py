@@ -129,6 +129,21 @@ def test_a_glimpse_shows_the_first_frame_and_nothing_behind_the_record(make):
     assert region.used_bytes() == 64 + _layout.align(len(first)) + 2 * 80_000
 
 
+@pytest.mark.parametrize("lengths", [(5,), (5, 100), (300, 64, 65, 7), (64, 0)])
+def test_room_is_made_for_just_what_is_stored_then(make, monkeypatch, lengths):
+    """Too little was hidden by what an area is given ahead of the need."""
+    share = make(0)
+    sizes, real = [], Region._place
+    monkeypatch.setattr(Region, "_place", lambda *args: sizes.append(args[2]) or real(*args))
+    frames = tuple(map(bytes, lengths))
+    with locked(share) as region:
+        commit = (*region.extent()[:-1], 0)  # Not the short way.
+        region.make_room(frames, commit)
+        region.publish(frames, commit)
+        _, _, start, end, *_ = region.extent()
+    assert sizes == [end - start] * 2
+
+
 def test_room_that_was_made_needs_no_more_memory(make, monkeypatch):
     share = make(0)
     region = share._region
