@@ -275,6 +275,30 @@ def test_a_task_takes_the_lock_as_a_thread_does():
     lock.release()
 
 
+@pytest.mark.parametrize("way", ["thread", "task"])
+def test_what_one_waits_for_is_told_while_one_waits_and_no_longer(way):
+    """Left in the header it would be a link of circles that are none."""
+    share, held = Share(0), Share(0)
+    lock, told = share._region.lock, []
+
+    def flock(fd, operation, real=lock._flock):
+        told.append(held._region.lock.words[_deadlock.WAITS_ID])
+        if operation == TRY and len(told) < 4:
+            raise BlockingIOError
+        real(fd, operation)
+
+    lock._flock = flock
+    with held.locked():
+        claim = claim_by(get_ident())
+        if way == "task":
+            assert asyncio.run(lock.acquire_async(claim, None))
+        else:
+            assert lock.acquire(claim, None)
+        assert held._region.lock.words[_deadlock.WAITS_ID] == 0
+        lock.release()
+    assert told[1:4] == [lock.region_id] * 3
+
+
 def test_a_wait_with_a_timeout_counts_as_one_without():
     share = Share(0)
     for refused, contended in [(1, 0), (2, 1)]:

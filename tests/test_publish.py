@@ -75,7 +75,13 @@ def test_what_a_writer_keeps_of_its_commit_is_what_others_find(make):
 def test_small_frames_are_kept_for_the_next_read_and_large_ones_are_not():
     share = Share(max_size="64M")
     region = share._region
-    for size, kept in [(10, True), (60_000, True), (10_000_000, False), (9_000_000, False)]:
+    for size, kept in [
+        (10, True),
+        (12, True),
+        (60_000, True),
+        (10_000_000, False),
+        (9_000_000, False),
+    ]:
         share.set(bytes(size))
         assert (region._commit[0] == region.version) is kept
         forget(share)
