@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import inspect
 import pickle
 import threading
 from collections import OrderedDict, deque
@@ -99,6 +100,10 @@ def test_an_empty_shares_view_has_nothing_to_read_set_or_delete(make):
                 use()
         assert view.version == 0
     assert vars(MISSING) == {}
+
+
+def test_a_share_without_a_value_is_shown_as_an_empty_one_by_help():
+    assert "initial: T = <empty>" in str(inspect.signature(Share)).replace("'T'", "T")
 
 
 def test_assigning_the_value_changes_what_the_view_delegates_to(make):
