@@ -8,7 +8,7 @@ import time
 
 import numpy
 import pytest
-from support import Child, forget
+from support import Child, forget, open_fds, region_mappings
 
 from mmapshare import CorruptRegionError, RegionFullError, Share, _layout, _region
 
@@ -347,3 +347,12 @@ def test_a_reader_who_cannot_borrow_the_lock_goes_on_trying(make, monkeypatch):
     assert share.info().holder_pid == holder.pid
     holder.say()
     holder.result()
+
+
+def test_closing_lets_go_at_once_whoever_still_knows_the_region(make):
+    before = open_fds(), region_mappings()
+    share = make(1)
+    region = share._region
+    share.close()
+    assert (open_fds(), region_mappings()) == before
+    assert region.segment.map.closed
