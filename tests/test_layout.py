@@ -21,6 +21,7 @@ from mmapshare._layout import (
     frame_extents,
     pack_head,
     pack_table,
+    table_bytes,
     unpack_head,
 )
 
@@ -211,3 +212,9 @@ def test_frames_that_do_not_fill_their_record_are_refused():
     with pytest.raises(CorruptRegionError, match="fails its check"):
         frame_extents(Head(1, 4096, 4359, 1, parts), table[:-1] + b"\1")
     assert frame_extents(Head(1, 4096, 4359, 1, 1), b"") == [(4096, 4359)]
+
+
+def test_a_tables_size_is_known_before_it_is_made():
+    for count in range(2, 40):
+        assert table_bytes(count) == len(pack_table([7] * count)[0]) == -(-8 * count // 64) * 64
+    assert table_bytes(1) == 0

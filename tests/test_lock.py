@@ -56,7 +56,9 @@ def test_who_waits_at_the_door_does_not_have_the_lock():
         holder.say()
         holder.result()
         waiter.join()
+    assert not lock.holds_own()
     with share.locked():
+        assert lock.holds_own()
         assert lock.is_held_by(get_ident(), lambda owner: False)
         assert not lock.is_held_by(0, lambda owner: False)
         assert lock.is_held_by(0, lambda owner: owner == get_ident())
@@ -362,3 +364,19 @@ def test_who_stands_in_line_looks_again_as_often_as_it_must():
         assert first_pause(None) == _lock._WATCH_S
     assert not lock._waiters
     lock._gate.clear()
+
+
+def test_an_interrupt_while_one_lets_go_leaves_nothing_held():
+    share = Share(0)
+    lock, claim, real = share._region.lock, claim_by(get_ident()), share._region.lock._flock
+    assert lock.acquire(claim, None)
+
+    def interrupted(fd, operation):
+        lock._flock = real
+        raise KeyboardInterrupt
+
+    lock._flock = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        lock.abandon(claim)
+    assert lock.claim is None and lock.words[HOLDER] == 0
+    _held_by_a_child(share).kill()

@@ -100,6 +100,7 @@ def test_memory_that_a_first_commit_took_and_did_not_use_is_given_back(make, mon
         assert share.info().resident_bytes > 1 << 20
         view.value = 1
     assert share.info().resident_bytes < 1 << 16
+    assert share._region._words[_layout.ALLOCATED[0]] == 8192  # What comes next asks for more.
     assert share.get() == 1
 
 
