@@ -10,13 +10,7 @@ import numpy
 import pytest
 from support import Child, forget, open_fds, region_mappings
 
-from mmapshare import CorruptRegionError, RegionFullError, Share, _layout, _region
-
-
 from mmapshare import CorruptRegionError, RegionFullError, Share, _layout, _lock, _region
-
-
-from mmapshare import CorruptRegionError, Share, _layout, _lock, _region
 from mmapshare._memory import Segment
 from mmapshare._owner import claim_by, current_owner
 from mmapshare._region import Region
@@ -340,7 +334,7 @@ def test_a_reader_who_cannot_borrow_the_lock_goes_on_trying(make, monkeypatch):
     monkeypatch.setattr(
         Region, "try_read", lambda region: real(region) if next(overtaken, None) is None else None
     )
-    _forget(share)
+    forget(share)
     assert share.get() == b"value"
     assert next(overtaken, None) is None
     assert share._region.lock.claim is None
