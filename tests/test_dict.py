@@ -1094,3 +1094,18 @@ def test_the_views_value_takes_more_with_an_operator(make):
     with shared.locked() as view:
         view.value |= {"b": 3, "c": 4}
     assert list(shared.items()) == [("a", 1), ("b", 3), ("c", 4)]
+
+
+def test_a_change_in_the_middle_of_ones_own_read_is_caught_up_with_afterwards():
+    """As a finaliser or a signal handler does it; what is being read does not change."""
+    shared = SharedDict(a=1)
+    index = shared._index
+
+    def look(state):
+        before = state.places["a"]
+        shared["a"] = 2
+        return state.places["a"] == before
+
+    assert index.read(look)
+    assert shared["a"] == 2
+    assert in_child(shared.get, "a") == 2

@@ -483,6 +483,7 @@ def test_what_looks_like_an_operation_on_a_share_says_what_to_write_instead(make
     for use in (lambda block: block["a"], lambda block: block.__setitem__("a", 2), list, len):
         with pytest.raises(TypeError, match=r"with share\.locked\(\) as view"):
             use(share.locked())
+    assert share.locked()
     with pytest.raises(TypeError, match="calls a function"):
         share.update({"b": 2})
     for version in ("1", True, 1.0):
