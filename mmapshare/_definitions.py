@@ -129,6 +129,9 @@ if hasattr(os, "register_at_fork"):  # only with fork
 # --- Storing -------------------------------------------------------------------------------
 
 
+_TextFile: Final = io.TextIOWrapper
+
+
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle's pickler, writing definitions by their key. Used by one thread at a time.
 
@@ -150,7 +153,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._name(_code_definition(obj))
         if kind is type or issubclass(kind, type):
             return self._reduce_class(obj)
-        if kind is io.TextIOWrapper and obj not in {sys.stdout, sys.stderr}:
+        if kind is _TextFile and obj not in {sys.stdout, sys.stderr}:
             # cloudpickle would make a StringIO of it, with what it says now.
             raise pickle.PicklingError("an open file; store its path, or what it says")
         return NotImplemented

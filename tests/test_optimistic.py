@@ -332,3 +332,23 @@ def test_a_definition_is_stored_once_by_several_transactions():
     assert len(shared._index.state.bundles) == 1
     assert shared.info().used_bytes - used_bytes < 4 * 200 < used_bytes
     assert [shared[n].x for n in shared] == [0, 1, 2, 3, 4]
+
+
+def test_who_meets_a_new_snapshot_runs_again():
+    """There a key may be in the same place as before, with another value."""
+    shared = SharedDict(a=1, b=1)
+    seen = []
+
+    def rewrite():
+        _index._SPARE_BYTES = -(1 << 30)
+        shared["b"] = 2
+
+    def count(view):
+        seen.append(view["a"])
+        if len(seen) == 1:
+            in_child(rewrite)
+        view["a"] = 10 + len(seen)
+
+    shared.transact(count)
+    assert seen == [1, 1]
+    assert shared.copy() == {"a": 12, "b": 2}

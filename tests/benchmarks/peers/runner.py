@@ -28,7 +28,7 @@ def main() -> None:
     made: list[Peer] = []
 
     def make() -> Peer:
-        made.append(peer_class(name)(tag))
+        made.append(peer_class(name)(f"{tag}{len(made):x}"))
         return made[-1]
 
     with suppress(EOFError, BrokenPipeError):
