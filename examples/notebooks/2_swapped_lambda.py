@@ -20,8 +20,8 @@ import warnings
 
 from mmapshare import Share, SharedDict
 
-# A kernel has threads, and Python 3.12 and later warn of fork then. What runs in the children here,
-# Python and mmapshare, may be forked beside them.
+# A kernel has threads, and Python 3.12 and later warn of fork then. What runs in the
+# children here, Python and mmapshare, may be forked beside them.
 warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
 fork = multiprocessing.get_context("fork")
 
