@@ -153,7 +153,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._name(_code_definition(obj))
         if kind is type or issubclass(kind, type):
             return self._reduce_class(obj)
-        if kind is _TextFile and obj not in {sys.stdout, sys.stderr}:
+        if kind is _TextFile and obj is not sys.stdout and obj is not sys.stderr:
             # cloudpickle would make a StringIO of it, with what it says now.
             raise pickle.PicklingError("an open file; store its path, or what it says")
         return NotImplemented
