@@ -26,6 +26,7 @@ import re
 import signal
 import sys
 import sysconfig
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -123,6 +124,7 @@ class Run:
         with its first file where there are but few.
         """
         tqdm.monitor_interval = 0  # No thread of tqdm's: this process forks.
+        tqdm.set_lock(threading.RLock())  # And only this one draws: no lock among processes.
         try:
             with tqdm(total=len(self.files), unit="file") as bar:
                 with self.tally.locked():  # Till this block ends, no file can be done.
@@ -248,20 +250,25 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def find_files(paths: list[Path]) -> list[str]:
-    """Each file once, however often it is named: by its name the tally knows it."""
+def find_files(paths: list[Path], left_out: frozenset[str] = frozenset()) -> list[str]:
+    """Each file once, however often it is named: by its name the tally knows it.
+
+    ``left_out``: folders to skip, by their names below a path; links may lead anywhere.
+    """
     names: list[str] = []
     for path in paths:
-        inside = sorted(file for file in path.rglob("*.py") if file.is_file())
+        inside = sorted(
+            file
+            for file in path.rglob("*.py")
+            if left_out.isdisjoint(file.relative_to(path).parts) and file.is_file()
+        )
         names += [str(file.resolve()) for file in (inside if path.is_dir() else [path])]
     return list(dict.fromkeys(names))
 
 
 def find_library() -> list[str]:
-    library = Path(sysconfig.get_path("stdlib")).resolve()
-    left_out = {"test", "tests", "site-packages", "dist-packages"}
-    files = find_files([library])
-    return [f for f in files if left_out.isdisjoint(Path(f).relative_to(library).parts)]
+    left_out = frozenset({"test", "tests", "site-packages", "dist-packages"})
+    return find_files([Path(sysconfig.get_path("stdlib"))], left_out)
 
 
 def main() -> None:

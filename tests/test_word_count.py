@@ -31,7 +31,7 @@ KILLED = re.compile(r"worker (\d+) killed: (.*)")
 pytest.importorskip("tqdm")
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the example forks its workers"),
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(240),
 ]
 
 SOURCES = {
@@ -79,7 +79,7 @@ def started(*args: object, stderr: int = subprocess.PIPE) -> Iterator[subprocess
     )
     try:
         yield process
-        process.wait(30)
+        process.wait(100)
         with pytest.raises(ProcessLookupError):  # Its process group is empty.
             os.killpg(process.pid, 0)
     finally:
@@ -95,7 +95,7 @@ def started(*args: object, stderr: int = subprocess.PIPE) -> Iterator[subprocess
 
 def run(*args: object) -> tuple[int, str, str]:
     with started(*args) as process:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=100)
     return process.returncode, out, err
 
 
@@ -177,6 +177,20 @@ def test_without_paths_the_standard_library_is_counted_in_spite_of_a_kill() -> N
     assert EQUAL in out
 
 
+def test_links_may_lead_out_of_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's sitecustomize.py does, and was looked for below the library, in vain."""
+    library, etc = tmp_path / "lib", tmp_path / "etc" / "tests"
+    for file in (library / "a.py", library / "test" / "b.py", etc / "site.py"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    (library / "site.py").symlink_to(etc / "site.py")
+    (library / "dangling.py").symlink_to(etc / "nothing.py")
+    (tmp_path / "link").symlink_to(library)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "link"))
+    found = runpy.run_path(str(SCRIPT))["find_library"]()
+    assert found == [str(library / "a.py"), str(etc / "site.py")]
+
+
 def test_the_file_of_a_killed_worker_is_put_back_and_counted_once(fifo: Path) -> None:
     with started("--kill", "--workers", 2, fifo, stderr=subprocess.STDOUT) as process:
         early = read_until(process, "killed: ")
@@ -232,7 +246,7 @@ def test_workers_killed_from_outside_at_any_moment_change_nothing() -> None:
         while process.poll() is None and kills < 12:
             kills += kill_a_child(process.pid)
             time.sleep(random.uniform(0, 0.02))  # Only to spread the kills over the run.
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=100)
 
     assert process.returncode == 0, err
     assert EQUAL in out
@@ -243,7 +257,7 @@ def test_an_interrupt_leaves_no_worker_behind(fifo: Path) -> None:
     with started("--kill", "--workers", 2, fifo, stderr=subprocess.STDOUT) as process:
         read_until(process, "killed: ")  # Its replacement is the one that reads the fifo now.
         os.killpg(process.pid, signal.SIGINT)
-        out = process.communicate(timeout=30)[0]
+        out = process.communicate(timeout=100)[0]
 
     assert process.returncode != 0
     assert EQUAL not in out
