@@ -7,7 +7,6 @@ it is bound to an instance or a class, first otherwise.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import pickle
 import sys
@@ -18,6 +17,7 @@ import cloudpickle
 
 from . import _handle
 from ._codec import decode, encode
+from ._described import Described, signature_of
 from ._share import Share
 from ._shared import Shared
 from ._state_class import KnownAsAsync, facade_of
@@ -40,7 +40,7 @@ FIRST, AFTER_SELF, UNKNOWN = 0, 1, 2
 stands in a class body, as a ``staticmethod`` or ``classmethod`` that is wrapped around it."""
 
 
-class SharedFunction(Generic[P, R]):
+class SharedFunction(Described, Generic[P, R]):
     """A function whose state processes share, as `shared_state` makes it.
 
     A call is one transaction on `share`: it waits for the lock, calls the function with the
@@ -51,42 +51,34 @@ class SharedFunction(Generic[P, R]):
     Pickled, it is a handle: wherever it is loaded it works on the same region.
     """
 
-    __name__: str
-    __qualname__: str
-    _func: Callable[..., R]
-    _share: Shared[Any]
-    _waiting: dict[str, float | None]
-    _initial: Sequence[bytes] | None
-    _at: int
-    _of_class: bool
-    """Whether it takes the place of a ``classmethod``."""
-    _settled: bool
-    """Whether somebody may rely on the region that it has."""
-
     def __init__(self, func: Callable[..., R], at: int) -> None:
-        self._func = func
+        self._func: Callable[..., R] = func
         self._at = at
         self._of_class = False
+        """Whether it takes the place of a ``classmethod``."""
         self._settled = False
-        functools.update_wrapper(self, func)
-        for name in ("__name__", "__qualname__"):  # A partial or a callable object has none.
-            if not hasattr(self, name):
-                setattr(self, name, type(func).__name__)
-        self.__signature__ = _without_state(func, at == AFTER_SELF)
+        """Whether somebody may rely on the region that it has."""
+        self.__name__ = self.__qualname__ = type(func).__name__  # A partial has none of its own.
+        super().__init__(func)
+        _without_state(func, at == AFTER_SELF)  # Says what is wrong with the parameters.
 
     def _bind(self, share: Any, initial: Any, timeout: float | None, **size: Any) -> None:
         """Give it its region, made from ``initial`` or given as ``share``."""
+        self._initial: Sequence[bytes] | None = None
         if share is _NOT_GIVEN:
             self._initial = tuple(map(bytes, encode(initial)))
-            self._share = Share(initial, **size)
+            share = Share(initial, **size)
         else:
-            self._initial = None
-            self._share = share
             self._settled = True
-        self._waiting = {}
+        self._share: Shared[Any] = share
+        self._waiting: dict[str, float | None] = {}
         if timeout is not _NOT_GIVEN:
             self._waiting["timeout"] = timeout
             self._share.locked(**self._waiting)  # Says what is wrong with a timeout.
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return _without_state(self._func, self._at == AFTER_SELF)
 
     # --- Calls -----------------------------------------------------------------------------
 
@@ -137,7 +129,7 @@ class SharedFunction(Generic[P, R]):
     def __set_name__(self, owner: type, name: str) -> None:
         # Not where a function made elsewhere is also called an attribute of a class.
         if self.__qualname__ == f"{owner.__qualname__}.{name}" and self._at == UNKNOWN:
-            self.__signature__ = _without_state(self._func, True)
+            _without_state(self._func, True)
             self._at = AFTER_SELF
 
     # --- Its region ------------------------------------------------------------------------
@@ -197,10 +189,6 @@ class SharedFunction(Generic[P, R]):
             )
         self._settled = True
         return _load_by_name, (module, name, self._share)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self.__signature__ = _without_state(self._func, self._at == AFTER_SELF)
 
     def _on(self, share: Shared[Any]) -> SharedFunction[P, R]:
         """This function on the region ``share``, which was handed on to this process.
@@ -448,8 +436,8 @@ _POSITIONAL: Final = (
 
 def _without_state(func: Callable[..., Any], after_self: bool) -> inspect.Signature:
     """The signature as callers see it; TypeError where there is no room for the state."""
-    own = inspect.signature(func, follow_wrapped=False)
-    shown = inspect.signature(func)
+    own = signature_of(func, follow_wrapped=False)
+    shown = signature_of(func)
     at = int(after_self)
     parameters = list(own.parameters.values())
     if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters[: at + 1]):
@@ -514,8 +502,7 @@ def _reduce_for_cloudpickle(function: SharedFunction[..., Any]) -> tuple[Any, ..
         if isinstance(found, SharedFunction) and found._func is function._func:
             return function.__reduce__()
     function._settled = True
-    state = {key: value for key, value in vars(function).items() if key != "__signature__"}
-    return object.__new__, (type(function),), state
+    return object.__new__, (type(function),), vars(function)
 
 
 for _cls in (SharedFunction, AsyncSharedFunction):

@@ -9,8 +9,6 @@ instance of the facade.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import inspect
 import sys
 import weakref
@@ -18,11 +16,12 @@ from collections.abc import Callable
 from enum import EnumType
 from functools import partialmethod, singledispatchmethod
 from types import FunctionType, MappingProxyType, MethodType
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import cloudpickle
 
 from ._arguments import size_bytes, timeout_s
+from ._described import Described, SignatureOfClass, take_annotations
 from ._share import Share
 
 _LOOKING: Final = frozenset(
@@ -111,13 +110,12 @@ def facade_of(cls: type, options: dict[str, Any]) -> type:
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
+        "__signature__": SignatureOfClass(),
         "__wrapped__": cls,
         "_mmapshare_options": options,
         "_mmapshare_kept": Kept(),
         "__slots__": ("_mmapshare",) if cls.__weakrefoffset__ else ("_mmapshare", "__weakref__"),
     }
-    with contextlib.suppress(ValueError):  # Without a signature that Python can tell.
-        namespace["__signature__"] = inspect.signature(cls)
     for name in dir(cls):
         member = inspect.getattr_static(cls, name)
         if _is_public(name) and isinstance(member, FunctionType):
@@ -126,7 +124,9 @@ def facade_of(cls: type, options: dict[str, Any]) -> type:
             namespace[name] = _property(member)
         elif _is_public(name) and isinstance(member, partialmethod | singledispatchmethod):
             namespace[name] = Method(_bound_later(member))
-    return type(cls)(cls.__name__, (Facade, cls), namespace)
+    facade = type(cls)(cls.__name__, (Facade, cls), namespace)
+    take_annotations(facade, cls)
+    return facade
 
 
 def _refuse_unfit(cls: type) -> None:
@@ -173,6 +173,18 @@ def _method(name: str, func: FunctionType) -> Method:
     return Looking(func) if name in _LOOKING else Method(func)
 
 
+def _reduce_partialmethod(method: Any) -> tuple[Any, ...]:
+    """As `functools.partial` does it: what Python 3.14 has of its own fails to load."""
+    return _make_partialmethod, (method.func, method.args, method.keywords)
+
+
+def _make_partialmethod(func: Any, args: Any, keywords: Any) -> Any:
+    return partialmethod(func, *args, **keywords)
+
+
+cloudpickle.Pickler.dispatch_table.setdefault(partialmethod, _reduce_partialmethod)
+
+
 def _bound_later(member: Any) -> Callable[..., Any]:
     return lambda draft, *args, **kwargs: member.__get__(draft, type(draft))(*args, **kwargs)
 
@@ -188,11 +200,11 @@ def _property(member: property) -> property:
 # --- Methods as the facade has them ----------------------------------------------------------
 
 
-class Method:
+class Method(Described):
     """A method that is one transaction on its instance's attributes."""
 
     def __init__(self, func: Callable[..., Any]) -> None:
-        functools.update_wrapper(self, func)
+        super().__init__(func)
         self._func: Callable[..., Any] = func
 
     def __call__(self, handle: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -279,7 +291,8 @@ class Facade:
 
     __slots__ = ()
 
-    _mmapshare: Share[dict[str, Any]]
+    if TYPE_CHECKING:  # No annotation of ours among those of the class.
+        _mmapshare: Share[dict[str, Any]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         if cls.__init__ is not Facade.__init__:
@@ -396,8 +409,9 @@ class Draft:
 
     __slots__ = ()
 
-    _mmapshare_handle: Facade
-    _mmapshare_facade: weakref.ref[Any]
+    if TYPE_CHECKING:
+        _mmapshare_handle: Facade
+        _mmapshare_facade: weakref.ref[Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         # ``type(self)(...)`` in a method means another instance of the shared class.

@@ -2,10 +2,17 @@
 
 import asyncio
 import dataclasses
+import inspect
+import sys
 
 import attrs
 
 from mmapshare import Share, shared_state
+
+known_as_async = (
+    # What asyncio asked for itself, until it left that to inspect.
+    asyncio.iscoroutinefunction if sys.version_info < (3, 12) else inspect.iscoroutinefunction
+)
 
 
 @shared_state(initial={"calls": 0})

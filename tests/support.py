@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import pickle
 import resource
@@ -21,6 +22,24 @@ from mmapshare import _region
 SEED = int.from_bytes(os.urandom(4), "little")
 _TOOL = 4  # One of the ids that sys.monitoring leaves to anybody.
 PACKAGE = str(Path(mmapshare.__file__).parent)
+
+
+class Wanted:
+    """A package that not everybody has: a test that uses it is skipped where it is missing."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # Collectors ask whatever stands in a module.
+            raise AttributeError(name)
+        import pytest  # Processes that fork a lot do without it.
+
+        module = pytest.importorskip(self._name)
+        try:
+            return getattr(module, name)
+        except AttributeError:  # A part of it that nobody has imported yet.
+            return importlib.import_module(f"{self._name}.{name}")
 
 
 class Child:

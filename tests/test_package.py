@@ -56,8 +56,9 @@ WALLS = {
         "errors", "_owner", "_misuse", "_arguments", "_card", "_codec", "_handle", "_memory",
         "_region", "_shared", "_view",
     },
-    "_state_class": {"_arguments", "_share"},
-    "_state": {"_codec", "_handle", "_share", "_shared", "_state_class"},
+    "_described": set(),
+    "_state_class": {"_arguments", "_described", "_share"},
+    "_state": {"_codec", "_described", "_handle", "_share", "_shared", "_state_class"},
 }  # fmt: skip
 
 

@@ -13,11 +13,10 @@ import sys
 import threading
 
 import cloudpickle
-import joblib
 import pytest
 import stateful
-from stateful import Counter, Shared, countdown, tally, tally_async
-from support import Child, in_child
+from stateful import Counter, Shared, countdown, known_as_async, tally, tally_async
+from support import Child, Wanted, in_child
 
 from mmapshare import (
     LockTimeout,
@@ -27,6 +26,8 @@ from mmapshare import (
     ViewClosedError,
     shared_state,
 )
+
+joblib = Wanted("joblib")
 
 counter, shared = Counter(), Shared()
 
@@ -260,6 +261,7 @@ if __name__ == "__main__":
 
 
 def test_functions_of_a_script_reach_its_children(tmp_path):
+    pytest.importorskip("joblib")
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
     done = subprocess.run([sys.executable, path], capture_output=True, text=True)
@@ -546,10 +548,8 @@ def test_a_partial_and_a_callable_object_can_be_decorated():
 
 
 def test_async_functions_are_known_as_such():
-    assert asyncio.iscoroutinefunction(tally_async)
-    assert not asyncio.iscoroutinefunction(tally)
-    if sys.version_info >= (3, 12):
-        assert inspect.iscoroutinefunction(tally_async)
+    assert known_as_async(tally_async)
+    assert not known_as_async(tally)
 
 
 def test_a_bound_method_resets_what_all_instances_share():

@@ -18,13 +18,14 @@ import weakref
 
 import attrs
 import cloudpickle
-import joblib
 import pytest
 import stateful
-from stateful import Dispatcher, Point, Shared, Slotted
-from support import in_child
+from stateful import Dispatcher, Point, Shared, Slotted, known_as_async
+from support import Wanted, in_child
 
 from mmapshare import LockTimeout, RegionFullError, Share, UnpicklableError, shared_state
+
+joblib = Wanted("joblib")
 
 
 def test_each_instance_has_a_region_of_its_own():
@@ -161,6 +162,7 @@ if __name__ == "__main__":
 
 
 def test_a_scripts_class_reaches_its_children(tmp_path):
+    pytest.importorskip("joblib")
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
     done = subprocess.run([sys.executable, path], capture_output=True, text=True)
@@ -426,7 +428,7 @@ def test_the_methods_of_a_class_keep_their_names_and_signatures():
     assert Shared.add.__name__ == "add"
     assert str(inspect.signature(shared.add)) == "(n)"
     assert str(inspect.signature(Shared)) == "(calls=0)"
-    assert asyncio.iscoroutinefunction(shared.add_async)
+    assert known_as_async(shared.add_async)
     assert Shared.__module__ == stateful.__name__
 
 
