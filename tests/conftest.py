@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import glob
 import os
@@ -18,11 +19,45 @@ from mmapshare import Share, _handle
 collect_ignore_glob = ["planted_*.py"]  # What other programs import, with what they are given.
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     group = parser.getgroup("proof", "what tests/proof does")
+    group.addoption("--whole", action="store_true", help="all of it, planted bugs included")
     group.addoption("--soak", action="store_true", help="a lot more of everything")
     group.addoption("--seed", type=int, help="where chance begins; each failure prints its own")
     group.addoption("--event", type=int, help="the one event to run, as a failure printed it")
+    if not pluginmanager.hasplugin("timeout"):  # Its settings stand in pyproject.toml.
+        parser.addini("timeout", "not without pytest-timeout")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "alone: it measures, or fills the machine: nothing beside it"
+    )
+    config.addinivalue_line("markers", "timeout(seconds): for pytest-timeout, where that is")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each worker begins at another place of the list, and takes from others in the end."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """What is marked as ``alone`` waits for the other workers' tests, and they wait for it."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    factory: pytest.TempPathFactory = item.config._tmp_path_factory  # type: ignore[attr-defined]
+    with open(factory.getbasetemp().parent / "machine", "w") as machine:
+        alone = item.get_closest_marker("alone") is not None
+        fcntl.flock(machine, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        return (yield)
 
 
 def pytest_collection_finish() -> None:
@@ -94,3 +129,41 @@ def make(kind: str) -> Iterator[Callable[..., Share[Any]]]:
     for share in made:
         share.close()
     _handle._handed_out.clear()
+
+
+# --- What is skipped ---------------------------------------------------------------------------
+
+EVERYTHING = "MMAPSHARE_TESTS_HAVE_EVERYTHING"
+"""Set where nothing that a test needs is missing; what is skipped all the same fails the run."""
+MAY_BE_SKIPPED = {
+    "annotations are evaluated late since Python 3.14",
+    "annotationlib is new in Python 3.14",
+}
+_missed: set[str] = set()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _look_for_skips(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    _look_for_skips(report)
+
+
+def _look_for_skips(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and isinstance(report.longrepr, tuple):
+        why = report.longrepr[2].removeprefix("Skipped: ")
+        if why not in MAY_BE_SKIPPED:
+            _missed.add(f"{report.nodeid}: {why}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if EVERYTHING in os.environ and _missed:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if EVERYTHING in os.environ and _missed:
+        terminalreporter.section("skipped, but this machine has everything")
+        for line in sorted(_missed):
+            terminalreporter.write_line(line)

@@ -7,10 +7,11 @@ import threading
 import time
 
 import pytest
-import trio
-from support import Child, in_child
+from support import Child, Wanted, in_child
 
 from mmapshare import DeadlockError, LockTimeout, Share, TransactionError, ViewClosedError
+
+trio = Wanted("trio")
 
 SEED = int.from_bytes(os.urandom(4), "little")
 
@@ -37,15 +38,11 @@ async def trio_gather(*calls):
             nursery.start_soon(func, *args)
 
 
-LOOPS = {
-    "asyncio": (run_with_asyncio, asyncio_gather, asyncio.sleep, asyncio.Event),
-    "trio": (trio.run, trio_gather, trio.sleep, trio.Event),
-}
-
-
-@pytest.fixture(params=LOOPS)
+@pytest.fixture(params=["asyncio", "trio"])
 def loop(request):
-    return LOOPS[request.param]
+    if request.param == "asyncio":
+        return run_with_asyncio, asyncio_gather, asyncio.sleep, asyncio.Event
+    return trio.run, trio_gather, trio.sleep, trio.Event
 
 
 def test_tasks_threads_and_processes_add_up_exactly(make, loop):
@@ -192,7 +189,7 @@ def test_a_task_cancelled_while_it_waits_leaves_nothing_held(loop):
         assert scope.cancelled_caught
 
     async def main():
-        await (impatient_trio if pause is trio.sleep else impatient)()
+        await (impatient if pause is asyncio.sleep else impatient_trio)()
 
     child = Child(hold)
     child.hear()
@@ -209,7 +206,7 @@ def test_a_task_cancelled_in_line_leaves_the_line(loop):
 
     async def main():
         async with share.locked():
-            if pause is trio.sleep:
+            if pause is not asyncio.sleep:
                 with trio.move_on_after(0.01):
                     await trio_gather((add, share, 1, pause))
             else:

@@ -9,12 +9,13 @@ import types
 
 import attrs
 import cloudpickle
-import numpy
 import pytest
-from support import in_child
+from support import Wanted, in_child
 
 from mmapshare import CorruptRegionError, LockTimeout, Share, UnpicklableError, _codec
 from mmapshare._codec import decode, encode
+
+numpy = Wanted("numpy")
 
 
 def same(value):

@@ -5,8 +5,8 @@ import os
 import pickle
 import time
 
-import numpy
 import pytest
+from support import Wanted
 
 from mmapshare import (
     CorruptRegionError,
@@ -26,6 +26,8 @@ from mmapshare import (
 from mmapshare._door import TRY, Door
 from mmapshare._layout import ALLOCATED, FLOOR, LOCK_WORDS, VERSION
 from mmapshare._lock import CONTENDED, FOUND_DEAD, HOLDER, LEASE, QUEUED
+
+numpy = Wanted("numpy")
 
 MOST = 2**64 - 1
 

@@ -11,11 +11,9 @@ import signal
 import sys
 import threading
 
-import joblib
-import numpy
 import pytest
 import workers
-from support import Child, in_child, stranger
+from support import Child, Wanted, in_child, stranger
 
 import mmapshare
 from mmapshare import (
@@ -33,6 +31,9 @@ from mmapshare import (
     _memory,
     shared_state,
 )
+
+numpy = Wanted("numpy")
+joblib = Wanted("joblib")
 
 
 @pytest.fixture

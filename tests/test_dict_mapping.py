@@ -3,9 +3,12 @@
 import unittest
 
 import pytest
-from test import mapping_tests
 
 from mmapshare import SharedDict
+
+mapping_tests = pytest.importorskip(
+    "test.mapping_tests", reason="this Python came without the package of its own tests"
+)
 
 # Each with the reason why it cannot hold.
 EXCEPTIONS = {

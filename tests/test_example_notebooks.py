@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
-import jupytext
-import nbformat
 import pytest
-from nbclient import NotebookClient
+
+for _name in ("ipykernel", "matplotlib", "sklearn"):
+    pytest.importorskip(_name)
+jupytext = pytest.importorskip("jupytext")
+nbformat = pytest.importorskip("nbformat")
+NotebookClient = pytest.importorskip("nbclient").NotebookClient
 
 FOLDER = Path(__file__).parent.parent / "examples" / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))

@@ -29,7 +29,7 @@ MS = 10**6  # In nanoseconds.
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the examples fork their workers"),
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(240),
 ]
 
 
@@ -45,7 +45,7 @@ def run(name: str, *args: object) -> tuple[int, str, str]:
         start_new_session=True,
     )
     try:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=100)
     finally:
         with suppress(ProcessLookupError):  # Workers that hang must not outlive the test.
             os.killpg(process.pid, signal.SIGKILL)

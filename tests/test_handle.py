@@ -13,12 +13,13 @@ from types import SimpleNamespace
 
 import attrs
 import cloudpickle
-import joblib
 import pytest
 import workers
-from support import Child, as_somebody_else, in_child, no_more_descriptors, open_fds
+from support import Child, Wanted, as_somebody_else, in_child, no_more_descriptors, open_fds
 
 from mmapshare import ClosedError, HandleError, LockTimeout, Share, _handle, _lock
+
+joblib = Wanted("joblib")
 
 METHODS = ["fork", "spawn", "forkserver"]
 
@@ -70,7 +71,7 @@ def test_an_executor_works_on_one_share(make, context):
 
 
 def test_joblib_works_on_one_share(make):
-    from joblib.externals.loky import get_reusable_executor
+    get_reusable_executor = joblib.externals.loky.get_reusable_executor
 
     share = make(0)
     try:

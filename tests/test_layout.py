@@ -9,8 +9,8 @@ import struct
 import time
 from zlib import crc32
 
-import numpy
 import pytest
+from support import Wanted
 
 from mmapshare import CorruptRegionError, Share, SharedDict, _lock, _region
 from mmapshare._layout import (
@@ -24,6 +24,8 @@ from mmapshare._layout import (
     table_bytes,
     unpack_head,
 )
+
+numpy = Wanted("numpy")
 
 MIB = 1 << 20
 AREA = 8192

@@ -8,12 +8,13 @@ import stat
 import tempfile
 import time
 
-import numpy
 import pytest
-from support import in_child, no_more_descriptors, open_fds
+from support import Wanted, in_child, no_more_descriptors, open_fds
 
 from mmapshare import CorruptRegionError, RegionFullError, Share, _memory, _region
 from mmapshare._memory import Segment
+
+numpy = Wanted("numpy")
 
 MIB = 1 << 20
 

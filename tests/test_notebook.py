@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
-import numpy
 import pytest
-from nbclient import NotebookClient
+from support import Wanted
 
 from mmapshare import Share, SharedDict, _card, shared_state
+
+numpy = Wanted("numpy")
+nbformat = pytest.importorskip("nbformat")
+NotebookClient = pytest.importorskip("nbclient").NotebookClient
+pytest.importorskip("ipykernel")
 
 pytestmark = [
     # The kernel's client leaves sockets and loops to the collector.

@@ -6,12 +6,13 @@ header let somebody commit after the look whose turn it is, until a read has no 
 
 import os
 
-import numpy
 import pytest
-from support import Child
+from support import Child, Wanted
 
 from mmapshare import ClosedError, Share, SharedDict, _dict, _index, _log, _region
 from mmapshare._memory import Segment
+
+numpy = Wanted("numpy")
 
 MOST_LOOKS = 30
 """Who reads a log that grows with each commit looks ever more often."""

@@ -6,10 +6,12 @@ from threading import get_ident
 from types import ModuleType
 
 import pytest
-import trio
+from support import Wanted
 
 from mmapshare import Share, ViewClosedError
 from mmapshare._owner import current_owner, in_trio
+
+trio = Wanted("trio")
 
 
 @pytest.mark.parametrize("name", ["trio", "asyncio.events"])

@@ -2,13 +2,14 @@
 
 from contextlib import nullcontext
 
-import numpy
 import pytest
-from support import forget, locked
+from support import Wanted, forget, locked
 
 from mmapshare import RegionFullError, Share, _layout, _region
 from mmapshare._memory import Segment
 from mmapshare._region import Region
+
+numpy = Wanted("numpy")
 
 
 def test_a_record_that_fills_what_is_allocated_exactly_asks_for_no_more(make):

@@ -6,14 +6,15 @@ import random
 import signal
 import time
 
-import numpy
 import pytest
-from support import Child, forget, open_fds, region_mappings
+from support import Child, Wanted, forget, open_fds, region_mappings
 
 from mmapshare import CorruptRegionError, RegionFullError, Share, _layout, _lock, _region
 from mmapshare._memory import Segment
 from mmapshare._owner import claim_by, current_owner
 from mmapshare._region import Region
+
+numpy = Wanted("numpy")
 
 
 @pytest.mark.parametrize("size", [10, 3_000, 100_000, 2_000_000])

@@ -6,9 +6,8 @@ import threading
 import time
 from functools import partial
 
-import numpy
 import pytest
-from support import Child, in_child
+from support import Child, Wanted, in_child
 
 import mmapshare
 from mmapshare import (
@@ -24,6 +23,8 @@ from mmapshare import (
     VersionConflict,
 )
 from mmapshare._owner import claim_by, current_owner
+
+numpy = Wanted("numpy")
 
 
 def test_get_returns_a_fresh_private_copy(make):

@@ -10,8 +10,7 @@ import threading
 import time
 
 import pytest
-import trio
-from support import Child, in_child, killed_at_every_step
+from support import Child, Wanted, in_child, killed_at_every_step
 
 from mmapshare import (
     ClosedError,
@@ -23,6 +22,8 @@ from mmapshare import (
     _futex,
     _wait,
 )
+
+trio = Wanted("trio")
 
 SEED = int.from_bytes(os.urandom(4), "little")
 
@@ -292,7 +293,7 @@ def test_changes_goes_on_over_the_commits_of_another_process(shared):
     assert seen == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("run", [asyncio.run, lambda coroutine: trio.run(lambda: coroutine)])
+@pytest.mark.parametrize("run", [lambda main: asyncio.run(main()), lambda main: trio.run(main)])
 def test_tasks_wait_while_their_loop_runs_on(shared, run):
     async def main():
         def work(child):
@@ -314,7 +315,7 @@ def test_tasks_wait_while_their_loop_runs_on(shared, run):
         child.result()
         return seen
 
-    assert run(main()) == [2, 3]
+    assert run(main) == [2, 3]
 
 
 def test_the_loop_runs_other_tasks_meanwhile():
