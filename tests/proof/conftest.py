@@ -15,8 +15,9 @@ test_schedules.py      two processes in every order of their loads and stores
 test_soak.py           nothing grows
 =====================  ==================================================================
 
-Each check has a planted bug that it must catch. ``--soak`` does more of everything, for an hour
-or a night. A failure prints the command that repeats its one event.
+Each check has a planted bug that it must catch. A plain run of the tests takes one event in so
+many, others each time; ``--whole`` takes all of them, and the planted bugs; ``--soak`` does more
+of everything, for an hour or a night. A failure prints the command that repeats its one event.
 """
 
 from __future__ import annotations
@@ -43,12 +44,30 @@ _SEED = int.from_bytes(os.urandom(4), "little")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_counts] = Counter()
+    config.addinivalue_line("markers", "part(n): one event in n is run, without --whole")
+    config.addinivalue_line("markers", "whole: only with --whole, or --soak")
+    config.addinivalue_line("markers", "soak: only with --soak")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("soak"):
+    soak, whole = config.getoption("soak"), _is_whole(config)
+    if soak:
         for item in items:
             item.add_marker(pytest.mark.timeout(0))
+
+    def is_left_out(item: pytest.Item) -> bool:
+        left_out = item.get_closest_marker("soak") is not None and not soak
+        return left_out or (item.get_closest_marker("whole") is not None and not whole)
+
+    left_out = [item for item in items if is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    given = ("whole", "soak", "event")
+    return any(config.getoption(name) not in {None, False} for name in given)
 
 
 @pytest.fixture
@@ -61,7 +80,9 @@ def soak(request: pytest.FixtureRequest) -> bool:
 def events(request: pytest.FixtureRequest, soak: bool) -> Iterator[Events]:
     """The events of this test; see `lean`. What it counts is told at the end of the run."""
     seed, only = request.config.getoption("seed"), request.config.getoption("event")
-    events = Events(_SEED if seed is None else seed, only)
+    part = request.node.get_closest_marker("part")
+    some = 1 if part is None or _is_whole(request.config) else part.args[0]
+    events = Events(_SEED if seed is None else seed, only, some)
     request.node.stash[_events] = events
     yield events
     if "planted" not in request.node.name:

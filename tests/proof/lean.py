@@ -26,11 +26,15 @@ SHARDS = 2
 class Events:
     """The events of a check: numbered, and drawn at random from one seed.
 
-    ``only``: the one event to run, None for all. ``shard``: the part of them that runs here.
+    ``only``: the one event to run, None for all. ``shard``: those of them that run here.
+    ``part``: one event in so many is run, beginning where the seed says, so that over several
+    runs none is left out.
     """
 
-    def __init__(self, seed: int, only: int | None = None, shard: int = 0, shards: int = 1) -> None:
-        self.seed, self.only = seed, only
+    def __init__(
+        self, seed: int, only: int | None = None, part: int = 1, shard: int = 0, shards: int = 1
+    ) -> None:
+        self.seed, self.only, self.part = seed, only, part
         self.shard, self.shards = shard, shards
         self.current: int | None = None
         self.count = 0
@@ -45,10 +49,17 @@ class Events:
                     continue
             elif number % self.shards != self.shard:
                 continue
+            elif (number // self.shards + self.seed) % self.part:
+                continue
             self.current = number
             self.count += 1
             yield number
         self.current = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of them are run."""
+        return self.only is None and self.part == 1
 
     def rng(self) -> random.Random:
         """Chance that depends on the seed and the current event, and on nothing else."""
@@ -70,7 +81,8 @@ def run(
 
     Each of them counts its own events; ``events.count`` becomes their sum.
     """
-    shards = 1 if events.only is not None else SHARDS
+    beside_others = "PYTEST_XDIST_WORKER" in os.environ  # They keep the other cores busy.
+    shards = 1 if events.only is not None or beside_others else SHARDS
     start = f"import sys; sys.path[:0] = {PLACES!r}; import lean; lean.serve()"
     started = []
     for shard in range(shards):
@@ -80,7 +92,7 @@ def run(
             stdout=subprocess.PIPE,
         )
         assert process.stdin is not None
-        job = (events.seed, events.only, shard, shards), module, check, args
+        job = (events.seed, events.only, events.part, shard, shards), module, check, args
         with process.stdin as given:
             pickle.dump(job, given)
         started.append(process)

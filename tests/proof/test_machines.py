@@ -5,15 +5,17 @@ import pytest
 from machines import EXAMPLES, MACHINES
 
 
+@pytest.mark.part(8)
 @pytest.mark.timeout(400)  # Hypothesis looks for the shortest failure for 300 s at most.
 @pytest.mark.parametrize("name", MACHINES)
 def test_two_workers_and_the_model_are_told_the_same(events, name, soak):
     lots = (20_000 if soak else 200) // EXAMPLES
     timeout_s = None if soak or events.only is not None else 100
     steps = sum(lean.run(events, "machines", "check", name, lots, timeout_s=timeout_s))
-    assert events.only is not None or steps > 10 * lots * EXAMPLES
+    assert not events.whole or steps > 10 * lots * EXAMPLES
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("name", "bug"),
     [

@@ -6,6 +6,8 @@ import lean
 import pytest
 from regions import REGIONS
 
+pytestmark = pytest.mark.part(25)
+
 MUTANTS = 100_000
 FILES, WAITS = 300, 3_000
 
@@ -16,14 +18,14 @@ def test_damaged_bytes_are_found_out_or_harmless(events, name, soak):
     if soak:
         count *= 100
     found = sum(_run(events, soak, "mutants", "check", name, count), Counter())
-    if events.only is None:
+    if events.whole:
         assert min(found["right"], found["refused"], found["not opened"]) > count / 100
         assert found["changed"] > count / 100 or "empty" in name
 
 
 def test_a_file_of_another_length_is_refused(events, soak):
     refused = sum(_run(events, soak, "mutants_outside", "files", FILES * (100 if soak else 1)))
-    assert events.only is not None or refused > FILES / 2
+    assert not events.whole or refused > FILES / 2
 
 
 def test_damaged_words_lead_to_no_endless_wait(events, soak):
@@ -39,6 +41,7 @@ def _run(events, soak, *what):
     return lean.run(events, *what, timeout_s=None if soak else 100)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("name", "bug", "said"),
     [
@@ -57,24 +60,28 @@ def test_a_planted_bug_is_caught(events, name, bug, said):
     assert caught.value.event is not None
 
 
+@pytest.mark.whole
 def test_a_planted_endless_loop_is_caught_at_its_event(events):
     with pytest.raises(lean.FailedCheckError, match="hangs: more than 1 s") as caught:
         lean.run(events, "mutants", "check", "small", 10_000, "floor believed", 1)
     assert caught.value.event is not None
 
 
+@pytest.mark.whole
 def test_a_planted_wait_for_a_fifo_is_caught_at_its_event(events):
     with pytest.raises(lean.FailedCheckError, match="hangs: more than 1 s") as caught:
         lean.run(events, "mutants_outside", "waits", 10_000, "anything opened", 1)
     assert caught.value.event is not None
 
 
+@pytest.mark.whole
 def test_a_planted_crash_is_caught_at_its_event(events):
     with pytest.raises(lean.FailedCheckError, match="crashed: SIGSEGV") as caught:
         lean.run(events, "mutants", "check", "small", 10_000, "floor followed")
     assert caught.value.event is not None
 
 
+@pytest.mark.whole
 def test_a_planted_trust_in_a_file_is_caught(events):
     """What is read beyond the file's end is nothing, or an error of many kinds."""
     said = r"(AssertionError|IndexError|TypeError|CorruptRegionError): \S+"

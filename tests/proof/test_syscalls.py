@@ -11,17 +11,19 @@ from scenes import SCENES
 pytestmark = pytest.mark.skipif(bool(why := tracing.why_not()), reason=str(why))
 
 
+@pytest.mark.part(6)
 def test_whichever_system_call_fails_nothing_is_torn_held_or_left(events, kind, soak):
     more = [*(set(SCENES) - set(EVERY_RUN)), *(f"by {method}" for method in METHODS)]
     names = EVERY_RUN + (sorted(more) if soak else [])
     ended = lean.run(events, "syscalls", "sweep", kind, names, timeout_s=None if soak else 100)
-    if events.only is None:
+    if events.whole:
         ended = sum(ended, Counter())
         assert ended.total() > 250
         assert ended["done"] > 100  # What is repeated, and what has another way.
         assert ended["RegionFullError"] > 10
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("name", "bug", "said"),
     [
