@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 import cloudpickle
 
-from . import _definitions
+from . import _definitions, _tensors
 from ._blame import blame
 from ._definitions import UnknownDefinitionError
 from .errors import CorruptRegionError, MmapShareError, UnpicklableError
@@ -29,9 +31,11 @@ Frame = bytes | bytearray | memoryview
 
 _OUT_OF_BAND_LEAST: Final = 4096
 """Smaller buffers stay in the stream: a frame of their own costs more than a copy."""
-EMPTY_SET: Final = 0x8F
-FROZENSET: Final = 0x91
-"""Opcodes one of which stands in every stream that has a set: see `reordered`."""
+EMPTY_SET: Final = pickle.EMPTY_SET[0]
+FROZENSET: Final = pickle.FROZENSET[0]
+"""Opcodes one of which stands in every stream that has a set."""
+GLOBAL: Final = pickle.STACK_GLOBAL[0]
+"""The opcode that stands in every stream which names a class or a function."""
 STOP: Final = pickle.STOP[0]
 """The last byte of a stream that has no definitions behind it. A bundle ends with its size, whose
 last byte is far below that."""
@@ -45,7 +49,8 @@ _MAIN: Final = b"_main__"
 _REFUSALS: Final = (pickle.PicklingError, TypeError, AttributeError)
 """How objects say that they cannot be pickled."""
 
-_dumps = pickle.dumps
+_modules = sys.modules
+_dumps: Callable[..., bytes] = pickle.dumps
 _loads = pickle.loads
 _taken_by_value: set[str] = getattr(cloudpickle.cloudpickle, "_PICKLE_BY_VALUE_MODULES", {"?"})
 """Modules that the user told cloudpickle to take by value. The set itself: its public accessor
@@ -70,9 +75,30 @@ def encode(value: object) -> tuple[Frame, ...]:
     except Exception as err:  # Perhaps a signal handler's, which must not be lost.
         raise _unpicklable(value, err) from err
     else:
-        if not stream.rpartition(_MAIN)[1] and not _taken_by_value:
+        if GLOBAL not in stream or _is_enough(stream):
             return (stream,)
     return _encode_by_value(value)
+
+
+def _is_enough(stream: bytes) -> bool:
+    """Whether plain pickle's stream, which names classes or functions, can stay as it is."""
+    return not (
+        stream.rpartition(_MAIN)[1]
+        or _taken_by_value
+        or ("torch" in _modules and stream.rfind(b"torch") >= 0 and _tensors.learn())
+    )
+
+
+def _install_tensors() -> None:  # only with torch
+    global _dumps  # noqa: PLW0603
+    _dumps = _tensors.dumps
+    _definitions.Pickler.dispatch_table = ChainMap(
+        _tensors.reducers, *cloudpickle.Pickler.dispatch_table.maps
+    )
+    _idle.clear()  # They go by the table that was there when they were made.
+
+
+_tensors.install = _install_tensors
 
 
 _by_value: set[type] = set()
@@ -90,16 +116,16 @@ def _has_buffers(buffer: pickle.PickleBuffer) -> NoReturn:
 def _encode_with_buffers(value: object) -> tuple[Frame, ...]:
     buffers = list[memoryview]()
     try:
-        stream = _dumps(value, 5, buffer_callback=_keeper(buffers))
+        stream = _dumps(value, 5, buffer_callback=out_of_band(buffers))
     except _REFUSALS:
         pass
     else:
-        if not stream.rpartition(_MAIN)[1] and not _taken_by_value:
+        if _is_enough(stream):
             return (stream, *buffers)
     return _encode_by_value(value)
 
 
-def _keeper(kept: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
+def out_of_band(kept: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
     """A buffer_callback that takes large buffers out of the stream."""
 
     def keep(buffer: pickle.PickleBuffer) -> bool:
@@ -118,12 +144,12 @@ class _Encoder:
     __slots__ = ("buffers", "chunks", "pickler")
 
     def __init__(self) -> None:
-        self.chunks = _Chunks()
+        self.chunks = Chunks()
         self.buffers: list[memoryview] = []
-        self.pickler = _definitions.Pickler(self.chunks, _keeper(self.buffers))
+        self.pickler = _definitions.Pickler(self.chunks, out_of_band(self.buffers))
 
 
-class _Chunks(list[bytes]):
+class Chunks(list[bytes]):
     """A file for picklers to write to."""
 
     write = list.append
@@ -133,6 +159,8 @@ _idle: list[_Encoder] = []
 
 
 def _encode_by_value(value: object) -> tuple[Frame, ...]:
+    if "torch" in _modules:
+        _tensors.learn()
     # Taken out while in use: pickling runs user code, which may store other values.
     try:
         encoder = _idle.pop()
@@ -179,20 +207,6 @@ def _can_encode(value: object) -> bool:
     except Exception:
         return False
     return True
-
-
-def reordered(frames: Sequence[Frame], before: Sequence[Frame]) -> bool:
-    """Whether ``frames`` are those of the unchanged value of ``before``, its sets in new order.
-
-    A set that is built again from its own members may list them in another order.
-    """
-    if len(before) != 1 or len(frames[0]) != len(before[0]):
-        return False
-    stream = _definitions.without_bundle(frames[0])
-    if stream.rfind(b"\x8f\x94(") < 0 and stream.rfind(b"\x91\x94") < 0:
-        return False  # The bytes are some number's or string's: no set that is not empty.
-    again = encode(decode(before))
-    return len(again) == 1 and _definitions.without_bundle(again[0]) == stream
 
 
 def apart(frames: tuple[Frame, ...]) -> tuple[tuple[Frame, ...], bytes]:

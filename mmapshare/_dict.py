@@ -22,7 +22,17 @@ from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
 from ._card import ITEMS, LOADED_BYTES, listed, shortened, size
 from ._codec import decode, recover
 from ._directory import Extents
-from ._draft import NONE, Draft, MappingView, Touched, at_once, changes, touched_at
+from ._draft import (
+    NONE,
+    NOTHING,
+    Draft,
+    MappingView,
+    Touched,
+    at_once,
+    believe,
+    changes,
+    touched_at,
+)
 from ._index import Changes, Index, State
 from ._layout import FLOOR, LOG_KIND, VERSION
 from ._log import BASE, END, RUN, Log
@@ -436,7 +446,8 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         view._value = touched = Touched()
         touched.index = index
         touched.state = state
-        touched.gone = touched.named = NONE
+        touched.gone = touched.named = touched.read = NONE
+        touched.doubted = NOTHING
         touched.tail = None
         view._failed = None
 
@@ -448,6 +459,8 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         made = changes(touched)
         if made[0] or made[1]:
             self._index.commit(touched.state, made)
+            if touched.doubted:
+                believe(touched)
         if touched.named or self._keeps:
             self._keep(made, touched.named)
 

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from threading import get_ident
 from typing import Any, Final
 
-from ._codec import EMPTY_SET, FROZENSET, STOP, apart, decode, encode, reordered
+from ._codec import EMPTY_SET, FROZENSET, GLOBAL, STOP, apart, decode, encode
+from ._directory import Extents
 from ._handle import named, take_named
 from ._index import Changes, Frames, Index, State
+from ._sameness import unchanged
 from ._view import MISSING, View
 from ._wait import Waiting
 from .errors import UnpicklableError
@@ -22,13 +24,14 @@ _ATOMS: Final = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
 
 NONE: Final[dict[Any, Any]] = {}
-"""Stands where there is nothing yet; never changed."""
+NOTHING: Final[list[Any]] = []
+"""Stand where there is nothing yet; never changed."""
 
 
 class Touched(dict[Any, Any]):
     """The values that a block has touched or set; a missing one is loaded from what is stored."""
 
-    __slots__ = ("gone", "index", "named", "state", "tail")
+    __slots__ = ("doubted", "gone", "index", "named", "read", "state", "tail")
 
     index: Index
     state: State
@@ -36,6 +39,10 @@ class Touched(dict[Any, Any]):
     """Stored keys that the block has deleted, perhaps to set them again at the end."""
     named: dict[Any, Any]
     """The shares that the values name, once they are encoded."""
+    read: dict[Any, Any]
+    """The frames of which values were made that have buffers; they may be the values' memory."""
+    doubted: list[Any]
+    """Keys whose values were found to be changed by a second look, or by trust; see `_sameness`."""
     tail: list[Any] | None
     """The stored keys, less those at their end that are gone; made by the first `popitem`."""
 
@@ -47,10 +54,17 @@ class Touched(dict[Any, Any]):
         if len(extents) == 2:
             value = decode((index.map[extents[0] : extents[1]],))
         else:
-            value = decode(index.frames(extents))
+            frames = index.frames(extents)
+            value = decode(frames)
+            self.read = self.read or {}
+            self.read[key] = frames
         if type(value) not in _ATOMS:
             self[key] = value
         return value
+
+    def stored(self, key: Any, extents: Extents) -> Any:
+        """The frames that are stored there, anew; nothing where they are gone."""
+        return self.index.frames(extents)
 
 
 def touched_at(index: Index, state: State) -> Touched:
@@ -58,7 +72,8 @@ def touched_at(index: Index, state: State) -> Touched:
     touched = Touched()
     touched.index = index
     touched.state = state
-    touched.gone = touched.named = NONE
+    touched.gone = touched.named = touched.read = NONE
+    touched.doubted = NOTHING
     touched.tail = None
     return touched
 
@@ -181,12 +196,43 @@ def changes(touched: Touched) -> Changes:
                 stream: Any = frames[0]
                 if stream == before:
                     continue
-                if (EMPTY_SET in stream or FROZENSET in stream) and reordered(frames, (before,)):
+                # Without classes and sets, other bytes mean another value.
+                if (
+                    GLOBAL in before or EMPTY_SET in before or FROZENSET in before
+                ) and _is_unchanged(touched, key, frames, extents):
                     continue
-            elif index.holds(extents, frames):
+            elif index.holds(extents, frames) or _is_unchanged(touched, key, frames, extents):
                 continue
         changed.append((key, frames))
     return list(gone), changed, bundles
+
+
+def _is_unchanged(touched: Touched, key: Any, frames: Frames, extents: Extents) -> bool:
+    """Whether a value whose frames are others is what is stored; see `_sameness`."""
+    before = touched.read.get(key) or touched.stored(key, extents)
+    if not before or (len(frames) > 1 and frames[0] == before[0]):
+        return False
+    trust = touched.index.trust
+    if not trust.believes(key, extents):
+        same = unchanged(
+            touched[key],
+            frames,
+            before,
+            lambda: touched.stored(key, extents),
+            lambda found: trust.checked(key, found),
+        )
+        take_named()  # The second look's own.
+        if same:
+            return True
+    touched.doubted = [*touched.doubted, key]
+    return False
+
+
+def believe(touched: Touched) -> None:
+    """Once the changes are committed: what was found of the old values is about the new ones."""
+    places = touched.index.state.places
+    for key in touched.doubted:
+        touched.index.trust.wrote(key, places.get(key))
 
 
 def _is_stored(touched: Touched, key: object) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ._codec import decode
 from ._directory import Extents
-from ._draft import NONE, MappingView, Touched
+from ._draft import NONE, NOTHING, MappingView, Touched
 from ._index import Index, State
 from ._log import RUN
 from ._owner import current_owner
@@ -105,8 +105,21 @@ class SeenTouched(Touched):
             raise Conflict
         self.state._catch_up()  # type: ignore[attr-defined]
         value = decode(frames)
+        self.read = self.read or {}
+        self.read[key] = frames
         super().__setitem__(key, value)
         return value
+
+    def stored(self, key: Any, extents: Extents) -> Any:
+        """The frames of a value that was read, anew."""
+        if key not in self.read:
+            return ()  # What was only set has no need of a second look.
+        state = self.index.state
+        frames = self.index.frames(extents)
+        if not self.index.log.stands(state.position):
+            raise Conflict
+        self.state._catch_up()  # type: ignore[attr-defined]
+        return frames
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.state.places.get(key)  # From now on another's change of it is a conflict.
@@ -141,6 +154,7 @@ def _touched(index: Index, places: SeenPlaces) -> SeenTouched:
     touched = SeenTouched()
     touched.index = index
     touched.state = places  # type: ignore[assignment]
-    touched.gone = touched.named = NONE
+    touched.gone = touched.named = touched.read = NONE
+    touched.doubted = NOTHING
     touched.tail = None
     return touched

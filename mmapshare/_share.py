@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import attrs
@@ -10,12 +11,13 @@ import attrs
 from . import _handle
 from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
 from ._card import GLIMPSE_BYTES, LOADED_BYTES, kind_of, shortened, size
-from ._codec import EMPTY_SET, FROZENSET, decode, encode, reordered
+from ._codec import EMPTY_SET, FROZENSET, GLOBAL, decode, encode
 from ._handle import named, take_named
 from ._memory import default_kind
 from ._misuse import NotAContainer
 from ._owner import Claim, claim_by, current_owner
 from ._region import Commit, Region
+from ._sameness import unchanged
 from ._shared import Shared
 from ._view import CONTAINERS, MISSING, ObjectView, View
 from .errors import EmptyShareError, TransactionError, VersionConflict
@@ -214,7 +216,9 @@ class Share(NotAContainer, Shared[T]):
             result = func(value, *args, **kwargs)
             value = value if result is None else result
             frames = encode(value)
-            if frames == before or reordered(frames, before):
+            if frames == before or unchanged(
+                value, frames, before, partial(self._frames_of, version)
+            ):
                 return value
             try:
                 self._set(frames, version)
@@ -228,6 +232,11 @@ class Share(NotAContainer, Shared[T]):
             if result is not None:
                 view.value = result
             return view.value
+
+    def _frames_of(self, version: int) -> Any:
+        """The newest commit's frames, if that is still of this version."""
+        found, frames, *_ = self._read()
+        return frames if found == version else ()
 
     # --- What a transaction asks for, under the lock ----------------------------------------
 
@@ -245,18 +254,34 @@ class Share(NotAContainer, Shared[T]):
         commit = view._commit
         frames = encode(view._value)
         if frames != commit[1]:
-            stream: Any = frames[0]
-            if (EMPTY_SET not in stream and FROZENSET not in stream) or not reordered(
-                frames, commit[1]
-            ):
+            before: Any = commit[1][0] if commit[1] else b""
+            # Without classes and sets, other bytes mean another value.
+            if GLOBAL not in before and EMPTY_SET not in before and FROZENSET not in before:
                 self._region.publish(frames, commit, True)
+            elif not self._is_unchanged(view, frames):
+                self._trust.wrote(None, self._region.publish(frames, commit, True))
         if named or self._keeps:
             self._keeps = take_named()
+
+    def _is_unchanged(self, view: View[T], frames: Any) -> bool:
+        """Whether the draft, whose frames are others, is what is stored; see `_sameness`."""
+        version, before, *_ = view._commit
+        if not before or (len(frames) > 1 and frames[0] == before[0]):
+            return False  # `publish` compares the buffers.
+        trust = self._trust
+        return not trust.believes(None, version) and unchanged(
+            view._value,
+            frames,
+            before,
+            lambda: self._region.current()[1],
+            lambda found: trust.checked(None, found),
+        )
 
     def _prepare(self, view: View[T]) -> Callable[[], object] | None:
         commit, region = view._commit, self._region
         frames = encode(view._value)
-        if frames == commit[1] or reordered(frames, commit[1]):
+        before = commit[1]
+        if frames == before or self._is_unchanged(view, frames):
             return None
         region.make_room(frames, commit)
 
