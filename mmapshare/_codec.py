@@ -75,7 +75,11 @@ def encode(value: object) -> tuple[Frame, ...]:
     except Exception as err:  # Perhaps a signal handler's, which must not be lost.
         raise _unpicklable(value, err) from err
     else:
-        if GLOBAL not in stream or _is_enough(stream):
+        if GLOBAL not in stream or not (
+            stream.rpartition(_MAIN)[1] or _taken_by_value or "torch" in _modules
+        ):
+            return (stream,)
+        if _is_enough(stream):
             return (stream,)
     return _encode_by_value(value)
 

@@ -24,12 +24,10 @@ from ._codec import decode, recover
 from ._directory import Extents
 from ._draft import (
     NONE,
-    NOTHING,
     Draft,
     MappingView,
     Touched,
     at_once,
-    believe,
     changes,
     touched_at,
 )
@@ -447,7 +445,6 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         touched.index = index
         touched.state = state
         touched.gone = touched.named = touched.read = NONE
-        touched.doubted = NOTHING
         touched.tail = None
         view._failed = None
 
@@ -459,8 +456,6 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         made = changes(touched)
         if made[0] or made[1]:
             self._index.commit(touched.state, made)
-            if touched.doubted:
-                believe(touched)
         if touched.named or self._keeps:
             self._keep(made, touched.named)
 

@@ -24,14 +24,13 @@ _ATOMS: Final = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
 
 NONE: Final[dict[Any, Any]] = {}
-NOTHING: Final[list[Any]] = []
-"""Stand where there is nothing yet; never changed."""
+"""Stands where there is nothing yet; never changed."""
 
 
 class Touched(dict[Any, Any]):
     """The values that a block has touched or set; a missing one is loaded from what is stored."""
 
-    __slots__ = ("doubted", "gone", "index", "named", "read", "state", "tail")
+    __slots__ = ("gone", "index", "named", "read", "state", "tail")
 
     index: Index
     state: State
@@ -41,8 +40,6 @@ class Touched(dict[Any, Any]):
     """The shares that the values name, once they are encoded."""
     read: dict[Any, Any]
     """The frames of which values were made that have buffers; they may be the values' memory."""
-    doubted: list[Any]
-    """Keys whose values were found to be changed by a second look, or by trust; see `_sameness`."""
     tail: list[Any] | None
     """The stored keys, less those at their end that are gone; made by the first `popitem`."""
 
@@ -73,7 +70,6 @@ def touched_at(index: Index, state: State) -> Touched:
     touched.index = index
     touched.state = state
     touched.gone = touched.named = touched.read = NONE
-    touched.doubted = NOTHING
     touched.tail = None
     return touched
 
@@ -198,8 +194,10 @@ def changes(touched: Touched) -> Changes:
                     continue
                 # Without classes and sets, other bytes mean another value.
                 if (
-                    GLOBAL in before or EMPTY_SET in before or FROZENSET in before
-                ) and _is_unchanged(touched, key, frames, extents):
+                    (GLOBAL in before or EMPTY_SET in before or FROZENSET in before)
+                    and not index.trusts[key].believes(before, stream)
+                    and _is_unchanged(touched, key, frames, extents)
+                ):
                     continue
             elif index.holds(extents, frames) or _is_unchanged(touched, key, frames, extents):
                 continue
@@ -212,27 +210,12 @@ def _is_unchanged(touched: Touched, key: Any, frames: Frames, extents: Extents) 
     before = touched.read.get(key) or touched.stored(key, extents)
     if not before or (len(frames) > 1 and frames[0] == before[0]):
         return False
-    trust = touched.index.trust
-    if not trust.believes(key, extents):
-        same = unchanged(
-            touched[key],
-            frames,
-            before,
-            lambda: touched.stored(key, extents),
-            lambda found: trust.checked(key, found),
-        )
-        take_named()  # The second look's own.
-        if same:
-            return True
-    touched.doubted = [*touched.doubted, key]
-    return False
-
-
-def believe(touched: Touched) -> None:
-    """Once the changes are committed: what was found of the old values is about the new ones."""
-    places = touched.index.state.places
-    for key in touched.doubted:
-        touched.index.trust.wrote(key, places.get(key))
+    trust = touched.index.trusts[key]
+    if len(frames) > 1 and trust.believes(before[0], frames[0]):
+        return False
+    same = unchanged(touched[key], frames, before, lambda: touched.stored(key, extents), trust)
+    take_named()  # The second look's own.
+    return same
 
 
 def _is_stored(touched: Touched, key: object) -> bool:

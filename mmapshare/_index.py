@@ -30,7 +30,7 @@ from ._log import BASE, BEGIN, END, RUN, Log, Position, Record, V
 from ._memory import private_copy
 from ._owner import claim_by, current_owner
 from ._region import ORDERED_STORES, same_bytes
-from ._sameness import Trust
+from ._sameness import Trusts
 from .errors import CorruptRegionError, RegionFullError
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class Index:
     A forked child inherits it as it stands.
     """
 
-    __slots__ = ("_busy", "_mutexes", "log", "map", "state", "trust", "words")
+    __slots__ = ("_busy", "_mutexes", "log", "map", "state", "trusts", "words")
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -100,7 +100,7 @@ class Index:
         self.words = log._words
         self.state = State(BEGIN, {}, 0, 0)
         self.state.version = -1  # Not even that the log is empty has been seen.
-        self.trust = Trust()
+        self.trusts = Trusts()
         self._mutexes: dict[int, Any] = {}
         """The mutex by process: a forked child must not wait for its parent's thread."""
         self._busy = False

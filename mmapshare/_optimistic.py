@@ -13,7 +13,7 @@ from typing import Any
 
 from ._codec import decode
 from ._directory import Extents
-from ._draft import NONE, NOTHING, MappingView, Touched
+from ._draft import NONE, MappingView, Touched
 from ._index import Index, State
 from ._log import RUN
 from ._owner import current_owner
@@ -155,6 +155,5 @@ def _touched(index: Index, places: SeenPlaces) -> SeenTouched:
     touched.index = index
     touched.state = places  # type: ignore[assignment]
     touched.gone = touched.named = touched.read = NONE
-    touched.doubted = NOTHING
     touched.tail = None
     return touched

@@ -14,11 +14,11 @@ without classes and sets always pickles to the same bytes.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from . import _definitions
-from ._codec import Chunks, Frame, decode, encode, out_of_band
+from ._codec import EMPTY_SET, FROZENSET, GLOBAL, Chunks, Frame, decode, encode, out_of_band
 from ._definitions import without_bundle
 from ._region import same_bytes
 from .errors import MmapShareError
@@ -34,44 +34,50 @@ _ATOMS: Final = frozenset({str, int, float, complex, bool, bytes, type(None)})
 
 
 class Trust:
-    """What this process knows of the values under each key: whether they pickle the same again.
+    """What this process knows of a value: whether it pickles the same again, and since when.
 
     After a few changes in a row of a value that does, the next ones are believed to be changes,
-    for as long as nobody else writes the value. A block that only looks at what such a change has
-    made unstable may then publish once; what it publishes is stable.
+    as long as what they change is what this process's own block has stored. A block that only
+    looks at what such a change has made unstable may then publish once; what it publishes is
+    stable.
     """
 
-    __slots__ = ("_by_key",)
+    __slots__ = ("_checks", "_left", "_mark")
 
     def __init__(self) -> None:
-        self._by_key: dict[Any, tuple[int, int, object]] = {}
-        """By key: how many checks in a row found it stable, how many changes are to be believed,
-        and which stored value that is about; None between a look and its commit."""
+        self._checks = 0
+        """How often in a row the stored value was found to be stable."""
+        self._left = 0
+        """How many changes are to be believed."""
+        self._mark: int | None = None
+        """The hash of what this process has stored last."""
 
-    def believes(self, key: Any, mark: object) -> bool:
-        """Whether other bytes mean another value; ``mark`` tells which value is stored."""
-        checks, left, about = self._by_key.get(key, (0, 0, None))
-        if about is None or about != mark:
-            self._by_key.pop(key, None)
-            return False
-        if left:
-            self._by_key[key] = (checks, left - 1, None)
-        return left > 0
+    def believes(self, before: Frame, stream: Frame) -> bool:
+        """Whether ``stream`` where ``before`` is stored means another value, without a look."""
+        if self._left and self._mark == hash(before):
+            self._left -= 1
+            self._mark = hash(stream)
+            return True
+        return False
 
-    def checked(self, key: Any, stable: bool) -> None:
-        """Take note of a check."""
-        checks = self._by_key.pop(key, (0,))[0] + 1
-        if stable:
-            left = 0 if checks < _ALWAYS else min(1 << checks - _ALWAYS, _BELIEVED_MOST)
-            self._by_key[key] = (checks, left, None)
-        while len(self._by_key) > _KEPT:
-            self._by_key.pop(next(iter(self._by_key)), None)  # Another thread may drop the same.
+    def looked(self, stable: bool, before: Frame, stream: Frame) -> None:
+        """Take note of a second look at the value of ``before``, which ``stream`` may replace."""
+        if not stable or self._mark != hash(before):
+            self._checks = 0
+        self._checks += stable
+        past = self._checks - _ALWAYS
+        self._left = min(1 << past, _BELIEVED_MOST) if past >= 0 else 0
+        self._mark = hash(stream)
 
-    def wrote(self, key: Any, mark: object) -> None:
-        """This process's own block has changed the value: what was found is about the new one."""
-        found = self._by_key.get(key)
-        if found is not None:
-            self._by_key[key] = (*found[:2], mark)
+
+class Trusts(dict[Any, Trust]):
+    """The trust in the values of many keys, the oldest go first."""
+
+    def __missing__(self, key: Any) -> Trust:
+        trust = self[key] = Trust()
+        while len(self) > _KEPT:
+            self.pop(next(iter(self)), None)  # Another thread may drop the same one.
+        return trust
 
 
 def unchanged(
@@ -79,13 +85,12 @@ def unchanged(
     frames: Sequence[Frame],
     before: Sequence[Frame],
     fresh: Callable[[], Sequence[Frame]],
-    found: Callable[[bool], None] | None = None,
+    trust: Trust | None = None,
 ) -> bool:
     """Whether ``value``, which pickles to ``frames``, was loaded from ``before`` and not touched.
 
     ``before`` may have become the memory of the value's arrays: ``fresh`` gives the stored frames
-    anew, or nothing where they are gone. ``found`` is told whether the stored value is stable,
-    where that was looked at.
+    anew, or nothing where they are gone.
     """
     stream, stored = without_bundle(frames[0]), without_bundle(before[0])
     if stream == stored and len(frames) == len(before):
@@ -96,8 +101,8 @@ def unchanged(
         return False
     again = encode(loaded)
     stream_again = without_bundle(again[0])
-    if found is not None:
-        found(stream_again == stored and len(again) == len(before))
+    if trust is not None:
+        trust.looked(stream_again == stored and len(again) == len(before), before[0], frames[0])
     if len(again) != len(frames) or len(stream_again) != len(stream):
         return False
     if len(before) > 1:  # So far like was compared with what aliases it.
@@ -108,7 +113,7 @@ def unchanged(
         again = encode(loaded)
     if stream_again == stream:
         return same_frames(frames[1:], again[1:])
-    return _same_but_for_sets(value, loaded)
+    return _may_have_odd_sets(stream) and _same_but_for_sets(value, loaded)
 
 
 def same_frames(some: Sequence[Frame], others: Sequence[Frame]) -> bool:
@@ -119,6 +124,22 @@ def same_frames(some: Sequence[Frame], others: Sequence[Frame]) -> bool:
 
 
 # --- Sets as sets --------------------------------------------------------------------------
+
+
+def _may_have_odd_sets(stream: Any) -> bool:
+    """Whether a value may have sets of objects of classes, as far as its stream tells."""
+    return GLOBAL in stream and (
+        EMPTY_SET in stream
+        or FROZENSET in stream
+        or any(cls.__name__.encode() in stream for cls in _subclasses(set, frozenset))
+    )
+
+
+def _subclasses(*classes: type) -> Iterator[type]:
+    for cls in classes:
+        found: list[type] = type.__subclasses__(cls)
+        yield from found
+        yield from _subclasses(*found)
 
 
 def _same_but_for_sets(value: object, loaded: object) -> bool:

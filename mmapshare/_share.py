@@ -256,25 +256,22 @@ class Share(NotAContainer, Shared[T]):
         if frames != commit[1]:
             before: Any = commit[1][0] if commit[1] else b""
             # Without classes and sets, other bytes mean another value.
-            if GLOBAL not in before and EMPTY_SET not in before and FROZENSET not in before:
+            if (
+                (GLOBAL not in before and EMPTY_SET not in before and FROZENSET not in before)
+                or self._trust.believes(before, frames[0])
+                or not self._is_unchanged(view, frames)
+            ):
                 self._region.publish(frames, commit, True)
-            elif not self._is_unchanged(view, frames):
-                self._trust.wrote(None, self._region.publish(frames, commit, True))
         if named or self._keeps:
             self._keeps = take_named()
 
     def _is_unchanged(self, view: View[T], frames: Any) -> bool:
         """Whether the draft, whose frames are others, is what is stored; see `_sameness`."""
-        version, before, *_ = view._commit
+        before = view._commit[1]
         if not before or (len(frames) > 1 and frames[0] == before[0]):
             return False  # `publish` compares the buffers.
-        trust = self._trust
-        return not trust.believes(None, version) and unchanged(
-            view._value,
-            frames,
-            before,
-            lambda: self._region.current()[1],
-            lambda found: trust.checked(None, found),
+        return unchanged(
+            view._value, frames, before, lambda: self._region.current()[1], self._trust
         )
 
     def _prepare(self, view: View[T]) -> Callable[[], object] | None:

@@ -316,13 +316,10 @@ def test_a_look_at_what_ones_own_block_has_made_publishes_nothing():
 
 
 def test_trust_is_kept_for_a_bounded_number_of_keys():
-    trust = _sameness.Trust()
+    trusts = _sameness.Trusts()
     for key in range(3000):
-        trust.checked(key, True)
-        trust.wrote(key, key)
-    assert len(trust._by_key) == 1000
-    trust.wrote("never seen", 1)
-    assert not trust.believes("never seen", 1)
+        trusts[key].looked(True, b"a", b"b")
+    assert list(trusts) == list(range(2000, 3000))
 
 
 def test_a_set_that_costs_too_much_to_put_in_order_counts_as_changed(monkeypatch):
