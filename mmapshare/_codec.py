@@ -13,7 +13,6 @@ they are copied once, straight into the region.
 
 from __future__ import annotations
 
-import io
 import pickle
 import sys
 from collections import ChainMap
@@ -25,7 +24,8 @@ import cloudpickle
 from . import _definitions, _tensors
 from ._blame import blame
 from ._definitions import UnknownDefinitionError
-from .errors import CorruptRegionError, MmapShareError, UnpicklableError
+from ._unloadable import is_sound, said, why
+from .errors import MmapShareError, UnpicklableError
 
 Frame = bytes | bytearray | memoryview
 
@@ -40,9 +40,6 @@ STOP: Final = pickle.STOP[0]
 """The last byte of a stream that has no definitions behind it. A bundle ends with its size, whose
 last byte is far below that."""
 _TYPES_MOST: Final = 1000
-_SCANNED_BYTES: Final = 1 << 20
-_MEMO_PUTS: Final = frozenset({"PUT", "LONG_BINPUT"})
-"""Opcodes that make room for as many objects as they say."""
 _MAIN: Final = b"_main__"
 """Stands in every stream that names ``__main__`` or ``__mp_main__``."""
 
@@ -190,27 +187,39 @@ def _encode_by_value(value: object) -> tuple[Frame, ...]:
 
 
 def _unpicklable(value: object, err: Exception) -> UnpicklableError:
+    if isinstance(err, RecursionError) or isinstance(err.__cause__, RecursionError):
+        # No part is to blame: any that is deep enough fails by itself.
+        return UnpicklableError(
+            f"value is nested too deeply to be pickled ({said(err)}). Store it flat: a list of "
+            "its parts that refer to one another by number, or what it can be rebuilt from",
+            path="value",
+        )
     path, culprit = blame(value, _can_encode)
     return UnpicklableError(
-        f"cannot be pickled: {path}: {culprit} ({_said(err)}). "
+        f"cannot be pickled: {path}: {culprit} ({said(err)}). "
         "Leave it out, or store what it can be rebuilt from",
         path=path,
     )
 
 
-def _said(err: Exception) -> str:
-    try:
-        return f"{type(err).__name__}: {err}"
-    except Exception:  # Its own __str__ fails.
-        return type(err).__name__
-
-
 def _can_encode(value: object) -> bool:
     try:
-        _definitions.Pickler(io.BytesIO()).dump(value)
+        _definitions.Pickler(_Nowhere(), _leave_out).dump(value)
     except Exception:
         return False
     return True
+
+
+class _Nowhere:
+    """A file for what nobody reads."""
+
+    def write(self, data: object) -> None:
+        pass
+
+
+def _leave_out(buffer: pickle.PickleBuffer) -> bool:
+    """A buffer_callback that keeps nothing."""
+    return False
 
 
 def apart(frames: tuple[Frame, ...]) -> tuple[tuple[Frame, ...], bytes]:
@@ -230,7 +239,8 @@ offer = _definitions.offer
 def decode(frames: Sequence[Frame]) -> Any:
     """A fresh value from frames; large buffers become its memory, so they must be its own.
 
-    CorruptRegionError where they cannot be loaded here; its cause says why.
+    UnloadableError where something that they name refuses, CorruptRegionError where they are
+    damaged; the cause says why.
     """
     try:
         if len(frames) == 1:
@@ -257,37 +267,9 @@ def _decode_after_learning(frames: Sequence[Frame]) -> Any:
 
 
 def _refuse(frames: Sequence[Frame], err: Exception) -> NoReturn:
-    """Raise what loading has raised: as it is, or as the cause of a CorruptRegionError."""
+    """Raise what loading has raised: as it is, or as the cause of what says whose fault it is."""
     if isinstance(err, MmapShareError):
         raise err
-    if isinstance(err, MemoryError) and not _asks_for_more_than_it_is(frames[0]):
+    if isinstance(err, MemoryError) and is_sound(frames[0]):
         raise err
-    raise _unloadable(err) from err
-
-
-def _asks_for_more_than_it_is(stream: Frame) -> bool:
-    """Whether a stream names sizes or numbers that lie beyond its own end, as only damage does.
-
-    A sound one that finds no memory is to be told apart: there is just not enough of it.
-    """
-    if len(stream) > _SCANNED_BYTES:
-        return False
-    import pickletools
-
-    try:
-        for opcode, argument, _ in pickletools.genops(bytes(stream)):
-            if opcode.name in _MEMO_PUTS and int(argument or 0) > len(stream):
-                return True
-    except MemoryError:
-        return False
-    except Exception:  # An argument is cut off, or no opcode is.
-        return True
-    return False
-
-
-def _unloadable(err: Exception) -> CorruptRegionError:
-    return CorruptRegionError(
-        f"the stored value cannot be loaded in this process ({_said(err)}): "
-        "a module that it needs is missing here, its own code refused, or its bytes were "
-        "overwritten"
-    )
+    raise why(frames, err) from err

@@ -10,6 +10,7 @@ from collections.abc import (
     KeysView,
     Mapping,
     MutableMapping,
+    Sequence,
     ValuesView,
 )
 from itertools import islice
@@ -20,7 +21,7 @@ from typing import Any, Generic, NoReturn, TypeVar, cast
 from . import _handle
 from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
 from ._card import ITEMS, LOADED_BYTES, listed, shortened, size
-from ._codec import decode, recover
+from ._codec import Frame, decode, recover
 from ._directory import Extents
 from ._draft import (
     NONE,
@@ -29,6 +30,7 @@ from ._draft import (
     Touched,
     at_once,
     changes,
+    readable,
     touched_at,
 )
 from ._index import Changes, Index, State
@@ -39,8 +41,8 @@ from ._optimistic import Conflict, seen
 from ._owner import current_owner
 from ._region import ORDERED_STORES, ClosedRegion, Region
 from ._shared import Shared
-from ._view import View
-from .errors import TransactionError
+from ._view import Unloadable, View
+from .errors import HandleError, TransactionError, UnloadableError, at_key
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -65,11 +67,12 @@ class DictSnapshot(Mapping[K, V]):
     def __getitem__(self, key: K) -> V:
         extents, base, raw = self._places[key], self._base, self._bytes
         first = raw[extents[0] - base : extents[1] - base]
-        if len(extents) == 2:
-            return cast(V, decode((first,)))
         pairs = zip(extents[2::2], extents[3::2], strict=True)
         buffers = [bytearray(raw[begin - base : end - base]) for begin, end in pairs]
-        return cast(V, decode([first, *buffers]))
+        try:
+            return cast(V, decode([first, *buffers]))
+        except UnloadableError as err:
+            raise at_key(err, key) from err.__cause__
 
     def __iter__(self) -> Iterator[K]:
         return iter(self._places)
@@ -90,15 +93,30 @@ class DictSnapshot(Mapping[K, V]):
         return f"<DictSnapshot of version {self.version}: {len(self)} keys>"
 
 
+# Iterators that meet a value which does not load here raise, and go on with the next one.
+
+
 class _Values(ValuesView[V]):
+    _mapping: Any
+
+    def __iter__(self) -> Iterator[V]:
+        return map(self._mapping.__getitem__, self._mapping)
+
     def __reversed__(self) -> Iterator[V]:
-        return (self._mapping[key] for key in reversed(self._mapping))  # type: ignore[attr-defined]
+        return map(self._mapping.__getitem__, reversed(self._mapping))
 
 
 class _Items(ItemsView[K, V]):
+    _mapping: Any
+
+    def __iter__(self) -> Iterator[tuple[K, V]]:
+        return map(self._item, self._mapping)
+
     def __reversed__(self) -> Iterator[tuple[K, V]]:
-        mapping = self._mapping  # type: ignore[attr-defined]
-        return ((key, mapping[key]) for key in reversed(mapping))
+        return map(self._item, reversed(self._mapping))
+
+    def _item(self, key: K) -> tuple[K, V]:
+        return key, self._mapping[key]
 
 
 class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
@@ -122,6 +140,10 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
     ``with d.locked() as view`` everything that is changed is committed together, changes within
     values too. ``d[k] += 1`` outside of a block is a read and then a write, and another's change
     in between is lost; write ``with d.locked() as view: view[k] += 1``.
+
+    A value that does not load in a process (see `Share`) affects that key alone: reading it raises
+    UnloadableError, which names the key; setting and deleting it, all other keys, iteration over
+    keys, and ``repr`` work.
 
     Keys are hashable, and equal to themselves after pickling. ``d.copy()`` is of one version, which
     ``dict(d)`` need not be. Identity *between* values is not kept: one
@@ -200,10 +222,22 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
                     value: V = loads(raw)
                     return value
                 except Exception as err:
-                    return cast(V, recover((raw,), err))
+                    return self._recovered(key, raw, err)
         return self._read_item(key)
 
+    def _recovered(self, key: K, raw: bytes, err: Exception) -> V:
+        try:
+            return cast(V, recover((raw,), err))
+        except UnloadableError as unloadable:
+            raise at_key(unloadable, key) from unloadable.__cause__
+
     def _read_item(self, key: K) -> V:
+        try:
+            return cast(V, decode(self._frames_of(key)))
+        except UnloadableError as err:
+            raise at_key(err, key) from err.__cause__
+
+    def _frames_of(self, key: K) -> Sequence[Frame]:
         index = self._index
         if ORDERED_STORES:
             state = index.refresh()
@@ -212,9 +246,8 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
                 if extents is not None and len(extents) == 2:
                     raw = index.map[extents[0] : extents[1]]
                     if index.words[FLOOR] <= state.position[RUN]:
-                        return cast(V, decode((raw,)))
-        frames = index.read(lambda state: index.frames(state.places[key]))
-        return cast(V, decode(frames))
+                        return (raw,)
+        return index.read(lambda state: index.frames(state.places[key]))
 
     def __contains__(self, key: object) -> bool:
         return self._index.read(lambda state: key in state.places)
@@ -299,7 +332,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
 
     @recursive_repr("{...}")
     def __repr__(self) -> str:
-        return self._how_it_stands() if self.closed else repr(self.copy())
+        return self._how_it_stands() if self.closed else repr(readable(self.snapshot()))
 
     def _summary(self) -> str:
         count, first = self._index.read(
@@ -308,9 +341,15 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         shown = []
         for key, extents in first:
             taken = extents[-1] - extents[0]
-            # It may be gone or changed by now: then that is shown.
-            shown.append((key, shortened(self.get(key)) if taken <= LOADED_BYTES else size(taken)))
+            shown.append((key, self._glimpse(key) if taken <= LOADED_BYTES else size(taken)))
         return listed(shown, count)
+
+    def _glimpse(self, key: K) -> str:
+        """One value; it may be gone or changed by now, then that is shown."""
+        try:
+            return shortened(self.get(key))
+        except (UnloadableError, HandleError) as err:
+            return repr(Unloadable(err))
 
     # --- Writing: each method one transaction ----------------------------------------------
 
@@ -324,6 +363,9 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
 
     def pop(self, key: K, *default: Any) -> Any:
         """Take a value out; ``default`` where there is none, else KeyError.
+
+        A value that does not load here (UnloadableError) is not taken out, unless there is a
+        ``default`` to be returned in its place; ``del d[key]`` needs no value.
 
         >>> SharedDict(a=1).pop("a")
         1

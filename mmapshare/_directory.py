@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from ._codec import Frame, decode, encode
 from ._layout import align
-from .errors import CorruptRegionError, UnpicklableError
+from .errors import CorruptRegionError, UnloadableError, UnpicklableError
 
 Extents = tuple[int, ...]
 """Begin and end of a value's first frame, then of its second, and so on."""
@@ -43,7 +43,7 @@ def check_keys(keys: Sequence[Any]) -> None:
         try:
             again = decode((encode_directory(key),))
             alike = hash(again) == hash(key)
-        except (CorruptRegionError, TypeError) as err:
+        except (CorruptRegionError, UnloadableError, TypeError) as err:
             raise UnpicklableError(
                 f"the key {key!r} cannot be loaded again ({err}); use one that is hashable after "
                 "pickling",

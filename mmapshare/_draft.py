@@ -15,9 +15,9 @@ from ._directory import Extents
 from ._handle import named, take_named
 from ._index import Changes, Frames, Index, State
 from ._sameness import unchanged
-from ._view import MISSING, View
+from ._view import MISSING, Unloadable, View
 from ._wait import Waiting
-from .errors import UnpicklableError
+from .errors import HandleError, UnloadableError, UnpicklableError, at_key
 
 _ATOMS: Final = frozenset({int, float, complex, bool, str, bytes, type(None)})
 """Values of these types cannot be changed in place, so having been read they need no new look."""
@@ -48,13 +48,16 @@ class Touched(dict[Any, Any]):
         if extents is None or (self.gone and key in self.gone):
             raise KeyError(key)
         index = self.index
-        if len(extents) == 2:
-            value = decode((index.map[extents[0] : extents[1]],))
-        else:
-            frames = index.frames(extents)
-            value = decode(frames)
-            self.read = self.read or {}
-            self.read[key] = frames
+        try:
+            if len(extents) == 2:
+                value = decode((index.map[extents[0] : extents[1]],))
+            else:
+                frames = index.frames(extents)
+                value = decode(frames)
+                self.read = self.read or {}
+                self.read[key] = frames
+        except UnloadableError as err:
+            raise at_key(err, key) from err.__cause__
         if type(value) not in _ATOMS:
             self[key] = value
         return value
@@ -135,6 +138,21 @@ class Draft(MutableMapping[Any, Any]):
         self.touched.clear()
         self.touched.gone = dict.fromkeys(self.touched.state.places)
 
+    def pop(self, key: Any, *default: Any) -> Any:
+        """Take a value out; ``default`` where there is none, or none that can be loaded here."""
+        try:
+            value = self[key]
+        except KeyError:
+            if default:
+                return default[0]
+            raise
+        except (UnloadableError, HandleError):
+            if not default:
+                raise
+            value = default[0]
+        del self[key]
+        return value
+
     def popitem(self) -> tuple[Any, Any]:
         """Take the last item out, as a dict does."""
         touched = self.touched
@@ -166,7 +184,7 @@ class Draft(MutableMapping[Any, Any]):
         return self
 
     def __repr__(self) -> str:
-        return repr(dict(self))
+        return repr(readable(self))
 
 
 def changes(touched: Touched) -> Changes:
@@ -178,7 +196,7 @@ def changes(touched: Touched) -> Changes:
         try:
             frames = encode(value)
         except UnpicklableError as err:
-            raise _at_key(err, key) from err.__cause__
+            raise at_key(err, key) from err.__cause__
         if named:
             touched.named = {**touched.named, key: take_named()}
         if frames[0][-1] != STOP:
@@ -228,10 +246,15 @@ def _added(touched: Touched) -> list[Any]:
     return [key for key in touched if key not in places or key in gone]
 
 
-def _at_key(err: UnpicklableError, key: Any) -> UnpicklableError:
-    """The same error, saying under which key it came up."""
-    path = f"value[{key!r}]" + err.path.removeprefix("value")
-    return UnpicklableError(str(err).replace(err.path, path, 1), path=path)
+def readable(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A mapping's items, to be shown: what cannot be loaded says so."""
+    shown: dict[Any, Any] = {}
+    for key in values:
+        try:
+            shown[key] = values[key]
+        except (UnloadableError, HandleError) as err:
+            shown[key] = Unloadable(err)
+    return shown
 
 
 def _replaced(touched: Touched, value: Any) -> Touched:

@@ -17,6 +17,7 @@ from ._draft import NONE, MappingView, Touched
 from ._index import Index, State
 from ._log import RUN
 from ._owner import current_owner
+from .errors import UnloadableError, at_key
 
 
 class Conflict(BaseException):
@@ -104,7 +105,10 @@ class SeenTouched(Touched):
         if not self.index.log.stands(state.position):
             raise Conflict
         self.state._catch_up()  # type: ignore[attr-defined]
-        value = decode(frames)
+        try:
+            value = decode(frames)
+        except UnloadableError as err:
+            raise at_key(err, key) from err.__cause__
         self.read = self.read or {}
         self.read[key] = frames
         super().__setitem__(key, value)

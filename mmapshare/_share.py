@@ -17,10 +17,16 @@ from ._memory import default_kind
 from ._misuse import NotAContainer
 from ._owner import Claim, claim_by, current_owner
 from ._region import Commit, Region
-from ._sameness import unchanged
+from ._sameness import Trust, unchanged
 from ._shared import Shared
-from ._view import CONTAINERS, MISSING, ObjectView, View
-from .errors import EmptyShareError, TransactionError, VersionConflict
+from ._view import CONTAINERS, MISSING, Missing, ObjectView, Unloadable, View
+from .errors import (
+    EmptyShareError,
+    HandleError,
+    TransactionError,
+    UnloadableError,
+    VersionConflict,
+)
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -53,6 +59,11 @@ class Share(NotAContainer, Shared[T]):
     Loading a share's value runs the pickles that its co-owners stored. An open share takes three
     file descriptors.
 
+    A value is pickled when it is stored, and loaded only by who reads it. One that pickles but
+    does not load (an exception whose ``__init__`` takes other arguments than its ``args``, a class
+    that the reader cannot import) is found out by its first reader: UnloadableError. `set`, or
+    assigning ``view.value`` in a block, replaces it.
+
     >>> share = Share({"hits": 0})
     >>> with share.locked() as view:
     ...     view["hits"] += 1
@@ -60,7 +71,7 @@ class Share(NotAContainer, Shared[T]):
     {'hits': 1}
     """
 
-    __slots__ = ()
+    __slots__ = ("_trust",)
 
     def __init__(
         self,
@@ -80,13 +91,17 @@ class Share(NotAContainer, Shared[T]):
             self._region.publish(frames, self._region.extent())
             self._keeps = take_named()
 
+    def _bind(self, region: Region, timeout: float | None) -> None:
+        super()._bind(region, timeout)
+        self._trust = Trust()
+
     # --- Reading: takes no lock, never waits for a holder ----------------------------------
 
     def get(self) -> T:
         """A fresh private copy of the committed value; EmptyShareError where there is none.
 
-        Takes no lock and never waits for a holder; inside one's own block it is still the last
-        commit.
+        UnloadableError where it does not load in this process. Takes no lock and never waits for
+        a holder; inside one's own block it is still the last commit.
 
         >>> Share([1, 2]).get()
         [1, 2]
@@ -242,13 +257,16 @@ class Share(NotAContainer, Shared[T]):
 
     def _open(self, view: View[T]) -> None:
         view._commit = commit = self._region.current()
-        if commit[0]:
-            view._value = value = decode(commit[1])
-            view._failed = None
-        else:
-            view._value = view._failed = value = MISSING
+        try:
+            value = decode(commit[1]) if commit[0] else MISSING
+        except (UnloadableError, HandleError) as err:
+            value = Unloadable(err)
+        view._value = value
+        view._failed = None
         if type(value) not in CONTAINERS:
             view.__class__ = ObjectView
+            if isinstance(value, Missing):
+                view._failed = value  # Until it is replaced there is nothing to commit.
 
     def _store(self, view: View[T]) -> None:
         commit = view._commit
@@ -290,9 +308,12 @@ class Share(NotAContainer, Shared[T]):
         return publish
 
     def _committed(self) -> Any:
-        """The lock's holder's fresh copy of the committed value, MISSING while there is none."""
+        """The lock's holder's fresh copy of the committed value; a `Missing` if there is none."""
         version, frames, *_ = self._region.current()
-        return decode(frames) if version else MISSING
+        try:
+            return decode(frames) if version else MISSING
+        except (UnloadableError, HandleError) as err:
+            return Unloadable(err)
 
     __repr__ = Shared._how_it_stands
 

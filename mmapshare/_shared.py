@@ -13,7 +13,6 @@ from ._card import bundle
 from ._memory import Segment
 from ._owner import Claim, claim_by, current_owner
 from ._region import ClosedRegion, Region
-from ._sameness import Trust
 from ._showing import Showing
 from ._transaction import Transaction, is_under_way, stopped_in_exit
 from ._view import View
@@ -72,7 +71,7 @@ class Shared(Showing, Waiting, Generic[T]):
     - ``_region_class`` maps a segment, ``_view_class`` is what blocks hand out.
     """
 
-    __slots__ = ("__weakref__", "_explicit", "_keeps", "_region", "_timeout", "_trust")
+    __slots__ = ("__weakref__", "_explicit", "_keeps", "_region", "_timeout")
 
     _region_class: type[Region] = Region
     _view_class: type[View[Any]] = View
@@ -81,7 +80,6 @@ class Shared(Showing, Waiting, Generic[T]):
         self._region: Region | ClosedRegion = region
         self._timeout = timeout
         self._explicit: Claim | None = None  # The claim between lock() and unlock().
-        self._trust = Trust()
         self._keeps: Any = ()  # Shares that the value names which this process stored last.
 
     @classmethod

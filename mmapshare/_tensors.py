@@ -9,7 +9,6 @@ a tensor is loaded. A loaded tensor's storage cannot be resized, as a loaded arr
 from __future__ import annotations
 
 import copyreg
-import ctypes
 import pickle
 import sys
 from collections.abc import Callable
@@ -80,6 +79,8 @@ def _reduce_untyped(storage: Any) -> Any:  # only with torch
     size = storage.nbytes()
     if not size:
         return _untyped, (b"",)
+    import ctypes  # Few need it.
+
     memory: Any = (ctypes.c_char * size).from_address(storage.data_ptr())
     memory.storage = storage  # It must not be gone before its buffer is.
     return _untyped, (pickle.PickleBuffer(memory),)

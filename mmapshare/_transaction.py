@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 from ._guard import from_first_instruction
 from ._misuse import NotAView
 from ._owner import Claim, current_owner, inner_of
-from ._view import MISSING, View
+from ._view import Missing, View
 from .errors import TransactionError, ViewClosedError
 
 if TYPE_CHECKING:
@@ -228,8 +228,8 @@ def may_commit(view: View[Any]) -> bool:
         return False  # The block is a parent's, left by its forked child.
     if owner != current_owner():
         raise ViewClosedError("nothing was committed: the block is left in another thread or task")
-    if failed is MISSING:
-        return view._value is not MISSING
+    if isinstance(failed, Missing):
+        return view._value is not failed
     if failed is not None:
         raise TransactionError(
             "nothing was committed: an inner block on this share failed "

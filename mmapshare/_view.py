@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from ._misuse import refuse_arithmetic
 from ._owner import Claim, current_owner
-from .errors import EmptyShareError, ViewClosedError
+from .errors import EmptyShareError, MmapShareError, ViewClosedError
 
 T = TypeVar("T")
 
@@ -27,17 +27,48 @@ CONTAINERS: Final = frozenset({dict, list, set})
 class Missing:
     """The value of an empty share: nothing can be done with it."""
 
+    __slots__ = ()
+
+    def _error(self) -> MmapShareError:
+        return EmptyShareError("the share is empty; assign view.value first")
+
     def __repr__(self) -> str:
         return "<empty>"
 
     def __getitem__(self, key: object) -> NoReturn:
-        raise EmptyShareError("the share is empty; assign view.value first")
+        raise self._error()
 
     def __setitem__(self, key: object, item: object) -> NoReturn:
-        raise EmptyShareError("the share is empty; assign view.value first")
+        raise self._error()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(name) if name[0] == "_" else self._error()
+
+    def __setattr__(self, name: str, item: object) -> NoReturn:
+        raise self._error()
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise self._error()
 
 
 MISSING: Final[Any] = Missing()
+
+
+class Unloadable(Missing):
+    """Stands for a value that does not load here: it can be replaced, and says why."""
+
+    __slots__ = ("_err",)
+
+    def __init__(self, err: MmapShareError) -> None:
+        object.__setattr__(self, "_err", err)
+
+    def _error(self) -> MmapShareError:
+        err: MmapShareError = self._err
+        return err.with_traceback(None)
+
+    def __repr__(self) -> str:
+        name = getattr(self._err, "name", None)
+        return f"<unloadable: {name}>" if name else "<unloadable>"
 
 
 class View(Claim, Generic[T]):
@@ -67,14 +98,14 @@ class View(Claim, Generic[T]):
     __slots__ = ("_commit", "_failed", "_share", "_value")
 
     _value: Any
-    """The private value, MISSING while an empty share has none."""
+    """The private value; a `Missing` while an empty share has none, or it does not load here."""
     _commit: Any
     """The commit that it was read from: version, frames, and what the region needs."""
     _share: Any
     """Where to get a fresh copy of the committed value: has ``_committed()``."""
     _failed: Any
-    """What an inner block failed with, so that the outer one cannot commit; MISSING where the
-    share was empty; None where there is nothing special."""
+    """What an inner block failed with, so that the outer one cannot commit; the `Missing` that
+    must be replaced before anything is committed; None where there is nothing special."""
 
     if TYPE_CHECKING:
 
@@ -90,11 +121,14 @@ class View(Claim, Generic[T]):
 
     @property
     def value(self) -> T:
-        """The draft itself; assigning replaces it. EmptyShareError while there is none."""
+        """The draft itself; assigning replaces it.
+
+        EmptyShareError while there is none; UnloadableError where it does not load here.
+        """
         self._check()
         value: T = self._value
-        if value is MISSING:
-            raise EmptyShareError("the share is empty; assign view.value first")
+        if isinstance(value, Missing):
+            raise value._error()
         return value
 
     @value.setter
@@ -119,7 +153,7 @@ class View(Claim, Generic[T]):
         """
         self._check()
         self._put(self._share._committed())
-        self._failed = MISSING if self._value is MISSING else None
+        self._failed = self._value if isinstance(self._value, Missing) else None
 
     def _put(self, value: Any) -> None:
         self._value = value
@@ -193,7 +227,7 @@ class ObjectView(View[T]):
 
     def __getattr__(self, name: str) -> Any:
         value = self._value
-        if self._owner != get_ident() or value is MISSING:
+        if self._owner != get_ident():
             value = self.value
         return getattr(value, name)
 
@@ -204,7 +238,7 @@ class ObjectView(View[T]):
             object.__setattr__(self, name, item)
             return
         value = self._value
-        if self._owner != get_ident() or value is MISSING:
+        if self._owner != get_ident():
             value = self.value
         setattr(value, name, item)
 

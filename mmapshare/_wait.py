@@ -22,7 +22,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from ._arguments import timeout_s
 from ._region import Region
-from .errors import DeadlockError
+from .errors import DeadlockError, UnloadableError
 
 T = TypeVar("T")
 
@@ -61,7 +61,8 @@ class Waiting:
         Until the version differs from ``since`` (default: the version now), or, with a
         ``predicate``, until that holds for the current value. The predicate gets a fresh copy
         (of a `SharedDict`, a snapshot) and runs without the lock; while a `Share` is empty it
-        is not asked. With both it is asked from the first version on that differs.
+        is not asked; a value that does not load here is an UnloadableError. With both it is
+        asked from the first version on that differs.
 
         Takes no lock, and costs a commit nothing while nobody waits. Ctrl-C ends it at once.
         Any thread and process may wait at any time; within one's own block it raises
@@ -211,6 +212,11 @@ class Changes(Generic[T]):
         return self._next()
 
     def _next(self) -> T:
-        snapshot: Any = self._shared.snapshot()
+        version = self._shared.version
+        try:
+            snapshot: Any = self._shared.snapshot()
+        except UnloadableError:
+            self._since = version  # The next one may be loadable.
+            raise
         self._since = snapshot.version
         return snapshot  # type: ignore[no-any-return]

@@ -12,6 +12,8 @@ survive pickle with both, since they come back from worker processes.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 
 class MmapShareError(Exception):
     """Base of all errors of this package: `except MmapShareError` catches every one."""
@@ -19,6 +21,9 @@ class MmapShareError(Exception):
     def __init__(self, message: str = "", **facts: object) -> None:
         super().__init__(message)
         self.__dict__.update(facts)
+
+
+Error = TypeVar("Error", "UnpicklableError", "UnloadableError")
 
 
 # --- Locking ---------------------------------------------------------------------------
@@ -96,6 +101,24 @@ class UnpicklableError(MmapShareError):
     path: str
 
 
+class UnloadableError(MmapShareError):
+    """A stored value cannot be loaded in this process: its class refuses, or is not to be had.
+
+    Nothing is damaged: the value stays stored until somebody replaces it, and other processes may
+    be able to load it. Of a `SharedDict` only the one key is affected.
+
+    Attributes:
+        path: where it stands: ``value``, or ``value['key']`` of a SharedDict.
+        name: the class or function that refused, such as ``app.ApiError``; None where it could
+            not be told.
+        key: the key, of a SharedDict only.
+    """
+
+    path: str
+    name: str | None
+    key: object
+
+
 # --- Regions ---------------------------------------------------------------------------
 
 
@@ -121,3 +144,10 @@ class HandleError(MmapShareError):
 
 class CorruptRegionError(MmapShareError):
     """Stored bytes fail their check: something other than mmapshare wrote into the region."""
+
+
+def at_key(err: Error, key: object) -> Error:
+    """The same error of a value, saying under which key of a `SharedDict` it came up."""
+    path = f"value[{key!r}]" + err.path.removeprefix("value")
+    facts = vars(err) | ({"key": key} if isinstance(err, UnloadableError) else {})
+    return type(err)(str(err).replace(err.path, path, 1), **facts | {"path": path})

@@ -31,7 +31,10 @@ WALLS = {
     "_lock": {"errors", "_owner", "_guard", "_async", "_futex", "_deadlock", "_door"},
     "_together": {"errors", "_arguments", "_guard", "_shared", "_transaction"},
     "_definitions": {"errors", "_shape"},
-    "_codec": {"errors", "_blame", "_definitions"},
+    "_tensors": set(),
+    "_unloadable": {"errors", "_definitions"},
+    "_codec": {"errors", "_blame", "_definitions", "_tensors", "_unloadable"},
+    "_sameness": {"errors", "_codec", "_definitions", "_region"},
     "_view": {"errors", "_owner", "_misuse"},
     "_region": {"errors", "_owner", "_memory", "_lock", "_layout", "_futex", "_door"},
     "_handle": {"errors", "_memory"},
@@ -39,13 +42,16 @@ WALLS = {
     "_directory": {"errors", "_codec", "_layout"},
     "_index": {
         "errors", "_owner", "_codec", "_directory", "_layout", "_log", "_memory", "_region",
+        "_sameness",
     },
-    "_draft": {"errors", "_codec", "_handle", "_index", "_view", "_wait"},
+    "_draft": {
+        "errors", "_codec", "_directory", "_handle", "_index", "_sameness", "_view", "_wait",
+    },
     "_dict": {
         "errors", "_owner", "_arguments", "_card", "_codec", "_directory", "_draft", "_handle",
         "_index", "_layout", "_log", "_memory", "_optimistic", "_region", "_shared", "_view",
     },
-    "_optimistic": {"_owner", "_codec", "_directory", "_draft", "_index", "_log"},
+    "_optimistic": {"errors", "_owner", "_codec", "_directory", "_draft", "_index", "_log"},
     "_transaction": {"errors", "_owner", "_guard", "_misuse", "_view"},
     "_async": {"_owner"},
     "_shared": {
@@ -54,7 +60,7 @@ WALLS = {
     },
     "_share": {
         "errors", "_owner", "_misuse", "_arguments", "_card", "_codec", "_handle", "_memory",
-        "_region", "_shared", "_view",
+        "_region", "_sameness", "_shared", "_view",
     },
     "_described": set(),
     "_state_class": {"_arguments", "_described", "_share"},

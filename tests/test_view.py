@@ -97,7 +97,7 @@ def test_an_empty_shares_view_has_nothing_to_read_set_or_delete(make):
             with pytest.raises(EmptyShareError, match=r"assign view\.value"):
                 use()
         assert view.version == 0
-    assert vars(MISSING) == {}
+    assert not hasattr(MISSING, "__dict__")
 
 
 def test_a_share_without_a_value_is_shown_as_an_empty_one_by_help():
