@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from time import monotonic
 from types import FunctionType
 from typing import Any, Final
 
 _STEPS: Final = 1000
-"""How many parts are looked at; past that the deepest culprit so far is named."""
+_SECONDS: Final = 0.5
+"""How many parts are looked at, and for how long, perhaps under the lock; past that the deepest
+culprit so far is named."""
+_PATH_MOST: Final = 300
 
 
 def blame(value: object, can_pickle: Callable[[object], bool]) -> tuple[str, str]:
@@ -26,11 +30,13 @@ def _search(value: object, can_pickle: Callable[[object], bool]) -> tuple[str, s
     seen = {id(value)}
     steps = 0
     descended = True
+    end = monotonic() + _SECONDS
     while descended and steps < _STEPS:
         descended = False
         for step, part in _parts(culprit):
             steps += 1
-            if steps >= _STEPS:
+            if steps >= _STEPS or monotonic() > end:
+                steps = _STEPS
                 break
             if id(part) not in seen and not can_pickle(part):
                 seen.add(id(part))
@@ -42,6 +48,8 @@ def _search(value: object, can_pickle: Callable[[object], bool]) -> tuple[str, s
         if kind.__module__ == "builtins"
         else f"{kind.__module__}.{kind.__qualname__}"
     )
+    if len(path) > _PATH_MOST:
+        path = f"{path[: _PATH_MOST // 2]} ... {path[-_PATH_MOST // 2 :]}"
     return path, f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from mmapshare import UnpicklableError
+from mmapshare import UnpicklableError, _blame
 from mmapshare._codec import encode
 
 LOCK = threading.Lock()
@@ -121,3 +121,24 @@ def test_user_code_that_fails_while_a_part_is_named_hides_no_error():
     found, message = _blamed([bad])
     assert found == "value"
     assert "an object whose own code fails (ZeroDivisionError: division by zero)" in message
+
+
+def test_the_path_to_a_deep_culprit_is_of_bounded_length():
+    """A lock at the bottom of a deep structure was named in kilobytes."""
+    made = LOCK
+    for _ in range(250):
+        made = [made]
+    with pytest.raises(UnpicklableError) as caught:
+        encode({"k": made})
+    assert len(caught.value.path) < 310
+    assert caught.value.path.startswith("value['k'][0][0]")
+    assert caught.value.path.endswith("[0][0]")
+    assert str(caught.value).count("a _thread.lock") == 1
+
+
+def test_the_search_ends_in_time(monkeypatch):
+    """It may run under the lock, and large parts take long to try."""
+    monkeypatch.setattr(_blame, "_SECONDS", -1)
+    with pytest.raises(UnpicklableError) as caught:
+        encode({"a": [LOCK]})
+    assert caught.value.path == "value"

@@ -2,7 +2,7 @@
 
 Nothing crashes, nothing hangs, no error of Python's own gets out, and what was not committed
 never reaches ``pickle.loads``. Only what is wrong in the payload, which has no checksum, does:
-what comes of it is some value, or a CorruptRegionError with its cause.
+what comes of it is some value, or a CorruptRegionError or UnloadableError with its cause.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ from mutants_planted import PLANTED
 from mutations import Mutant, draw
 from regions import ACTS, READS, REGIONS, WRITES, Damaged, all_of_it, outcome
 
-from mmapshare import CorruptRegionError, HandleError, SharedDict, _codec, _dict, _index
+from mmapshare import (
+    CorruptRegionError,
+    HandleError,
+    SharedDict,
+    UnloadableError,
+    _codec,
+    _dict,
+    _index,
+)
 from mmapshare._layout import FLOOR, IDENTITY_BYTES, VERSION
 
 SPARE_BYTES = 512 << 20
@@ -169,7 +177,7 @@ class Trial:
         answer = outcome(self.acts[name], share)
         what = f"{mutant}: {name}: {answer!r}"
         if mutant.where == "payload":
-            if isinstance(answer, CorruptRegionError):
+            if isinstance(answer, CorruptRegionError | UnloadableError):
                 assert answer.__cause__ is not None, what
                 return "refused"
             outcome(all_of_it, share)

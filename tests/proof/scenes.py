@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import attrs
@@ -324,6 +325,22 @@ def handle() -> Scene:
     return Scene([share], act, [OLD], [NEW])
 
 
+def second_look() -> Scene:
+    """A look and a change that are told apart by loading what is stored once more."""
+    old = {"numerator": Fraction(1, 3), "n": {"a", "b"}}
+    new = {"numerator": Fraction(2, 3), "n": {"a", "b"}}
+    share, shared = Share(old), SharedDict(k=old)
+
+    def act() -> None:
+        for number in (1, 2):
+            with share.locked() as view:
+                view["numerator"] = Fraction(number, 3)
+        with shared.locked() as view:
+            view["k"]["numerator"] = Fraction(2, 3)
+
+    return Scene([share, shared], act, [old, {"k": old}], [new, {"k": new}], parts="anyway")
+
+
 def share_in_share() -> Scene:
     """A value that names another share."""
     inner = Share(OLD)
@@ -370,6 +387,7 @@ SCENES: dict[str, Callable[[], Scene]] = {
     "decorated coroutine function": decorated_async,
     "decorated method": decorated_method,
     "decorated class": decorated_class,
+    "second look": second_look,
     "handle": handle,
     "share in share": share_in_share,
 }
