@@ -47,9 +47,6 @@ class Missing:
     def __setattr__(self, name: str, item: object) -> NoReturn:
         raise self._error()
 
-    def __delattr__(self, name: str) -> NoReturn:
-        raise self._error()
-
 
 MISSING: Final[Any] = Missing()
 

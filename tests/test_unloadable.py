@@ -192,6 +192,14 @@ def test_damage_is_told_from_a_class_that_refuses():
         decode((b"\x80\x05K\x010.",))  # Nothing is left to be the value.
 
 
+def test_no_memory_to_look_for_damage_with_is_none(monkeypatch):
+    def genops(stream):
+        raise MemoryError
+
+    monkeypatch.setattr("pickletools.genops", genops)
+    assert _unloadable.is_sound(b"whatever")
+
+
 def test_a_deep_recursion_while_loading_says_so():
     class Deep:
         def __reduce__(self):
