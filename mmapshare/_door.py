@@ -3,8 +3,8 @@
 flock locks belong to the *description*, not to the descriptor: a description that is inherited,
 mapped or handed on keeps the lock for as long as any process has it. Hence three rules:
 
-- The lock's description is opened anew (through /proc/self/fd) and never mapped: mmap keeps a
-  hidden duplicate of its descriptor, which would hold a killed holder's lock through every
+- The lock's description is opened anew (through /proc/self/fd) and never mapped: a mapping keeps
+  the description that it was made from, which would hold a killed holder's lock through every
   child that inherited the mapping.
 - It is never passed on: a received descriptor is the sender's description.
 - A forked child closes the inherited one and opens its own (`after_fork_in_child`). Between the
@@ -19,6 +19,7 @@ import fcntl
 import os
 from typing import Final
 
+from ._descriptor import Descriptor
 from .errors import ClosedError
 
 # What flock is asked for.
@@ -26,69 +27,33 @@ TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 WAIT: Final = fcntl.LOCK_EX
 RELEASE: Final = fcntl.LOCK_UN
 
+_OPEN: Final = "/proc/self/fd/"
 
-class Door:
+
+class Door(Descriptor):
     """The lock among processes: ``flock`` on a description of one's own.
 
-    ``path`` leads to the file: ``/proc/self/fd/N`` for a memfd that this process has open.
+    ``path`` leads to the file: ``/proc/self/fd/N`` for a memfd that this process has open. Once
+    the door is there, it is itself what leads to a memfd.
     """
 
     flock = staticmethod(fcntl.flock)
     """Called with ``fd`` and TRY (BlockingIOError where it is taken), WAIT or RELEASE."""
-    can_wait = True
-    """Whether WAIT blocks in the kernel, where signals and a holder's death end it at once."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self.fd = -1
-        self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._name = "" if path.startswith(_OPEN) else path
+        super().__init__(os.open(path, os.O_RDWR | os.O_CLOEXEC))
 
     @property
-    def closed(self) -> bool:
-        """Whether its descriptor is gone."""
-        return self.fd < 0
+    def _path(self) -> str:
+        return self._name or f"{_OPEN}{self.fd}"
 
     def reopened(self) -> Door:
-        """The same door through a new description; this one is closed."""
-        self.close()
-        return type(self)(self._path)
-
-    def close(self) -> None:
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        self.close()
-
-
-class FileLockDoor:
-    """The lock among processes where there is no memfd: filelock's, on a file beside the region."""
-
-    fd = -1
-    can_wait = False
-    closed = False
-
-    def __init__(self, path: str) -> None:
-        from filelock import FileLock, Timeout
-
-        self._path = path
-        self._lock = FileLock(path, thread_local=False)
-        self._timeout = Timeout
-
-    def flock(self, fd: int, operation: int) -> None:
-        if operation == RELEASE:
-            return self._lock.release(force=True)
-        if not os.path.isdir(os.path.dirname(self._path)):  # filelock would make it again.
-            raise ClosedError(f"{self._path} is gone: the region's folder was removed")
+        """This door through a new description, the old one closed; as it was where that fails."""
+        self.checked()
         try:
-            self._lock.acquire(blocking=False)
-        except self._timeout as err:
-            raise BlockingIOError from err
-
-    def reopened(self) -> FileLockDoor:
-        # filelock closes what a child inherits; its inherited objects refuse to work.
-        return type(self)(self._path)
-
-    def close(self) -> None:
-        self._lock.release(force=True)
+            other = Door(self._path)
+        except FileNotFoundError as err:
+            raise ClosedError(f"{self._path} is gone: the region's folder was removed") from err
+        self.replace_by(other)
+        return self

@@ -122,7 +122,7 @@ def of(share: Shared[Any]) -> Handle:
     place = _places[region]
     if not place.lives():
         _places[region] = place = _own_place(segment)
-    return Handle(region.identity.region_id, place, None, _passed_while_spawning(segment.fd))
+    return Handle(region.identity.region_id, place, None, _passed_while_spawning(segment))
 
 
 def open_shares() -> list[Shared[Any]]:
@@ -187,8 +187,7 @@ def _open_memfd(place: Place, passed_fd: int) -> int:
         return place.open()
     except OSError as err:
         if passed_fd >= 0:
-            # The sender's description: ours must be another.
-            return os.open(f"/proc/self/fd/{passed_fd}", os.O_RDWR | os.O_CLOEXEC)
+            return os.dup(passed_fd)
         if err.errno in _LACKS:
             raise
         raise HandleError(f"this share cannot be opened here: {_why_not(place, err)}") from err
@@ -208,8 +207,9 @@ def _why_not(place: Place, err: OSError) -> str:
 
 
 def _own_place(segment: Segment) -> Place:
-    found = os.fstat(segment.fd)
-    return Place(os.getpid(), segment.fd, found.st_dev, found.st_ino)
+    fd = segment.fd
+    found = os.fstat(fd)
+    return Place(os.getpid(), fd, found.st_dev, found.st_ino)
 
 
 def in_worker() -> bool:
@@ -218,10 +218,10 @@ def in_worker() -> bool:
     return process is not None and process.parent_process() is not None
 
 
-def _passed_while_spawning(fd: int) -> Any:
+def _passed_while_spawning(segment: Segment) -> Any:
     context = sys.modules.get("multiprocessing.context")
     if context is None or context.get_spawning_popen() is None:
         return None
     from multiprocessing.reduction import DupFd
 
-    return DupFd(fd)
+    return DupFd(segment.fd_to_pass())

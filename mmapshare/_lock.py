@@ -22,10 +22,10 @@ from typing import Final
 
 from . import _deadlock
 from ._deadlock import WAITS_ID, Watch, alive
-from ._door import RELEASE, TRY, WAIT, Door, FileLockDoor
+from ._door import RELEASE, TRY, WAIT, Door
 from ._guard import from_first_instruction
 from ._owner import Claim, current_owner, shares_thread
-from .errors import DeadlockError, HandleError, LockTimeout
+from .errors import ClosedError, DeadlockError, HandleError, LockTimeout
 
 logger = logging.getLogger("mmapshare")
 logger.addHandler(logging.NullHandler())
@@ -35,6 +35,8 @@ HOLDER, SINCE, CONTENDED, FOUND_DEAD, LEASE = range(5)
 QUEUED: Final = 8  # Those between are in `_deadlock`.
 
 _WORD_MASK: Final = 2**64 - 1
+_LOOK_NS: Final = 100_000
+"""For how long the descriptor's mark is not looked at again."""
 _NAPS: Final = 10
 _NAP_S: Final = 50e-6
 _BACKOFF_FIRST_S: Final = 50e-6
@@ -75,33 +77,32 @@ class Lock:
     ``words`` are the lock's own words of the shared header: who holds it, since when, two
     counters, whether somebody sleeps until the version changes, and what the holder waits for.
     They inform; exclusion never depends on them. ``version_offset`` is where the version stands
-    in the mapping. ``region_id`` and ``region_fd``: see `_deadlock`.
+    in the mapping. ``region_id``: see `_deadlock`.
     """
 
     __slots__ = (
-        "__weakref__", "_door", "_fd", "_flock", "_gate", "_pid", "_version_offset", "_waiters",
-        "_words", "region_fd", "region_id",
+        "__weakref__", "_door", "_fd", "_flock", "_gate", "_look_ns", "_pid", "_version_offset",
+        "_waiters", "_words", "region_id",
     )  # fmt: skip
 
     def __init__(
         self,
-        door: Door | FileLockDoor,
+        door: Door,
         words: memoryview,
         version_offset: int,
         region_id: int,
-        region_fd: int,
     ) -> None:
         self._words = words
         self._version_offset = version_offset
         self.region_id = region_id
-        self.region_fd = region_fd
         self._enter_process(door)
         _deadlock.locks.add(self)
 
-    def _enter_process(self, door: Door | FileLockDoor) -> None:
+    def _enter_process(self, door: Door) -> None:
         self._door = door
         self._flock: Callable[[int, int], object] = door.flock
         self._fd = door.fd
+        self._look_ns = 0  # From when on the descriptor's mark is looked at again.
         self._pid = os.getpid()
         self._gate: dict[int, Claim] = {}  # At most one entry; setdefault is atomic.
         self._waiters: deque[_Waiter] = deque()
@@ -111,7 +112,7 @@ class Lock:
         inherited = self._gate.get(0)
         try:
             self._enter_process(self._door.reopened())
-        except OSError:  # No descriptor to be had: try again when the lock is wanted.
+        except (OSError, ClosedError):  # None to be had, or it is gone: again when it is wanted.
             self._enter_process(self._door)
             self._flock = self._reopen_and_flock
         return inherited
@@ -142,18 +143,41 @@ class Lock:
         is still owed.
         """
         if not self._waiters and self._gate.setdefault(0, claim) is claim:
+            now_ns = monotonic_ns()
+            if now_ns > self._look_ns:
+                self._look(now_ns)
             try:
                 self._flock(self._fd, TRY)
             except BlockingIOError:
                 self._wait(claim, _deadline(timeout_s))
-        elif not self._wait(claim, _deadline(timeout_s)):
+                now_ns = monotonic_ns()
+            except OSError:
+                self._door.checked()
+                raise
+        elif self._wait(claim, _deadline(timeout_s)):
+            now_ns = monotonic_ns()
+        else:
             return False
         words = self._words
         if words[HOLDER]:
             self._report_dead()
-        words[SINCE] = monotonic_ns()
+        words[SINCE] = now_ns
         words[HOLDER] = self._pid
         return True
+
+    def _look(self, now_ns: int) -> None:
+        """See that the descriptor is ours, and need not be looked at for a while.
+
+        A look at each turn costs a block 4 %. It is not needed: what closes our descriptor
+        leaves its number empty (see `_descriptor`), and flock fails. Only ``dup2`` onto that
+        very number goes unseen, until the next look.
+        """
+        self._door.checked()
+        self._look_ns = now_ns + _LOOK_NS
+
+    def check_held(self) -> None:
+        """ClosedError where the holder has lost the lock, because its descriptor was closed."""
+        self._door.checked()
 
     async def acquire_async(self, claim: Claim, timeout_s: float | None) -> bool:
         """As `acquire`, in an event loop that runs on meanwhile.
@@ -202,7 +226,11 @@ class Lock:
         """Let go; the caller's claim has the lock for certain. After an exception, `abandon`."""
         # Before the lock is free: a holder found later is one that died.
         self._words[HOLDER] = 0
-        self._flock(self._fd, RELEASE)
+        try:
+            self._flock(self._fd, RELEASE)
+        except OSError:
+            self._door.checked()
+            raise
         del self._gate[0]
         if self._waiters:
             self._wake_first()
@@ -225,7 +253,8 @@ class Lock:
         if not self._door.closed:  # In garbage the door may go first, and its number is anybody's.
             if self._words[HOLDER] == self._pid:
                 self._words[HOLDER] = 0
-            self._flock(self._fd, RELEASE)
+            if self._door.stands():
+                self._flock(self._fd, RELEASE)
         self._gate.pop(0, None)
         self._wake_first()
         if not self._door.closed and self._words[LEASE]:
@@ -292,6 +321,11 @@ class Lock:
         if not pid or not alive(pid):
             return None
         return pid, max(0.0, (time.monotonic_ns() - since_ns) / 1e9)
+
+    @property
+    def region_fd(self) -> int:
+        """Where others find the region in this process, as long as it has it open."""
+        return self._door.fd
 
     @property
     def pid(self) -> int:
@@ -413,7 +447,7 @@ class Lock:
 
     def _wait_for_door(self, deadline: float | None, watch: Watch) -> None:
         try:
-            if deadline is None and self._door.can_wait and not watch.needed:
+            if deadline is None and not watch.needed:
                 contended = self._nap_or_wait()
             else:
                 contended = self._poll_door(deadline, watch)
@@ -431,7 +465,7 @@ class Lock:
         """
         for nap in range(_NAPS):
             try:
-                self._flock(self._fd, TRY)
+                self._try()
             except BlockingIOError:
                 time.sleep(_NAP_S)
             else:
@@ -440,9 +474,14 @@ class Lock:
             self._ask_attention()
         else:
             self._queue()
-        self._flock(self._fd, WAIT)
+        self._flock(self._door.checked(), WAIT)
+        self._door.checked()  # If it was closed meanwhile, the lock went with it.
         self._queue()  # There may be others, who cannot say so.
         return True
+
+    def _try(self) -> None:
+        self._door.checked()
+        self._flock(self._fd, TRY)
 
     def _poll_door(self, deadline: float | None, watch: Watch) -> bool:
         """Try again with longer and longer pauses; whether it had to wait at all."""
@@ -457,7 +496,7 @@ class Lock:
         pause_s = _BACKOFF_FIRST_S
         while True:
             try:
-                self._flock(self._fd, TRY)
+                self._try()
             except BlockingIOError:
                 pass
             else:
@@ -492,6 +531,7 @@ class Lock:
         self._words[word] = self._words[word] + 1 & _WORD_MASK  # It may say anything.
 
     def _report_dead(self) -> None:
+        self._door.checked()  # Is it we who are in somebody's block?
         self._count(FOUND_DEAD)
         self._words[WAITS_ID] = 0
         logger.warning(

@@ -8,20 +8,25 @@ never remaps.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import fcntl
 import mmap
 import os
+import sys
 import weakref
 from typing import Final
 
 import attrs
 
+from ._descriptor import Descriptor, Marked, duplicate_of, streams_taken
+from ._door import Door
 from .errors import CorruptRegionError, HandleError, RegionFullError
 
 MEMFD: Final = "memfd"
 FILE: Final = "file"
+_FILES: Final = ("region", "users")
 _PAGE: Final = mmap.PAGESIZE
 _GROWTH_SPARE: Final = 1 << 20
 """The most that is allocated ahead of what was asked for."""
@@ -46,17 +51,21 @@ def default_kind() -> str:
 class Segment:
     """A file of shared memory and this process's mapping of it.
 
-    ``fd`` is the description that the mapping was made from; mmap keeps a hidden duplicate of
-    it. Never lock it: forked children inherit it (see `_lock`). Children inherit the mapping
-    too; they stay valid there. Closing twice is harmless.
+    ``door`` is this process's own description of the file, never mapped; all that needs a
+    descriptor asks it. The mapping keeps the description that it was made from, but, from Python
+    3.13 on, no descriptor. Children inherit the mapping; they stay valid there. Closing twice is
+    harmless.
     """
 
     kind: str
-    fd: int
+    door: Door
     size_bytes: int
     map: mmap.mmap
-    folder: str | None = None
-    _users_fd: int = -1
+    folder: str | None
+    _hidden: Marked | None
+    """mmap's own duplicate of what it was made from."""
+    _passed: Descriptor | None = None
+    _users: Descriptor | None = None
     _finalizer: weakref.finalize[..., Segment] | None = None
     _folder_finalizer: weakref.finalize[..., Segment] | None = None
 
@@ -69,7 +78,9 @@ class Segment:
             if folder is None:
                 fd = os.memfd_create("mmapshare", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             else:
-                fd = os.open(os.path.join(folder, "region"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+                for name in _FILES:
+                    os.close(os.open(os.path.join(folder, name), os.O_CREAT | os.O_CLOEXEC, 0o600))
+                fd = os.open(os.path.join(folder, "region"), os.O_RDWR | os.O_CLOEXEC)
             os.fchmod(fd, 0o600)
             os.ftruncate(fd, size_bytes)
             if folder is None:
@@ -77,9 +88,6 @@ class Segment:
                 fcntl.fcntl(fd, _ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW | _SEAL_SEAL)
             return cls._map(kind, fd, size_bytes, folder)
         except BaseException as err:
-            if fd >= 0:
-                with contextlib.suppress(OSError):  # It is closed all the same.
-                    os.close(fd)
             if folder is not None:
                 _remove(folder)
             refused = isinstance(err, OSError | OverflowError | ValueError)
@@ -91,15 +99,24 @@ class Segment:
                     max_size_bytes=size_bytes,
                 ) from err
             raise
+        finally:
+            if fd >= 0:
+                with contextlib.suppress(OSError):  # It is closed all the same.
+                    os.close(fd)
 
     @classmethod
     def adopt(cls, fd: int) -> Segment:
         """Map a memfd that was received from another process; owns ``fd`` from then on."""
         try:
-            return cls._map(MEMFD, fd, os.fstat(fd).st_size, None)
-        except BaseException:
+            size_bytes = os.fstat(fd).st_size
+            # The description is the sender's: mapped, it would keep the sender's lock.
+            own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        finally:
             os.close(fd)
-            raise
+        try:
+            return cls._map(MEMFD, own, size_bytes, None)
+        finally:
+            os.close(own)
 
     @classmethod
     def open_folder(cls, folder: str) -> Segment:
@@ -110,28 +127,52 @@ class Segment:
             raise HandleError(f"the shared file in {folder} is gone: its users have ended") from err
         try:
             return cls._map(FILE, fd, os.fstat(fd).st_size, folder)
-        except BaseException:
+        finally:
             os.close(fd)
-            raise
 
     @classmethod
     def _map(cls, kind: str, fd: int, size_bytes: int, folder: str | None) -> Segment:
+        """Map the file at ``fd``, which the caller closes afterwards."""
         if not size_bytes:
             raise CorruptRegionError("the region's file is empty: something has cut it off")
-        segment = cls(kind, fd, size_bytes, mmap.mmap(fd, size_bytes), folder)
-        segment._join_users()
+        path = f"/proc/self/fd/{fd}" if folder is None else os.path.join(folder, "region")
+        door = Door(path)
+        try:
+            mapping, hidden = _mapping(fd, size_bytes)
+            segment = cls(kind, door, size_bytes, mapping, folder, hidden)
+            segment._join_users()
+        except BaseException:
+            door.close()
+            raise
         # Not at exit: others' exit handlers may use the region after ours.
-        segment._finalizer = weakref.finalize(segment, os.close, fd)
+        segment._finalizer = weakref.finalize(segment, _unmap, mapping, hidden)
         segment._finalizer.atexit = False
+        if hidden is not None:  # only without trackfd
+            _with_hidden.add(segment)
         return segment
+
+    @property
+    def fd(self) -> int:
+        """A descriptor of the file, for the moment; ClosedError where others have closed it."""
+        return self.door.checked()
+
+    def fd_to_pass(self) -> int:
+        """A descriptor to hand on: of a description that is neither locked nor mapped elsewhere.
+
+        It stays open as long as the segment, since who sends it does so later.
+        """
+        if self._hidden is not None and self._hidden.stands():
+            return self._hidden.fd
+        if self._passed is None or not self._passed.stands():
+            self._passed = Descriptor(os.open(f"/proc/self/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC))
+        return self._passed.fd
 
     def after_fork_in_child(self) -> None:
         """Count the forked child as a user of its own; OSError where it cannot be."""
         if self._folder_finalizer is not None:
             self._folder_finalizer.detach()
-        users_fd, self._users_fd = self._users_fd, -1
-        if users_fd >= 0:
-            os.close(users_fd)
+        if self._users is not None:
+            self._users.close()
         self._join_users()
 
     def _join_users(self) -> None:
@@ -140,14 +181,15 @@ class Segment:
         # finds itself alone. 3. The child finds the folder gone: its mapping stays good, its
         # next lock fails with an error that says so.
         if self.folder is not None:
-            users_fd = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+            path = os.path.join(self.folder, "users")
+            users = Descriptor(os.open(path, os.O_RDWR | os.O_CLOEXEC))
             try:
-                fcntl.flock(users_fd, fcntl.LOCK_SH)
+                fcntl.flock(users.fd, fcntl.LOCK_SH)
             except BaseException:
-                os.close(users_fd)
+                users.close()
                 raise
-            self._users_fd = users_fd
-            self._folder_finalizer = weakref.finalize(self, _leave, users_fd, self.folder)
+            self._users = users
+            self._folder_finalizer = weakref.finalize(self, _leave, users, self.folder)
 
     def allocate(self, start: int, end: int) -> int:
         """Give bytes [start, end) memory, and a little ahead; returns up to where.
@@ -158,8 +200,9 @@ class Segment:
         ahead = min(end + min((end - start) // 8, _GROWTH_SPARE), self.size_bytes)
         ahead = -(-ahead // _PAGE) * _PAGE
         if hasattr(os, "posix_fallocate"):
+            fd = self.fd
             try:
-                os.posix_fallocate(self.fd, start, ahead - start)
+                os.posix_fallocate(fd, start, ahead - start)
             except OSError as err:
                 raise RegionFullError(
                     f"the machine has no memory for {end - start:,} more bytes ({err.strerror})",
@@ -185,12 +228,56 @@ class Segment:
 
     def close(self) -> None:
         """Unmap, and close the descriptors; a temporary file goes when its last user leaves."""
-        # While a reader in another thread still copies, the mapping goes when that ends.
-        with contextlib.suppress(BufferError):
-            self.map.close()
+        self.door.close()
+        if self._passed is not None:
+            self._passed.close()
         for finalizer in (self._finalizer, self._folder_finalizer):
             if finalizer is not None:
                 finalizer()
+
+
+# --- Mapping: mmap keeps a duplicate of the descriptor, and closes whatever stands there then -----
+
+if sys.version_info >= (3, 13):  # only with trackfd
+
+    def _mapping(fd: int, size_bytes: int) -> tuple[mmap.mmap, Marked | None]:
+        return mmap.mmap(fd, size_bytes, trackfd=False), None
+
+else:  # only without trackfd
+
+    def _mapping(fd: int, size_bytes: int) -> tuple[mmap.mmap, Marked | None]:
+        with streams_taken() as likely:
+            mapping = mmap.mmap(fd, size_bytes)
+        return mapping, duplicate_of(fd, likely)
+
+
+def _unmap(mapping: mmap.mmap, hidden: Marked | None) -> None:
+    if hidden is not None:
+        if not hidden.stands():
+            _keep_for_good(mapping)
+            return
+        hidden.fd = -1  # The mapping closes it.
+    # While a reader in another thread still copies, the mapping goes when that ends.
+    with contextlib.suppress(BufferError):
+        mapping.close()
+
+
+def _keep_for_good(mapping: mmap.mmap) -> None:
+    """Leave memory mapped until the process ends: unmapping it would close a stranger's file."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(mapping))
+
+
+_with_hidden: weakref.WeakSet[Segment] = weakref.WeakSet()
+
+
+@atexit.register
+def _spare_strangers() -> None:
+    # What is open at the end goes without a finalizer.
+    for segment in list(_with_hidden):
+        if segment._hidden is not None and not segment._hidden.stands():
+            _keep_for_good(segment.map)
 
 
 def private_copy(source: memoryview) -> bytearray | memoryview:
@@ -208,15 +295,13 @@ def private_copy(source: memoryview) -> bytearray | memoryview:
     return memoryview(copy)
 
 
-def _leave(users_fd: int, folder: str) -> None:
+def _leave(users: Descriptor, folder: str) -> None:
     """The last to leave removes the folder."""
-    try:
-        fcntl.flock(users_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        pass  # Somebody still uses it.
-    else:
-        _remove(folder)
-    os.close(users_fd)
+    if users.stands():
+        with contextlib.suppress(BlockingIOError):  # Somebody still uses it.
+            fcntl.flock(users.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(folder)
+    users.close()
 
 
 # Imported where they are needed, since they cost as much as all the rest.
@@ -231,7 +316,7 @@ def _new_folder() -> str:
 def _remove(folder: str) -> None:
     # By their names first, for which no descriptor needs to be free.
     with contextlib.suppress(OSError):
-        for name in ("region", "lock"):
+        for name in _FILES:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(folder, name))
         os.rmdir(folder)

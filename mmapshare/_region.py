@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from typing import Final, NoReturn, Self
 
 from . import _layout as layout
-from ._door import Door, FileLockDoor
 from ._layout import (
     ALLOCATED,
     FLOOR,
@@ -32,7 +31,7 @@ from ._layout import (
     Identity,
 )
 from ._lock import Lock
-from ._memory import MEMFD, Segment, private_copy
+from ._memory import Segment, private_copy
 from ._owner import claim_by, current_owner, inner_of
 from .errors import ClosedError, CorruptRegionError, RegionFullError
 
@@ -122,11 +121,10 @@ class Region:
         self._commit = _UNREAD
         """The last commit seen, kept while it is small and its frames are nobody's memory."""
         self.lock = Lock(
-            _door(segment),
+            segment.door,
             self._words[layout.LOCK_WORDS],
             VERSION * 8,
             self._words[layout.REGION_ID_WORD],
-            segment.fd,
         )
         _live.add(self)
 
@@ -484,13 +482,6 @@ def same_bytes(stored: memoryview, frame: Frame) -> bool:
             bytearray(stored[at : at + _COMPARED_BYTES]) == given[at : at + _COMPARED_BYTES]
             for at in range(0, stored.nbytes, _COMPARED_BYTES)
         )
-
-
-def _door(segment: Segment) -> Door | FileLockDoor:
-    if segment.kind == MEMFD:
-        return Door(f"/proc/self/fd/{segment.fd}")
-    assert segment.folder is not None
-    return FileLockDoor(os.path.join(segment.folder, "lock"))
 
 
 # --- Fork: one hook for all regions, made anew in the child -------------------------------

@@ -91,6 +91,7 @@ class Together:
         for transaction in self._entered:
             view = transaction.own_view
             if view is not None and may_commit(view):
+                transaction._share._region.lock.check_held()
                 step = transaction._share._prepare(view)
                 if step is not None:
                     steps.append(step)

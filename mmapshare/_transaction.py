@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from ._guard import from_first_instruction
+from ._lock import HOLDER
 from ._misuse import NotAView
 from ._owner import Claim, current_owner, inner_of
 from ._view import Missing, View
@@ -134,9 +135,13 @@ class Transaction(NotAView, Generic[T]):
                 self._leave_with_care(view, err)
                 return
             share = self._share
+            lock = share._region.lock
             if kind is None:
+                # Another was in, or the word is damaged.
+                if lock._words[HOLDER] != lock._pid:
+                    lock.check_held()
                 share._store(view)
-            share._region.lock.release()
+            lock.release()
             view._owner = None
             self.__class__ = _Spent  # type: ignore[assignment]
         except BaseException as failure:
@@ -156,6 +161,7 @@ class Transaction(NotAView, Generic[T]):
                 )
             return
         if err is None and may_commit(view):
+            self._share._region.lock.check_held()
             self._share._store(view)
         self._give_up()
 

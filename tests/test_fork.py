@@ -168,8 +168,7 @@ def test_a_child_without_descriptors_to_spare_gets_its_lock_later():
                 to_close.append(os.open("/dev/null", os.O_RDONLY))
             except OSError:
                 break
-        # In the child the inherited description is closed first: one slot becomes free, and is
-        # taken again; so take the table away below it.
+        # The child's hook finds the table full; later there is room.
         pid = os.fork()
         if pid == 0:
             code = 1

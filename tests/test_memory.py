@@ -5,6 +5,7 @@ import fcntl
 import glob
 import os
 import stat
+import sys
 import tempfile
 import time
 
@@ -78,19 +79,18 @@ def test_the_region_file_is_nobody_elses_and_cannot_shrink():
 
 def test_the_lock_is_on_a_description_of_its_own():
     """mmap keeps a duplicate of the descriptor it was made from: a lock there would stay."""
-    before = _region_fds()
     share = Share(1)
     share.lock()
     try:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(share._region.segment.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for fd in _region_fds() - {share._region.segment.fd}:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         share.unlock()
-    assert _region_fds() - before == 3
 
 
 def _region_fds():
-    return len([path for path in open_fds().values() if "memfd:mmapshare" in path])
+    return {fd for fd, path in open_fds().items() if "memfd:mmapshare" in path}
 
 
 def test_a_machine_without_memory_refuses_and_the_old_value_stands(make, monkeypatch):
@@ -136,7 +136,7 @@ def test_a_lack_of_descriptors_leaves_nothing_open_and_is_told_as_such(kind):
     """The portable kind left its folder, and the memfd kind advised to a smaller ceiling."""
     Share(kind=kind).close()
     before, folders = open_fds(), glob.glob(tempfile.gettempdir() + "/*")
-    for free in range(3):
+    for free in range(2 if sys.version_info >= (3, 13) else 3):  # Without mmap's duplicate.
         with no_more_descriptors(free), pytest.raises(OSError) as caught:
             Share(kind=kind)
         assert caught.value.errno == errno.EMFILE

@@ -187,8 +187,6 @@ class _Begin:
 
 
 def _began() -> None:
-    import filelock  # noqa: F401 - What fails is not to be its import.
-
     tracing.begin()
 
 

@@ -1,0 +1,524 @@
+"""What others do to our descriptors, and what we must not do to theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import gc
+import os
+import pickle
+import resource
+import subprocess
+import sys
+import threading
+
+import pytest
+from support import Child, in_child, no_more_descriptors, open_fds
+
+from mmapshare import ClosedError, HandleError, Share, SharedDict, _descriptor, _memory, locked
+
+DESCRIPTORS = 1 if sys.version_info >= (3, 13) else 2
+"""What one share takes: its own description, and mmap's duplicate where mmap keeps one."""
+
+
+def _ours():
+    """The numbers of this process that lead to regions, the one of the lock last."""
+    return sorted(fd for fd, path in open_fds().items() if "mmapshare" in path)
+
+
+def _close_all(child):
+    """What python-daemon does; only this child's way to its parent stays."""
+    sys.stdout = sys.stderr = sys.__stderr__  # pytest's files are gone too.
+    for fd in open_fds():
+        if fd > 2 and fd not in (child._in, child._out):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+class Strangers:
+    """Files of somebody else at given numbers, empty and locked by flock."""
+
+    def __init__(self, folder, numbers):
+        self.paths = {number: folder / f"log{number}" for number in numbers}
+        for number, path in self.paths.items():
+            opened = os.open(path, os.O_RDWR | os.O_CREAT)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            fcntl.flock(number, fcntl.LOCK_EX)
+
+    def are_untouched(self):
+        for number, path in self.paths.items():
+            assert os.path.samestat(os.fstat(number), path.stat()), "closed, or replaced"
+            assert os.lseek(number, 0, os.SEEK_CUR) == path.stat().st_size == 0
+            assert path.stat().st_blocks == 0
+            other = os.open(path, os.O_RDWR)
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(other)
+
+
+def _block(share):
+    with share.locked() as view:
+        view["n"] += 1
+
+
+def _block_of_two(share):
+    with locked(share, Share(0, kind="memfd")) as (view, _):
+        view["n"] += 1
+
+
+async def _async_block(share):
+    async with share.locked() as view:
+        view["n"] += 1
+
+
+def _add_one(value):
+    value["n"] += 1
+
+
+USES = {
+    "block": _block,
+    "block of two": _block_of_two,
+    "async block": lambda share: asyncio.run(_async_block(share)),
+    "block with a timeout": lambda share: share.locked(timeout=0).__enter__(),
+    "lock": lambda share: share.lock(),
+    "set": lambda share: share.set({"n": 5}),
+    "growth": lambda share: share.set({"n": bytes(3_000_000)}),
+    "update": lambda share: share.update(_add_one),
+    "optimistic": lambda share: share.update(_add_one, optimistic=True),
+    "info": lambda share: share.info(),
+    "pickle": pickle.dumps,
+}
+
+
+def _refuses_everything(share, uses=USES):
+    """Each use says what happened, takes nothing, and reading goes on."""
+    for use in uses.values():
+        with pytest.raises(ClosedError, match="closed this share's file descriptors"):
+            use(share)
+        assert share._region.lock.claim is None
+        assert share._region.lock.holder() is None
+    assert share.get() == {"n": 0}
+    assert share.wait(since=0, timeout=0)
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["closed", "replaced"])
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
+def test_a_daemon_that_closes_all_is_told_and_its_own_files_are_left_alone(
+    tmp_path, replaced, used
+):
+    """Its log got our number: we locked it and made it 1.1 GB long, and exclusion was gone."""
+
+    def daemon(child):
+        share = Share({"n": 0})
+        if used:
+            share.set({"n": 0})
+        ours = _ours()
+        assert len(ours) == DESCRIPTORS
+        _close_all(child)
+        strangers = Strangers(tmp_path, ours if replaced else ())
+        share._region.lock._look_ns = 0  # As if some time had gone by.
+        _refuses_everything(share)
+        in_child(_refuses_everything, share)
+        strangers.are_untouched()
+        share.close()
+        strangers.are_untouched()
+        del share
+        gc.collect()
+        strangers.are_untouched()
+
+    Child(daemon).result()
+
+
+@pytest.mark.parametrize("which", range(DESCRIPTORS))
+def test_one_descriptor_that_was_replaced_is_exact_or_told(tmp_path, which):
+    share = Share({"n": 0})
+
+    def add():
+        for _ in range(500):
+            _block(share)
+        share.set({"n": share.get()["n"], "more": bytes(3_000_000)})
+
+    def replaces():
+        strangers = Strangers(tmp_path, [_ours()[which]])
+        share._region.lock._look_ns = 0
+        told = 0
+        for _ in range(500):
+            try:
+                _block(share)
+            except ClosedError:
+                told += 1
+        if not told:
+            share.set({**share.get(), "more": bytes(3_000_000)})
+        strangers.are_untouched()
+        share.close()
+        gc.collect()
+        strangers.are_untouched()
+        return told
+
+    other = Child(lambda child: add())
+    told = in_child(replaces)
+    other.result()
+    assert share.get()["n"] == 1000 - told
+    assert told == (500 if which == DESCRIPTORS - 1 else 0)
+
+
+def test_a_number_that_came_to_another_share_is_not_taken_for_ones_own():
+    """Both are memfds, and both of ours: only the mark of the description tells."""
+
+    def work():
+        share = Share({"n": 0})
+        (*_, number) = _ours()
+        other = Share([])
+        os.dup2(other._region.segment.fd, number)
+        with other.locked() as view:
+            _refuses_everything(share)
+            view.append(1)
+            with pytest.raises(BlockingIOError):
+                again = os.open(f"/proc/self/fd/{number}", os.O_RDWR)
+                fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert other.get() == [1]
+
+    in_child(work)
+
+
+def test_new_descriptors_do_not_get_the_number_of_one_that_was_closed_over():
+    def work():
+        numbers = set()
+        for _ in range(100):
+            share = Share({"n": 0})
+            number = share._region.segment.fd
+            numbers.add(number)
+            os.close(number)
+            _refuses_everything(share, {"set": USES["set"]})
+        return len(numbers)
+
+    assert in_child(work) == 100
+
+
+@pytest.mark.parametrize("use", ["dict item", "dict block", "transact"])
+def test_a_dict_is_told_too(tmp_path, use):
+    def work(child):
+        shared = SharedDict(a=1)
+        ours = _ours()
+        _close_all(child)
+        strangers = Strangers(tmp_path, ours)
+        uses = {
+            "dict item": lambda: shared.__setitem__("a", bytes(3_000_000)),
+            "dict block": lambda: shared.locked().__enter__(),
+            "transact": lambda: shared.transact(lambda view: view.update(a=2)),
+        }
+        with pytest.raises(ClosedError, match="file descriptors"):
+            uses[use]()
+        assert shared._region.lock.claim is None
+        assert shared["a"] == 1
+        shared.close()
+        strangers.are_untouched()
+
+    Child(work).result()
+
+
+def test_what_was_closed_inside_of_a_block_and_changed_by_another_is_not_published():
+    """The lock goes with the descriptor: another's commit was overwritten by an older value."""
+    share = Share({"n": 0})
+
+    def closes(child):
+        with pytest.raises(ClosedError), share.locked() as view:
+            view["n"] += 1
+            os.close(share._region.segment.fd)
+            child.say("closed")
+            child.hear()
+        with pytest.raises(ClosedError), share.locked():
+            raise AssertionError("never reached")
+        assert share._region.lock.claim is None
+
+    child = Child(closes)
+    child.hear()
+    share.set({"n": 10})
+    child.say(None)
+    child.result()
+    assert share.get() == {"n": 10}
+
+
+@pytest.mark.parametrize("leave", ["block", "failing block", "together", "unlock", "rollback"])
+def test_what_was_closed_inside_of_a_block_leaves_no_claim(leave):
+    share, other = Share({"n": 0}), Share(0)
+
+    def closes():
+        fd = share._region.segment.fd
+        with pytest.raises((ClosedError, KeyError)):
+            if leave == "together":
+                with locked(share, other) as (view, view_of_other):
+                    view["n"] = view_of_other.value = 1
+                    os.close(fd)
+            elif leave == "unlock":
+                share.lock()
+                os.close(fd)
+                share.unlock()
+            else:
+                with share.locked() as view:
+                    view["n"] = 1
+                    os.close(fd)
+                    if leave == "failing block":
+                        raise KeyError
+                    if leave == "rollback":
+                        view.rollback()
+                raise KeyError
+        assert share._region.lock.claim is None
+        assert other._region.lock.claim is None
+        assert share._region.lock.holder() is None
+
+    in_child(closes)
+    share.set({"n": 5})
+    other.set(5)
+
+
+def test_who_waits_while_the_descriptor_is_closed_gets_no_lock():
+    """A blocked flock goes on with the description, which is gone when it returns."""
+    share = Share({"n": 0})
+
+    def holds(child):
+        with share.locked():
+            child.say("held")
+            child.hear()
+
+    def waits(child):
+        lock = share._region.lock
+        told = []
+
+        def block():
+            try:
+                _block(share)
+            except ClosedError as err:
+                told.append(err)
+
+        thread = threading.Thread(target=block)
+        thread.start()
+        while not lock._words[8]:  # Until it is about to block.
+            pass
+        os.close(share._region.segment.fd)
+        child.say("closed")
+        thread.join()
+        assert len(told) == 1
+        assert lock.claim is None
+
+    holder = Child(holds)
+    holder.hear()
+    waiter = Child(waits)
+    waiter.hear()
+    holder.say(None)
+    holder.result()
+    waiter.result()
+    assert share.get() == {"n": 0}
+
+
+def test_a_holder_that_still_stands_there_is_a_reason_to_look():
+    """Who finds another's name under a lock of its own may have locked a stranger's file."""
+    share = Share({"n": 0})
+
+    def work():
+        share._region.lock._look_ns = 2**62  # As if it had looked this moment.
+        with open(os.devnull) as stranger:
+            os.dup2(stranger.fileno(), share._region.segment.fd)
+        with pytest.raises(ClosedError):
+            _block(share)
+
+    with share.locked():
+        in_child(work_without_hook := work)
+    del work_without_hook
+
+
+def test_files_of_the_portable_kind_are_left_alone(tmp_path):
+    def work(child):
+        share = Share({"n": 0}, kind="file")
+        folder = share._region.segment.folder
+        ours = _ours()
+        assert len(ours) == DESCRIPTORS + 1
+        _close_all(child)
+        strangers = Strangers(tmp_path, ours)
+        _refuses_everything(share, {k: v for k, v in USES.items() if k != "pickle"})
+        in_child(_refuses_everything, share, {"set": USES["set"]})
+        share.close()
+        strangers.are_untouched()
+        _memory._remove(folder)  # Whether others use it cannot be asked any more.
+
+    Child(work).result()
+
+
+def test_memory_whose_descriptor_was_replaced_stays_mapped_at_the_end(tmp_path):
+    """What is open when the interpreter ends is unmapped without a word, and closed with it."""
+
+    def work():
+        share = Share({"n": 0})
+        strangers = Strangers(tmp_path, _ours())
+        _memory._spare_strangers()
+        mapping = share._region.segment.map
+        share._region.segment._finalizer.detach()
+        before = sys.getrefcount(mapping)
+        share.close()
+        del share
+        gc.collect()
+        assert sys.getrefcount(mapping) < before
+        del mapping
+        strangers.are_untouched()
+
+    in_child(work)
+
+
+def test_a_handle_passes_a_description_that_is_neither_locked_nor_gone():
+    def work():
+        share = Share(0)
+        share.lock()
+        segment = share._region.segment
+        passed = segment.fd_to_pass()
+        assert passed == segment.fd_to_pass() != segment.fd
+        os.close(passed)
+        again = segment.fd_to_pass()
+        assert again == segment.fd_to_pass() != segment.fd
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        share.unlock()
+        share.close()
+        with pytest.raises(OSError):
+            os.fstat(again)
+        return True
+
+    assert in_child(work)
+
+
+def test_a_handle_to_what_was_closed_is_refused():
+    def work(child):
+        share = Share(1)
+        raw = pickle.dumps(share)
+        _close_all(child)
+        with pytest.raises(HandleError, match="closed it"):
+            in_child(_load_anew, raw)
+
+    Child(work).result()
+
+
+def _load_anew(raw):
+    from mmapshare import _handle
+
+    _handle._open_here.clear()
+    return pickle.loads(raw)
+
+
+@pytest.mark.parametrize("kind", ["memfd", "file"])
+def test_a_program_without_standard_streams_keeps_them_free(tmp_path, kind):
+    """Our descriptors were 0 to 2: what a C library printed went over the region."""
+    told = tmp_path / "told"
+    program = f"""
+import ctypes, os, pickle, tempfile
+tempfile.tempdir = {str(tmp_path)!r}
+from mmapshare import Share, SharedDict
+def ours():
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try: found.append((int(name), os.readlink(f"/proc/self/fd/{{name}}")))
+        except OSError: pass
+    return min([fd for fd, path in found if "mmapshare" in path], default=None), [
+        fd for fd, path in found if fd < 3]
+def use(share):
+    share.set(b"x" * 1000); share.set(b"y" * 3_000_000); share.update(len); share.info()
+    with share.locked() as view:
+        for fd in range(3):
+            ctypes.CDLL(None).write(fd, b"z" * 500, 500)
+        inside = ours()
+    assert share.get() == 3_000_000
+    return inside, ours()
+def all_of_it():
+    share = Share(0, kind={kind!r}); said = [use(share)]
+    read, write = os.pipe()
+    for end in (read, write): os.dup2(end, 20 + end)
+    for end in (read, write): os.close(end)
+    if os.fork() == 0:
+        os.write(20 + write, repr(use(share)).encode()); os._exit(0)
+    os.wait(); said.append(eval(os.read(20 + read, 1000)))
+    raw = pickle.dumps(share)
+    from mmapshare import _handle
+    _handle._open_here.clear()
+    said.append(use(pickle.loads(raw)))
+    return said
+try:
+    said = repr(all_of_it())
+except BaseException as err:
+    import traceback
+    said = traceback.format_exc()
+open({str(told)!r}, "w").write(said)
+"""
+    command = 'exec "$0" -c "$1" <&- >&- 2>&-'
+    subprocess.run(["sh", "-c", command, sys.executable, program], check=True)
+    said = told.read_text()
+    assert said.startswith("["), said
+    for inside, afterwards in eval(said):
+        for least, low in (inside, afterwards):
+            assert least >= 3
+            assert low == []
+
+
+def test_descriptors_are_far_from_those_that_others_come_by():
+    assert Share(0)._region.segment.fd >= 128
+
+
+def test_where_few_descriptors_are_allowed_more_than_a_hundred_shares_can_be_open():
+    """Each took three: with a limit of 256 the 84th failed."""
+
+    def work():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+        free = 256 - len(open_fds())
+        shares = []
+        with pytest.raises(OSError) as caught:
+            while True:
+                shares.append(Share(0))
+        assert caught.value.errno == errno.EMFILE
+        before = len(open_fds())
+        for share in shares:
+            share.update(int.__add__, 1)
+        caught = None
+        gc.collect()
+        assert len(open_fds()) <= before
+        return len(shares) * DESCRIPTORS >= free - 3 * DESCRIPTORS
+
+    assert in_child(work)
+
+
+def test_without_a_number_to_spare_the_one_that_was_got_is_kept():
+    fd = os.open(os.devnull, os.O_RDONLY)
+    with no_more_descriptors():
+        assert _descriptor._lifted(fd) == fd
+    os.close(fd)
+
+
+def test_without_a_number_to_spare_a_stream_is_not_kept():
+    def work():
+        os.close(0)
+        fd = os.open(os.devnull, os.O_RDONLY)
+        with no_more_descriptors(), pytest.raises(OSError) as caught:
+            _descriptor._lifted(fd)
+        assert (fd, caught.value.errno) == (0, errno.EMFILE)
+        assert 0 not in open_fds()
+
+    in_child(work)
+
+
+def test_what_cannot_be_marked_is_closed():
+    read, write = os.pipe()
+    before = open_fds()
+    with pytest.raises(OSError):
+        _descriptor.Descriptor(read)
+    assert open_fds() == {fd: path for fd, path in before.items() if fd != read}
+    os.close(write)
+
+
+def test_a_duplicate_is_found_wherever_it_is():
+    fd = os.memfd_create("mark")
+    duplicate = os.dup(fd)
+    assert _descriptor.duplicate_of(fd, duplicate).fd == duplicate
+    assert _descriptor.duplicate_of(fd, -1).fd == duplicate
+    os.close(duplicate)
+    assert not _descriptor.duplicate_of(fd, duplicate).stands()
+    os.close(fd)
