@@ -61,7 +61,7 @@ class Descriptor(Marked):
             self._mark = mark(self.fd)
         except BaseException:
             fd, self.fd = self.fd, -1
-            os.close(fd)
+            shut(fd)
             raise
 
     @property
@@ -85,16 +85,22 @@ class Descriptor(Marked):
         inherited = Marked(self.fd, self._mark)
         self.fd, self._mark, other.fd = other.fd, other._mark, -1
         if inherited.stands():
-            os.close(inherited.fd)
+            shut(inherited.fd)
 
     def close(self) -> None:
         """Close the description, if it is still there; twice is harmless."""
         stands, fd, self.fd = self.stands(), self.fd, -1
         if stands:
-            os.close(fd)
+            shut(fd)
 
     def __del__(self) -> None:
         self.close()
+
+
+def shut(fd: int) -> None:
+    """Close a descriptor; where that reports a disk's error, it is closed all the same."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
 
 
 def mark(fd: int) -> int:
@@ -122,9 +128,9 @@ def _lifted(fd: int) -> int:
                 return fd
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     except BaseException:
-        os.close(fd)
+        shut(fd)
         raise
-    os.close(fd)
+    shut(fd)
     return lifted
 
 
@@ -136,11 +142,11 @@ def streams_taken() -> Iterator[int]:
         while not taken or taken[-1] < _STREAMS:
             # Who prints into it meanwhile fails, as without it.
             taken.append(os.open("/", os.O_RDONLY | os.O_CLOEXEC))
-        os.close(taken[-1])
+        shut(taken[-1])
         yield taken.pop()
     finally:
         for fd in taken:
-            os.close(fd)
+            shut(fd)
 
 
 def duplicate_of(fd: int, likely: int) -> Marked:

@@ -20,7 +20,7 @@ from typing import Final
 
 import attrs
 
-from ._descriptor import Descriptor, Marked, duplicate_of, streams_taken
+from ._descriptor import Descriptor, Marked, duplicate_of, shut, streams_taken
 from ._door import Door
 from .errors import CorruptRegionError, HandleError, RegionFullError
 
@@ -79,7 +79,7 @@ class Segment:
                 fd = os.memfd_create("mmapshare", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             else:
                 for name in _FILES:
-                    os.close(os.open(os.path.join(folder, name), os.O_CREAT | os.O_CLOEXEC, 0o600))
+                    shut(os.open(os.path.join(folder, name), os.O_CREAT | os.O_CLOEXEC, 0o600))
                 fd = os.open(os.path.join(folder, "region"), os.O_RDWR | os.O_CLOEXEC)
             os.fchmod(fd, 0o600)
             os.ftruncate(fd, size_bytes)
@@ -101,8 +101,7 @@ class Segment:
             raise
         finally:
             if fd >= 0:
-                with contextlib.suppress(OSError):  # It is closed all the same.
-                    os.close(fd)
+                shut(fd)
 
     @classmethod
     def adopt(cls, fd: int) -> Segment:
@@ -112,11 +111,11 @@ class Segment:
             # The description is the sender's: mapped, it would keep the sender's lock.
             own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
         finally:
-            os.close(fd)
+            shut(fd)
         try:
             return cls._map(MEMFD, own, size_bytes, None)
         finally:
-            os.close(own)
+            shut(own)
 
     @classmethod
     def open_folder(cls, folder: str) -> Segment:
@@ -128,7 +127,7 @@ class Segment:
         try:
             return cls._map(FILE, fd, os.fstat(fd).st_size, folder)
         finally:
-            os.close(fd)
+            shut(fd)
 
     @classmethod
     def _map(cls, kind: str, fd: int, size_bytes: int, folder: str | None) -> Segment:

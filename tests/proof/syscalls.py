@@ -332,7 +332,9 @@ def _left_open() -> None:
     def broken(cls: Any, kind: str, size_bytes: int) -> Any:
         fd = os.memfd_create("mmapshare", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, size_bytes)
-        return cls._map(kind, fd, size_bytes, None)
+        segment = cls._map(kind, fd, size_bytes, None)
+        os.close(fd)
+        return segment
 
     _memory.Segment.create = classmethod(broken)  # type: ignore[method-assign, assignment]
 
