@@ -67,6 +67,11 @@ def _block(share):
         view["n"] += 1
 
 
+def _grow(share):
+    with share.locked() as view:
+        view["more"] = bytes(3_000_000)
+
+
 def _block_of_two(share):
     with locked(share, Share(0, kind="memfd")) as (view, _):
         view["n"] += 1
@@ -142,7 +147,7 @@ def test_one_descriptor_that_was_replaced_is_exact_or_told(tmp_path, which):
     def add():
         for _ in range(500):
             _block(share)
-        share.set({"n": share.get()["n"], "more": bytes(3_000_000)})
+        _grow(share)
 
     def replaces():
         strangers = Strangers(tmp_path, [_numbers(share)[which]])
@@ -154,7 +159,7 @@ def test_one_descriptor_that_was_replaced_is_exact_or_told(tmp_path, which):
             except ClosedError:
                 told += 1
         if not told:
-            share.set({**share.get(), "more": bytes(3_000_000)})
+            _grow(share)
         strangers.are_untouched()
         share.close()
         gc.collect()
