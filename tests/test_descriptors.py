@@ -334,8 +334,7 @@ def test_a_holder_that_still_stands_there_is_a_reason_to_look():
             _block(share)
 
     with share.locked():
-        in_child(work_without_hook := work)
-    del work_without_hook
+        in_child(work)
 
 
 def test_files_of_the_portable_kind_are_left_alone(tmp_path):

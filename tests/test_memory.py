@@ -79,10 +79,11 @@ def test_the_region_file_is_nobody_elses_and_cannot_shrink():
 
 def test_the_lock_is_on_a_description_of_its_own():
     """mmap keeps a duplicate of the descriptor it was made from: a lock there would stay."""
+    before = _region_fds()
     share = Share(1)
     share.lock()
     try:
-        for fd in _region_fds() - {share._region.segment.fd}:
+        for fd in _region_fds() - before - {share._region.segment.fd}:
             with pytest.raises(BlockingIOError):
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
