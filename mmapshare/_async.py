@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from ._late import importing
 from ._owner import in_trio, shares_thread
 
 _modules = sys.modules
@@ -23,7 +24,8 @@ class Bell:
             self._event: Any = trio.Event()
             self._call_soon: Any = trio.lowlevel.current_trio_token().run_sync_soon
         else:
-            import asyncio
+            with importing:
+                import asyncio
 
             self._event = asyncio.Event()
             self._call_soon = asyncio.get_running_loop().call_soon_threadsafe
@@ -40,7 +42,8 @@ class Bell:
                 await self._event.wait()
             self._event = trio.Event()
             return
-        import asyncio
+        with importing:
+            import asyncio
 
         try:
             async with asyncio.timeout(timeout_s):
@@ -55,7 +58,8 @@ async def pause(seconds: float) -> None:
     if in_trio():
         await _modules["trio"].sleep(seconds)
         return
-    import asyncio
+    with importing:
+        import asyncio
 
     await asyncio.sleep(seconds)
 
@@ -72,7 +76,8 @@ def stands_below(owner: object) -> bool:
         return not in_trio()
     if isinstance(owner, int):
         return True
-    import asyncio
+    with importing:
+        import asyncio
 
     task: Any = owner
     return task.get_loop() is not asyncio.get_running_loop()

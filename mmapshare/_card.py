@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final
 
+from ._late import importing
+
 LOADED_BYTES: Final = 16 << 10
 """Values up to this size are loaded to be shown."""
 GLIMPSE_BYTES: Final = 256
@@ -47,7 +49,8 @@ def listed(items: Iterable[tuple[object, str]], count: int) -> str:
 
 def kind_of(stream: bytes) -> str:
     """What a pickle makes, as far as its first bytes tell: "dict", "numpy.ndarray", "object"."""
-    import pickletools
+    with importing:
+        import pickletools
 
     strings: list[str] = []
     try:
@@ -76,7 +79,8 @@ def size(size_bytes: int) -> str:
 
 def escape(text: str) -> str:
     """Text for HTML."""
-    import html  # Most programs show nothing; so with `pickletools`.
+    with importing:
+        import html  # Most programs show nothing; so with `pickletools`.
 
     return html.escape(text)
 
@@ -141,7 +145,8 @@ class Screen:
         elif card["text/plain"] != self._text:
             self._text = card["text/plain"]
             if sys.stdout.isatty():
-                import shutil
+                with importing:
+                    import shutil
 
                 columns = shutil.get_terminal_size().columns
                 print(f"\r\x1b[K{self._text[: columns - 1]}", end="", flush=True)

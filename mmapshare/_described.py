@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ._late import importing
+
 _taken = functools.WRAPPER_ASSIGNMENTS
 
 
@@ -66,7 +68,8 @@ def signature_of(func: Callable[..., Any], **options: Any) -> inspect.Signature:
         return inspect.signature(func, **options)
     except NameError:  # only with Python 3.14
         if sys.version_info >= (3, 14):
-            from annotationlib import Format
+            with importing:
+                from annotationlib import Format
 
             return inspect.signature(func, annotation_format=Format.FORWARDREF, **options)
         raise

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from ._late import importing
 from ._memory import Segment
 from .errors import HandleError
 
@@ -222,6 +223,7 @@ def _passed_while_spawning(segment: Segment) -> Any:
     context = sys.modules.get("multiprocessing.context")
     if context is None or context.get_spawning_popen() is None:
         return None
-    from multiprocessing.reduction import DupFd
+    with importing:
+        from multiprocessing.reduction import DupFd
 
     return DupFd(segment.fd_to_pass())

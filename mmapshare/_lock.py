@@ -24,6 +24,7 @@ from . import _deadlock
 from ._deadlock import WAITS_ID, Watch, alive
 from ._door import RELEASE, TRY, WAIT, Door
 from ._guard import from_first_instruction
+from ._late import importing
 from ._owner import Claim, current_owner, shares_thread
 from .errors import ClosedError, DeadlockError, HandleError, LockTimeout
 
@@ -186,7 +187,8 @@ class Lock:
         tasks and threads of the process one stands in line; at the door one tries again with
         pauses, since no event loop can wait for a ``flock``.
         """
-        from ._async import Bell, pause, stands_below
+        with importing:
+            from ._async import Bell, pause, stands_below
 
         if self._is_own(claim):
             return False
@@ -296,7 +298,8 @@ class Lock:
                     break
         lease = words[LEASE]
         if lease > now_ns:
-            from ._futex import wake
+            with importing:
+                from ._futex import wake
 
             wake(words, self._version_offset)
             if lease > now_ns + _LEASE_MOST_NS:

@@ -22,6 +22,7 @@ import attrs
 
 from ._descriptor import Descriptor, Marked, duplicate_of, shut, streams_taken
 from ._door import Door
+from ._late import importing
 from .errors import CorruptRegionError, HandleError, RegionFullError
 
 MEMFD: Final = "memfd"
@@ -263,7 +264,8 @@ def _unmap(mapping: mmap.mmap, hidden: Marked | None) -> None:
 
 def _keep_for_good(mapping: mmap.mmap) -> None:
     """Leave memory mapped until the process ends: unmapping it would close a stranger's file."""
-    import ctypes
+    with importing:
+        import ctypes
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(mapping))
 
@@ -307,7 +309,8 @@ def _leave(users: Descriptor, folder: str) -> None:
 
 
 def _new_folder() -> str:
-    import tempfile
+    with importing:
+        import tempfile
 
     return tempfile.mkdtemp(prefix="mmapshare-")
 
@@ -320,6 +323,7 @@ def _remove(folder: str) -> None:
                 os.unlink(os.path.join(folder, name))
         os.rmdir(folder)
         return
-    import shutil
+    with importing:
+        import shutil
 
     shutil.rmtree(folder, ignore_errors=True)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn, Self
 
 from . import _layout as layout
+from ._late import importing
 from ._layout import (
     ALLOCATED,
     FLOOR,
@@ -41,7 +42,8 @@ Frame = bytes | bytearray | memoryview
 def _machine() -> str:
     if hasattr(os, "uname"):
         return os.uname().machine.lower()
-    import platform
+    with importing:
+        import platform
 
     return platform.machine().lower()
 
@@ -156,7 +158,8 @@ class Region:
 
         Until ``until_ns`` commits look for sleepers; see `_wait`.
         """
-        from ._futex import FUTEX, sleep
+        with importing:
+            from ._futex import FUTEX, sleep
 
         if FUTEX is None:
             return False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import CodeType, FunctionType
 from typing import Any, Final
 
+from ._late import importing
+
 DIGEST_BYTES: Final = 16
 
 
@@ -83,6 +85,7 @@ def _constant_facts(constant: Any) -> Any:
 
 
 def digest(raw: bytes) -> bytes:
-    from hashlib import blake2b
+    with importing:
+        from hashlib import blake2b
 
     return blake2b(raw, digest_size=DIGEST_BYTES).digest()

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from ._late import importing
+
 reducers: dict[type, Callable[[Any], Any]] = {}
 """How storages are pickled, by type; empty until `learn` has met torch."""
 
@@ -79,7 +81,8 @@ def _reduce_untyped(storage: Any) -> Any:  # only with torch
     size = storage.nbytes()
     if not size:
         return _untyped, (b"",)
-    import ctypes  # Few need it.
+    with importing:
+        import ctypes  # Few need it.
 
     memory: Any = (ctypes.c_char * size).from_address(storage.data_ptr())
     memory.storage = storage  # It must not be gone before its buffer is.

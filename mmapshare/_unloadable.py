@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
 from ._definitions import without_bundle
+from ._late import importing
 from .errors import CorruptRegionError, MmapShareError, UnloadableError
 
 _SCANNED_BYTES: Final = 1 << 20
@@ -65,7 +66,8 @@ def _damaged(err: Exception) -> CorruptRegionError:
 
 def is_sound(stream: Any) -> bool:
     """Whether a stream can be read from its begin to its end, and names no size beyond that."""
-    import pickletools
+    with importing:
+        import pickletools
 
     raw = bytes(without_bundle(stream))
     end = -1

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 from ._arguments import timeout_s
+from ._late import importing
 from ._region import Region
 from .errors import DeadlockError, UnloadableError
 
@@ -99,7 +100,8 @@ class Waiting:
         >>> asyncio.run(Share(3).wait_async(lambda n: n > 2))
         True
         """
-        from ._async import pause
+        with importing:
+            from ._async import pause
 
         pause_s = _FIRST_PAUSE_S
         for look in self._looks(predicate, since, timeout):

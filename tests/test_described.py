@@ -58,18 +58,17 @@ NAMES = [
     "Thing.act_async",
 ]
 STYLES = {
-    "late": SOURCE,
     "strings": SOURCE.replace(": Later", ": 'Later'").replace("> Later", "> 'Later'"),
     "future": "from __future__ import annotations\n" + SOURCE,
 }
+if sys.version_info >= (3, 14):
+    STYLES["late"] = SOURCE
 # Two modules of one source, the one decorated, the other plain.
 Pair = tuple[types.ModuleType, types.ModuleType]
 
 
 @pytest.fixture(params=STYLES)
 def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
-    if request.param == "late" and sys.version_info < (3, 14):
-        pytest.skip("annotations are evaluated late since Python 3.14")
     made = []
     for name, decorate in (("as_shared", shared_state), ("as_plain", lambda plain: plain)):
         module = types.ModuleType(name)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from support import Child, as_somebody_else, in_child, open_fds
@@ -288,3 +289,38 @@ def test_a_child_that_cannot_reopen_its_lock_lets_go_of_nothing(make, monkeypatc
             in_child(lambda: share.lock(timeout=0))
         view.value += 1
     assert share.get() == 1
+
+
+def test_a_fork_waits_until_a_late_import_is_over(monkeypatch):
+    """A child that was forked in another thread's import waited for ever to import the same.
+
+    That was the first commit of a process that found somebody asleep, and the child's first.
+    """
+    main = Path(f"/proc/self/task/{threading.get_native_id()}/stat")
+    entered, forking = threading.Event(), threading.Event()
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "mmapshare._futex" and not entered.is_set():
+                entered.set()
+                forking.wait()
+                while main.read_text().rsplit(")", 1)[1].split()[0] != "S":
+                    pass
+
+    share = Share(0)
+    monkeypatch.delitem(sys.modules, "mmapshare._futex", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    thread = threading.Thread(target=share.wait, kwargs={"timeout": 0.001})
+    thread.start()
+    entered.wait()
+    forking.set()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.alarm(20)
+            share.wait(timeout=0.001)
+        finally:
+            os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    thread.join()

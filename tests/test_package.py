@@ -18,27 +18,27 @@ WALLS = {
     "_misuse": set(),
     "_arguments": set(),
     "_blame": set(),
-    "_shape": set(),
-    "_card": set(),
+    "_shape": {"_late"},
+    "_card": {"_late"},
     "_showing": {"errors", "_arguments", "_card"},
     "errors": set(),
     "_descriptor": {"errors"},
-    "_memory": {"errors", "_descriptor", "_door"},
+    "_memory": {"errors", "_descriptor", "_door", "_late"},
     "_layout": {"errors"},
     "_futex": set(),
-    "_wait": {"errors", "_arguments", "_async", "_region"},
+    "_wait": {"errors", "_arguments", "_async", "_late", "_region"},
     "_deadlock": {"errors", "_guard", "_layout"},
     "_door": {"errors", "_descriptor"},
-    "_lock": {"errors", "_owner", "_async", "_deadlock", "_door", "_futex", "_guard"},
+    "_lock": {"errors", "_owner", "_async", "_deadlock", "_door", "_futex", "_guard", "_late"},
     "_together": {"errors", "_arguments", "_guard", "_shared", "_transaction"},
     "_definitions": {"errors", "_shape"},
-    "_tensors": set(),
-    "_unloadable": {"errors", "_definitions"},
+    "_tensors": {"_late"},
+    "_unloadable": {"errors", "_definitions", "_late"},
     "_codec": {"errors", "_blame", "_definitions", "_tensors", "_unloadable"},
     "_sameness": {"errors", "_codec", "_definitions", "_region"},
     "_view": {"errors", "_owner", "_misuse"},
-    "_region": {"errors", "_owner", "_futex", "_layout", "_lock", "_memory"},
-    "_handle": {"errors", "_memory"},
+    "_region": {"errors", "_owner", "_futex", "_late", "_layout", "_lock", "_memory"},
+    "_handle": {"errors", "_late", "_memory"},
     "_log": {"errors", "_layout", "_region"},
     "_directory": {"errors", "_codec", "_layout"},
     "_index": {
@@ -54,7 +54,7 @@ WALLS = {
     },
     "_optimistic": {"errors", "_owner", "_codec", "_directory", "_draft", "_index", "_log"},
     "_transaction": {"errors", "_owner", "_guard", "_lock", "_misuse", "_view"},
-    "_async": {"_owner"},
+    "_async": {"_owner", "_late"},
     "_shared": {
         "errors", "_owner", "_arguments", "_card", "_handle", "_memory", "_region", "_showing",
         "_transaction", "_view", "_wait",
@@ -63,9 +63,10 @@ WALLS = {
         "errors", "_owner", "_arguments", "_card", "_codec", "_handle", "_memory", "_misuse",
         "_region", "_sameness", "_shared", "_view",
     },
-    "_described": set(),
+    "_described": {"_late"},
     "_state_class": {"_arguments", "_described", "_share"},
     "_state": {"_codec", "_described", "_handle", "_share", "_shared", "_state_class"},
+    "_late": set(),
 }  # fmt: skip
 
 
@@ -87,6 +88,26 @@ def _imports(path):
 def test_rooms_import_what_the_walls_allow_and_nothing_else():
     rooms = {path.stem: _imports(path) for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
     assert rooms == WALLS
+
+
+def test_what_is_imported_late_keeps_forks_away():
+    """A child of a fork in mid-import waited for ever for a thread that it had not."""
+    for path in PACKAGE.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        guarded = {
+            node
+            for block in ast.walk(tree)
+            if isinstance(block, ast.With) and ast.unparse(block.items[0]) == "importing"
+            for node in ast.walk(block)
+        }
+        late = {
+            node
+            for function in ast.walk(tree)
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+            for node in ast.walk(function)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        }
+        assert path.stem == "__init__" or late <= guarded, path
 
 
 def test_importing_pulls_in_nothing_heavy():

@@ -12,6 +12,7 @@ test_machines.py       hypothesis against a model, over two worker processes
 test_crowd.py          200 children, most of them killed
 test_mutants.py        any byte of the region changed
 test_schedules.py      two processes in every order of their loads and stores
+test_many_threads.py   many threads do everything at once
 test_soak.py           nothing grows
 =====================  ==================================================================
 
@@ -35,6 +36,7 @@ _counts = pytest.StashKey[Counter[str]]()
 _NOUNS = {
     "crowd": "children of a crowd",
     "machines": "steps of state machines",
+    "many_threads": "steps of many threads",
     "soak": "rounds of everything",
     "steps": "machine instructions",
     "syscalls": "failed system calls",
