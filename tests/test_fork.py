@@ -317,10 +317,13 @@ def test_a_fork_waits_until_a_late_import_is_over(monkeypatch):
     forking.set()
     pid = os.fork()
     if pid == 0:
+        code = 1
         try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(20)
             share.wait(timeout=0.001)
+            code = 0
         finally:
-            os._exit(0)
+            os._exit(code)
     assert os.waitpid(pid, 0)[1] == 0
     thread.join()
