@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ._shared import Shared
 
 _HANDED_OUT_KEPT: Final = 64
-_CODEC: Final = os.path.join(os.path.dirname(__file__), "_codec.py")
+_CODEC: Final = f"{__package__}._codec"
 _LACKS: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """What says nothing about the one who had the share."""
 _FRAMES_UP_TO_CODEC: Final = 8
@@ -145,7 +145,7 @@ def _is_being_stored() -> bool:
     for _ in range(_FRAMES_UP_TO_CODEC):
         if frame is None:
             return False
-        if frame.f_code.co_filename == _CODEC:
+        if frame.f_globals.get("__name__") == _CODEC:  # Its file's name may be anything.
             return True
         frame = frame.f_back
     return False

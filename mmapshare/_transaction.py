@@ -249,12 +249,13 @@ def is_under_way(claim: Claim) -> bool:
     """Whether an operation that holds ``claim`` stands on the caller's own stack, in mid-step.
 
     A block's body is not in mid-step. Asked only where an owner finds its own claim, which is
-    a nested block or a rare accident.
+    a nested block or a rare accident. A frame is one of ours by the module that its globals
+    are: code that was moved, frozen, traced or replaced keeps these.
     """
     inner = inner_of(claim)
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_filename in _OWN_FILES:
+        if frame.f_globals.get("__name__") in _OWN_ROOMS:
             found = frame.f_locals.get("claim")
             transaction = frame.f_locals.get("self")
             if not isinstance(transaction, Transaction):  # Of several shares together.
@@ -267,19 +268,12 @@ def is_under_way(claim: Claim) -> bool:
     return False
 
 
-_OWN_FILES: Final = frozenset(
-    os.path.join(os.path.dirname(__file__), name)
+_OWN_ROOMS: Final = frozenset(
+    f"{__package__}.{name}"
     for name in (
-        "_transaction.py",
-        "_shared.py",
-        "_share.py",
-        "_region.py",
-        "_dict.py",
-        "_index.py",
-        "_log.py",
-        "_together.py",
+        "_transaction", "_shared", "_share", "_region", "_dict", "_index", "_log", "_together",
     )
-)
+)  # fmt: skip
 
 
 def stopped_in_exit(view: View[Any]) -> bool:
