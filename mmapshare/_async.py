@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from ._late import importing
-from ._owner import in_trio, shares_thread
+from ._owner import in_trio, loop_of, shares_thread
 
 _modules = sys.modules
 
@@ -64,7 +64,7 @@ async def pause(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-def stands_below(owner: object) -> bool:
+def stands_below(owner: Any) -> bool:
     """Whether ``owner`` runs in the caller's thread, but in no task of the caller's event loop.
 
     It is what the event loop itself runs in, or a loop that stands still: waiting for it here
@@ -74,10 +74,10 @@ def stands_below(owner: object) -> bool:
         return False
     if isinstance(owner, tuple):
         return not in_trio()
-    if isinstance(owner, int):
+    loop = loop_of(owner())
+    if loop is None:
         return True
     with importing:
         import asyncio
 
-    task: Any = owner
-    return task.get_loop() is not asyncio.get_running_loop()
+    return loop is not asyncio.get_running_loop()

@@ -7,13 +7,13 @@ touched are pickled again, and only those whose bytes differ are written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
-from threading import get_ident
 from typing import Any, Final
 
 from ._codec import EMPTY_SET, FROZENSET, GLOBAL, STOP, apart, decode, encode
 from ._directory import Extents
 from ._handle import named, take_named
 from ._index import Changes, Frames, Index, State
+from ._owner import here
 from ._sameness import unchanged
 from ._view import MISSING, Unloadable, View
 from ._wait import Waiting
@@ -89,7 +89,7 @@ class Draft(MutableMapping[Any, Any]):
     def touched(self) -> Touched:
         """What the block has touched; ViewClosedError outside of the block."""
         view = self._view
-        if view._owner != get_ident():
+        if view._owner is not here.owner:
             view._check()
         return view._value
 
@@ -305,7 +305,7 @@ class MappingView(View[Any]):
         self._put(value)
 
     def __getitem__(self, key: Any) -> Any:
-        if self._owner != get_ident():
+        if self._owner is not here.owner:
             self._check()
         return self._value[key]
 

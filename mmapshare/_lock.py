@@ -12,11 +12,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from threading import Lock as ThreadLock
-from threading import get_ident
 from time import monotonic_ns
 from typing import Final
 
@@ -24,8 +24,9 @@ from . import _deadlock
 from ._deadlock import WAITS_ID, Watch, alive
 from ._door import RELEASE, TRY, WAIT, Door
 from ._guard import from_first_instruction
+from ._hub import Eventlet, Gevent, ThreadBell, hub
 from ._late import importing
-from ._owner import Claim, current_owner, shares_thread
+from ._owner import ENDED, Claim, current_owner, has_ended, here, shares_thread, stands_still
 from .errors import ClosedError, DeadlockError, HandleError, LockTimeout
 
 logger = logging.getLogger("mmapshare")
@@ -54,8 +55,18 @@ _WATCH_S: Final = 5e-3
 _SLEEPY_S: Final = 10e-3
 
 _OWN_THREAD: Final = (
-    "this thread holds the lock already, in another block or task, and cannot let go while it "
-    "waits here; leave that block first, or wait with  async with"
+    "this thread holds the lock already, in another block, task or greenlet, and cannot let go "
+    "while it waits here; leave that block first, or wait with  async with"
+)
+
+_HAD_ENDED: Final = (
+    "a thread, task or greenlet that had the lock of a share has ended without letting go; the "
+    "lock was taken from it, and what its block had not committed is dropped. Use "
+    "`with share.locked()`, or call unlock() where lock() was called"
+)
+_WHILE_CLEARING: Final = (
+    "a signal handler or a finaliser asked for a lock just as this thread was taking it from an "
+    "owner that had ended; let it leave a note, to be acted upon later"
 )
 
 
@@ -69,7 +80,7 @@ class _Waiter:
         self.ring = ring
         self.rung_s: float | None = None
         """When it was rung, until it has woken up."""
-        self.thread = get_ident()
+        self.thread = here.owner
 
 
 class Lock:
@@ -82,8 +93,8 @@ class Lock:
     """
 
     __slots__ = (
-        "__weakref__", "_door", "_fd", "_flock", "_gate", "_look_ns", "_pid", "_version_offset",
-        "_waiters", "_words", "region_id",
+        "__weakref__", "_clearing", "_door", "_fd", "_flock", "_gate", "_look_ns", "_pid",
+        "_version_offset", "_waiters", "_words", "region_id",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +118,7 @@ class Lock:
         self._pid = os.getpid()
         self._gate: dict[int, Claim] = {}  # At most one entry; setdefault is atomic.
         self._waiters: deque[_Waiter] = deque()
+        self._clearing: dict[int, list[object]] = {}  # Likewise; see `_clear`.
 
     def after_fork_in_child(self) -> Claim | None:
         """Make the gate and the description anew; returns the parent's claim, void here."""
@@ -190,6 +202,7 @@ class Lock:
         with importing:
             from ._async import Bell, pause, stands_below
 
+        self.clear_ended()
         if self._is_own(claim):
             return False
         deadline = _deadline(timeout_s)
@@ -244,11 +257,17 @@ class Lock:
         """Let go of whatever ``claim`` has, maybe nothing, however far it came."""
         try:
             if self._gate.get(0) is claim:
-                self._let_go()
+                self._take_out(claim)
         except BaseException:
             if self._gate.get(0) is claim:
-                self._let_go()
+                self._take_out(claim)
             raise
+
+    def _take_out(self, claim: Claim) -> None:
+        if claim._owner is not None and has_ended(claim._owner):
+            self._clear(claim, [current_owner()])
+        else:
+            self._let_go()
 
     def _let_go(self) -> None:
         # While this process has the gate, its pid stands there only if it has the lock too.
@@ -261,6 +280,44 @@ class Lock:
         self._wake_first()
         if not self._door.closed and self._words[LEASE]:
             self._attend()
+
+    def clear_ended(self) -> None:
+        """Take the lock from an owner that has ended, with a RuntimeWarning; else do nothing.
+
+        It owns nothing, as it can let go of nothing. What its block had changed is dropped.
+        """
+        held = self._gate.get(0)
+        owner = None if held is None else held._owner
+        if held is None or owner is None or not has_ended(owner):
+            return
+        if self._clear(held, [current_owner()]):
+            warnings.warn(_HAD_ENDED, RuntimeWarning, stacklevel=_callers_level())
+
+    @from_first_instruction
+    def _clear(self, claim: Claim, turn: list[object]) -> bool:
+        """Take out the claim of an owner that has ended; False where another is at it, or was.
+
+        That claim is anybody's to clear, and its own finaliser's: by turns, or the second one
+        would open the door that a third has come in by. ``turn`` names the caller.
+        """
+        try:
+            return self._clear_at(claim, turn)
+        except BaseException:
+            self._clear_at(claim, turn)
+            raise
+
+    def _clear_at(self, claim: Claim, turn: list[object]) -> bool:
+        first = self._clearing.setdefault(0, turn)
+        if first is not turn:
+            if first[0] == turn[0]:
+                raise DeadlockError(_WHILE_CLEARING)
+            return False
+        found = self._gate.get(0) is claim
+        if found:
+            claim._owner = ENDED
+            self._let_go()
+        self._clearing.pop(0)
+        return found
 
     def holds_own(self) -> bool:
         """Whether the caller itself has the lock."""
@@ -355,19 +412,21 @@ class Lock:
 
         False where the claim's own owner has the lock.
         """
+        self.clear_ended()
         if self._is_own(claim):
             return False
-        watch = Watch(self, claim._owner, shares_thread)
+        through = hub()
+        stuck = shares_thread if through is None else stands_still
+        watch = Watch(self, claim._owner, stuck)
         try:
             watch.begin()
             if self._gate.get(0) is not claim:
-                bell = ThreadLock()
-                bell.acquire()
-                for left in self._line_up(claim, deadline, bell.release, shares_thread, watch):
-                    bell.acquire(timeout=left)
+                bell = ThreadBell() if through is None else through.bell()
+                for left in self._line_up(claim, deadline, bell.ring, stuck, watch):
+                    bell.wait(left)
                 if self._gate.get(0) is not claim:
                     return False
-            self._wait_for_door(deadline, watch)
+            self._wait_for_door(deadline, watch, through)
         finally:
             watch.over()
         return True
@@ -398,12 +457,14 @@ class Lock:
             # 1. Stand in line. 2. Look once more. A release between the two finds us.
             self._waiters.append(waiter)
             while True:
+                self.clear_ended()
                 if overtakes:
                     other = self._gate.setdefault(0, claim)
                     if other is claim or other._owner == claim._owner:
                         return
                     # None: the holder is just leaving.
-                    if other._owner is not None and hopeless(other._owner):
+                    owner = other._owner
+                    if owner is not None and not has_ended(owner) and hopeless(owner):
                         raise DeadlockError(_OWN_THREAD)
                 overtakes = True
                 watch.check()
@@ -424,7 +485,7 @@ class Lock:
         """Whether the first in line who can wake up has been there for long."""
         now = time.monotonic()
         for waiter in self._line():
-            if blocks_thread and waiter.thread == get_ident():
+            if blocks_thread and waiter.thread is here.owner:
                 continue
             if waiter.rung_s is None or now - waiter.rung_s < _SLEEPY_S:
                 return now - waiter.since_s > _PATIENCE_S
@@ -448,12 +509,16 @@ class Lock:
             with contextlib.suppress(RuntimeError):  # Another thread joined or left meanwhile.
                 return tuple(self._waiters)
 
-    def _wait_for_door(self, deadline: float | None, watch: Watch) -> None:
+    def _wait_for_door(
+        self, deadline: float | None, watch: Watch, through: Gevent | Eventlet | None
+    ) -> None:
         try:
-            if deadline is None and not watch.needed:
+            if through is not None:
+                contended = self._poll_door(deadline, watch, through.sleep)
+            elif deadline is None and not watch.needed:
                 contended = self._nap_or_wait()
             else:
-                contended = self._poll_door(deadline, watch)
+                contended = self._poll_door(deadline, watch, time.sleep)
             if contended:
                 self._count(CONTENDED)
         except BaseException as err:
@@ -486,12 +551,14 @@ class Lock:
         self._door.checked()
         self._flock(self._fd, TRY)
 
-    def _poll_door(self, deadline: float | None, watch: Watch) -> bool:
+    def _poll_door(
+        self, deadline: float | None, watch: Watch, sleep: Callable[[float], object]
+    ) -> bool:
         """Try again with longer and longer pauses; whether it had to wait at all."""
         waited = False
         for pause_s in self._try_door(deadline, watch):
             waited = True
-            time.sleep(pause_s)
+            sleep(pause_s)
         return waited
 
     def _try_door(self, deadline: float | None, watch: Watch) -> Iterator[float]:
@@ -550,6 +617,14 @@ def _called(pid: int) -> str:
             return f"pid {pid} ({name.read().strip()})"
     except OSError:
         return f"pid {pid}"
+
+
+def _callers_level() -> int:
+    """For a warning: how far up the one is who called this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and __package__ == frame.f_globals.get("__package__"):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _deadline(timeout_s: float | None) -> float | None:

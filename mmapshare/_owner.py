@@ -1,17 +1,43 @@
-"""Who acts: the thread, and within it the task. The process is told apart by fork hooks.
+"""Who acts: the thread, the greenlet in it, or the task. The process is told apart by fork hooks.
 
-An owner is compared by equality only. It is the thread's ident, or the running `asyncio.Task`
-where there is one, or the ident together with trio's task, so that two tasks of one thread
-exclude each other as two threads do.
+An owner is a weak reference to what runs, and compared by equality only: to the running task
+where there is one (asyncio's; trio's together with its thread), else to the greenlet, else to an
+object that lives as long as the thread does. So two of them that interleave in one thread
+exclude each other as two threads do; what comes later is never taken for what was before, as it
+would be by an ident, which the system gives out again; and it can be told that an owner has
+ended.
 """
 
 from __future__ import annotations
 
 import sys
-from threading import get_ident
-from typing import Any
+from threading import local
+from typing import Any, Final
+from weakref import ref
 
 _modules = sys.modules
+
+
+class _Thread:
+    """One thread, for as long as it runs."""
+
+    __slots__ = ("__weakref__", "main")
+
+    def __init__(self) -> None:
+        self.main = _main_greenlet() if _GREENLET in _modules else None
+        """Where gevent or eventlet has put its own `threading.local` in place, there is one of
+        these for each greenlet; those of one thread have this in common."""
+
+
+class _Here(local):
+    """What is the calling thread's alone; `owner` is the thread as an owner."""
+
+    def __init__(self) -> None:
+        self.thread = _Thread()
+        self.owner = ref(self.thread)
+
+
+_GREENLET: Final = "greenlet._greenlet"
 
 
 class Claim:
@@ -54,17 +80,33 @@ _INNER: Any = Claim.__dict__["_inner"]
 
 
 def current_owner() -> object:
-    """The caller's identity: its task where one runs, else its thread's ident.
+    """The caller's identity: its task where one runs, else its greenlet, else its thread.
 
-    asyncio and trio are never imported for this: where nobody has, no task can be running.
+    asyncio, trio and greenlet are never imported for this: where nobody has, none can be running.
+    A task comes first, since it may go on in a greenlet of its own for a while.
     """
     if "asyncio.tasks" in _modules:
         task = _current_task(_modules["asyncio.tasks"])
         if task is not None:
-            return task
+            return ref(task)
     if "trio" in _modules and in_trio():
-        return get_ident(), _modules["trio"].lowlevel.current_task()
-    return get_ident()
+        return here.owner, ref(_modules["trio"].lowlevel.current_task())
+    if _GREENLET in _modules:
+        greenlet = _modules[_GREENLET].getcurrent()
+        if greenlet.parent is not None:  # Else it is the thread itself.
+            return ref(greenlet)
+    return here.owner
+
+
+def _main_greenlet() -> object:
+    greenlet: Any = _modules[_GREENLET].getcurrent()
+    return _root(greenlet)
+
+
+def _root(greenlet: Any) -> object:
+    while greenlet.parent is not None:
+        greenlet = greenlet.parent
+    return greenlet
 
 
 def in_trio() -> bool:
@@ -94,16 +136,58 @@ def _current_task(tasks: Any) -> object | None:
     return task
 
 
-def shares_thread(owner: object) -> bool:
+def has_ended(owner: Any) -> bool:
+    """Whether ``owner`` is over: it can let go of nothing any more."""
+    if isinstance(owner, tuple):
+        return any(map(has_ended, owner))
+    runs = owner()
+    if runs is None:
+        return True
+    if isinstance(runs, _Thread):
+        return False
+    if hasattr(runs, "get_loop"):
+        return bool(runs.done() or runs.get_loop().is_closed())
+    if hasattr(runs, "dead"):
+        return bool(runs.dead)
+    return getattr(runs.coro, "cr_frame", runs) is None
+
+
+def shares_thread(owner: Any) -> bool:
     """Whether ``owner`` runs in the caller's thread, so that waiting for it here cannot end.
 
     A task whose loop stands still counts too: nobody lets it go on.
     """
     if isinstance(owner, tuple):
         (owner, _) = owner
-    if isinstance(owner, int):
-        return owner == get_ident()
+    runs = owner()
+    if runs is None:
+        return False
+    if isinstance(runs, _Thread):
+        return owner is here.owner or (runs.main is not None and runs.main is _main_greenlet())
+    loop = loop_of(runs)
+    if loop is None:
+        return _root(runs) is _main_greenlet()
     events: Any = _modules["asyncio.events"]
-    task: Any = owner
-    loop = task.get_loop()
     return loop is events._get_running_loop() or not loop.is_running()
+
+
+def stands_still(owner: Any) -> bool:
+    """As `shares_thread`, for who waits through a hub: of its thread only a loop is held up."""
+    if not shares_thread(owner):
+        return False
+    if isinstance(owner, tuple):
+        return in_trio()
+    loop = loop_of(owner())
+    if loop is None:
+        return False
+    return not loop.is_running() or _current_task(_modules["asyncio.tasks"]) is not None
+
+
+def loop_of(runs: Any) -> Any:
+    """The event loop of what an owner refers to; None where it is no task of asyncio's."""
+    return runs.get_loop() if hasattr(runs, "get_loop") else None
+
+
+here: Final = _Here()
+ENDED: Final[Any] = ref(_Thread())
+"""The owner of a claim that was taken from an owner that had ended."""

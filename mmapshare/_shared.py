@@ -11,7 +11,7 @@ from . import _handle
 from ._arguments import timeout_s
 from ._card import bundle
 from ._memory import Segment
-from ._owner import Claim, claim_by, current_owner
+from ._owner import Claim, claim_by, current_owner, has_ended
 from ._region import ClosedRegion, Region
 from ._showing import Showing
 from ._transaction import Transaction, is_under_way, stopped_in_exit
@@ -28,6 +28,10 @@ class _OwnTimeout:
 
 
 _OWN_TIMEOUT: Final[Any] = _OwnTimeout()
+_NOT_LOCKED: Final = (
+    "unlock() without lock(): this owner has not locked the share; or a task or thread had locked "
+    "it that has ended, and somebody has asked for the lock since"
+)
 
 
 @attrs.frozen
@@ -156,6 +160,13 @@ class Shared(Showing, Waiting, Generic[T]):
         Between the two, `set` and `update` of this owner commit at once, each for itself. Taking
         a lock that one has raises DeadlockError.
 
+        The owner is the thread, or the task or greenlet that runs in it, and one that has ended
+        owns nothing, since it could never let go: any thread or task of this process may `unlock`
+        what it had locked, and whoever asks for the lock next gets it, with a RuntimeWarning. So
+        in a notebook whose kernel runs each cell as a task of its own (ipykernel 7), keep `lock`
+        and `unlock` in one cell; between two cells the lock holds others off only until somebody
+        in this process asks for it.
+
         >>> from mmapshare import Share
         >>> share = Share(1)
         >>> share.lock(); share.set(share.get() + 1); share.unlock()
@@ -178,6 +189,8 @@ class Shared(Showing, Waiting, Generic[T]):
     def unlock(self) -> None:
         """Give back what `lock` took; TransactionError where this owner has not taken it.
 
+        Nor one that has ended: its lock is given back by anybody, see `lock`.
+
         >>> from mmapshare import Share
         >>> share = Share(1)
         >>> share.lock(timeout=1)
@@ -185,13 +198,19 @@ class Shared(Showing, Waiting, Generic[T]):
         """
         region = self._region
         claim = region.lock.claim
-        if claim is None or claim is not self._explicit or claim._owner != current_owner():
-            raise TransactionError("unlock() without lock(): this owner has not locked the share")
-        if self._block(claim) is not None:
+        if claim is None or claim is not self._explicit:
+            raise TransactionError(_NOT_LOCKED)
+        ended = has_ended(claim._owner)
+        if not ended and claim._owner != current_owner():
+            raise TransactionError(_NOT_LOCKED)
+        if not ended and self._block(claim) is not None:
             raise TransactionError("unlock() inside a locked() block; leave the block first")
         try:
             self._explicit = None
-            region.lock.release()
+            if ended:
+                region.lock.abandon(claim)  # Others may be just about to clear it.
+            else:
+                region.lock.release()
         except BaseException:
             region.lock.abandon(claim)
             raise
@@ -241,6 +260,7 @@ class Shared(Showing, Waiting, Generic[T]):
         if self.closed:
             return
         region = self._region
+        region.lock.clear_ended()
         if region.lock.claim is not None:
             raise TransactionError("close() while a block of this process runs; leave it first")
         _handle.forget(self)

@@ -12,14 +12,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator
-from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from ._guard import from_first_instruction
 from ._lock import HOLDER
 from ._misuse import NotAView
-from ._owner import Claim, current_owner, inner_of
+from ._owner import ENDED, Claim, current_owner, here, inner_of
 from ._view import Missing, View
 from .errors import TransactionError, ViewClosedError
 
@@ -131,7 +130,7 @@ class Transaction(NotAView, Generic[T]):
     ) -> None:
         try:
             view: Any = self._view
-            if view._owner != get_ident() or view._failed is not None or self._role:
+            if view._owner is not here.owner or view._failed is not None or self._role:
                 self._leave_with_care(view, err)
                 return
             share = self._share
@@ -154,7 +153,7 @@ class Transaction(NotAView, Generic[T]):
         if self._role == JOINED:
             if err is not None:
                 view._failed = err
-            elif view._owner is None and self._pid == os.getpid():
+            elif view._owner in _OVER and self._pid == os.getpid():
                 raise TransactionError(
                     "the outer block that this one joined ended first; what was changed since "
                     "then is lost. Leave blocks in the order in which they were entered"
@@ -220,6 +219,7 @@ class _Spent(NotAView, Generic[T]):
         """Never reached."""
 
 
+_OVER: Final = (None, ENDED)
 _ONCE: Final = "a transaction is used once: call share.locked() again"
 
 Transaction.__exit__ = from_first_instruction(Transaction.__exit__)  # type: ignore[method-assign]
@@ -233,7 +233,12 @@ def may_commit(view: View[Any]) -> bool:
     if owner is None:
         return False  # The block is a parent's, left by its forked child.
     if owner != current_owner():
-        raise ViewClosedError("nothing was committed: the block is left in another thread or task")
+        raise ViewClosedError(
+            "nothing was committed: the thread, task or greenlet that entered this block ended "
+            "without leaving it, and the lock was given on"
+            if owner is ENDED
+            else "nothing was committed: the block is left in another thread or task"
+        )
     if isinstance(failed, Missing):
         return view._value is not failed
     if failed is not None:

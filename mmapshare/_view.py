@@ -11,11 +11,10 @@ without, and `ObjectView` is for all other values.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from ._misuse import refuse_arithmetic
-from ._owner import Claim, current_owner
+from ._owner import ENDED, Claim, current_owner, here
 from .errors import EmptyShareError, MmapShareError, ViewClosedError
 
 T = TypeVar("T")
@@ -76,7 +75,7 @@ class View(Claim, Generic[T]):
     committed as a whole when it ends. The value's own attributes that are called ``value``,
     ``version`` or ``rollback``, or begin with an underscore, are reached through `value`.
 
-    A view belongs to the thread (and asyncio task) that opened the block, until the block ends;
+    A view belongs to the thread, task or greenlet that opened the block, until the block ends;
     anywhere else, and in a forked child, it raises ViewClosedError. Objects taken from it stay
     usable: they are private copies.
 
@@ -160,26 +159,27 @@ class View(Claim, Generic[T]):
     def _check(self) -> None:
         """Let nobody but the owner pass."""
         owner = self._owner
-        if owner == get_ident() or (owner is not None and owner == current_owner()):
+        if owner is here.owner or (owner is not None and owner == current_owner()):
             return
-        if owner is None:
+        if owner is None or owner is ENDED:
             raise ViewClosedError(
                 "this view's block has ended, or belongs to the parent of this forked process; "
                 "read from the share itself, or open a new block with share.locked()"
             )
         raise ViewClosedError(
-            "this view belongs to another thread or task; open a block here with share.locked()"
+            "this view belongs to another thread or task, or greenlet; "
+            "open a block here with share.locked()"
         )
 
     # --- What goes to the value. Items check in line: they are the hot way. ----------------
 
     def __getitem__(self, key: Any) -> Any:
-        if self._owner != get_ident():
+        if self._owner is not here.owner:
             self._check()
         return self._value[key]
 
     def __setitem__(self, key: Any, item: Any) -> None:
-        if self._owner != get_ident():
+        if self._owner is not here.owner:
             self._check()
         self._value[key] = item
 
@@ -224,7 +224,7 @@ class ObjectView(View[T]):
 
     def __getattr__(self, name: str) -> Any:
         value = self._value
-        if self._owner != get_ident():
+        if self._owner is not here.owner:
             value = self.value
         return getattr(value, name)
 
@@ -235,7 +235,7 @@ class ObjectView(View[T]):
             object.__setattr__(self, name, item)
             return
         value = self._value
-        if self._owner != get_ident():
+        if self._owner is not here.owner:
             value = self.value
         setattr(value, name, item)
 

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 from ._arguments import timeout_s
+from ._hub import hub
 from ._late import importing
 from ._region import Region
 from .errors import DeadlockError, UnloadableError
@@ -68,7 +69,7 @@ class Waiting:
         Takes no lock, and costs a commit nothing while nobody waits. Ctrl-C ends it at once.
         Any thread and process may wait at any time; within one's own block it raises
         DeadlockError, since nobody else could commit. In an event loop write
-        ``await share.wait_async(...)``.
+        ``await share.wait_async(...)``; among greenlets the others run on meanwhile.
 
         >>> from mmapshare import Share
         >>> share = Share(3)
@@ -77,10 +78,16 @@ class Waiting:
         >>> share.wait(timeout=0)
         False
         """
+        through = hub()
+        pause_s = _FIRST_PAUSE_S
         for look in self._looks(predicate, since, timeout):
             if look.done:
                 return True
-            look.sleep()
+            if through is None:
+                look.sleep()
+            else:
+                through.sleep(min(pause_s, look.left_s))
+                pause_s = min(1.5 * pause_s, _LAST_PAUSE_S)
         return False
 
     async def wait_async(

@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 import time
-from threading import get_ident
+import weakref
 
 import pytest
 from support import Child
@@ -12,7 +12,10 @@ from support import Child
 from mmapshare import LockTimeout, Share, _deadlock, _futex, _lock
 from mmapshare._door import RELEASE, TRY
 from mmapshare._lock import HOLDER, LEASE, QUEUED
-from mmapshare._owner import claim_by, shares_thread
+from mmapshare._owner import _Thread, claim_by, current_owner, shares_thread
+
+THREADS = _Thread(), _Thread()
+HERE, ELSEWHERE = map(weakref.ref, THREADS)
 
 
 def _held_by_a_child(share):
@@ -51,7 +54,7 @@ def test_who_waits_at_the_door_does_not_have_the_lock():
         pass
     try:
         assert not lock.is_held_by(waiter.ident, lambda owner: False)
-        assert not lock.is_held_by(0, lambda owner: True)
+        assert not lock.is_held_by(ELSEWHERE, lambda owner: True)
     finally:
         holder.say()
         holder.result()
@@ -59,13 +62,13 @@ def test_who_waits_at_the_door_does_not_have_the_lock():
     assert not lock.holds_own()
     with share.locked():
         assert lock.holds_own()
-        assert lock.is_held_by(get_ident(), lambda owner: False)
-        assert not lock.is_held_by(0, lambda owner: False)
-        assert lock.is_held_by(0, lambda owner: owner == get_ident())
+        assert lock.is_held_by(current_owner(), lambda owner: False)
+        assert not lock.is_held_by(ELSEWHERE, lambda owner: False)
+        assert lock.is_held_by(ELSEWHERE, lambda owner: owner == current_owner())
         lock.claim._owner, owner = None, lock.claim._owner  # As a void claim's.
         assert not lock.is_held_by(None, lambda owner: True)
         lock.claim._owner = owner
-    assert not lock.is_held_by(get_ident(), lambda owner: True)
+    assert not lock.is_held_by(current_owner(), lambda owner: True)
 
 
 def test_who_lets_go_naps_for_nobody_who_only_sleeps(monkeypatch):
@@ -144,8 +147,8 @@ def test_a_wait_counts_from_the_first_nap_on(refused, contended):
 def test_who_has_got_the_lock_itself_while_it_stood_in_line_takes_it_no_second_time():
     """A signal handler may have done that for it, and left with the lock held."""
     share = Share(0)
-    lock, mine, handlers = share._region.lock, get_ident(), claim_by(get_ident())
-    lock._gate[0] = claim_by(0)
+    lock, mine, handlers = share._region.lock, current_owner(), claim_by(current_owner())
+    lock._gate[0] = claim_by(ELSEWHERE)
 
     def take():
         while not lock._waiters:
@@ -165,8 +168,8 @@ def test_who_has_got_the_lock_itself_while_it_stood_in_line_takes_it_no_second_t
 @pytest.mark.parametrize("gets_it", [True, False])
 def test_a_task_that_stood_in_line_has_the_lock_or_finds_it_its_own(gets_it):
     share = Share(0)
-    lock, claim, handlers = share._region.lock, claim_by(1), claim_by(1)
-    lock._gate[0] = claim_by(0)
+    lock, claim, handlers = share._region.lock, claim_by(HERE), claim_by(HERE)
+    lock._gate[0] = claim_by(ELSEWHERE)
 
     def leave():
         while not lock._waiters:
@@ -191,7 +194,7 @@ def test_letting_go_rings_however_it_is_done():
     """Who waits looks again by itself, but late."""
     share = Share(0)
     lock, rung = share._region.lock, []
-    claim = claim_by(get_ident())
+    claim = claim_by(current_owner())
     for let_go in (lock.release, lambda: lock.abandon(claim)):
         assert lock.acquire(claim, None)
         lock._waiters.append(_lock._Waiter(lambda: rung.append(let_go)))
@@ -208,8 +211,8 @@ def test_letting_go_rings_however_it_is_done():
 def test_who_gives_up_hands_on_a_ring_that_was_meant_for_it(free):
     share = Share(0)
     lock, rung = share._region.lock, []
-    lock._gate[0] = claim_by(0)
-    claim = claim_by(get_ident())
+    lock._gate[0] = claim_by(ELSEWHERE)
+    claim = claim_by(current_owner())
     watch = _deadlock.Watch(lock, claim._owner, shares_thread)
     line = lock._line_up(claim, None, lambda: rung.append("it"), shares_thread, watch)
     next(line)
@@ -242,17 +245,17 @@ def test_who_has_stood_in_line_for_long_is_not_overtaken():
     lock, now = share._region.lock, time.monotonic()
     first, second = (_lock._Waiter(lambda: None) for _ in range(2))
     lock._waiters.append(first)
-    other_thread = first.thread + 1
+    other_thread = ELSEWHERE
     for since_s, rung_s, thread, expected in [
         (now - 60, None, other_thread, True),
         (now + 60, None, other_thread, False),
         (now - 60, now + 60, other_thread, True),
         (now - 60, now - 60, other_thread, False),
-        (now - 60, None, get_ident(), False),
+        (now - 60, None, current_owner(), False),
     ]:
         first.since_s, first.rung_s, first.thread = since_s, rung_s, thread
         assert lock._somebody_waits_long(True) is expected
-        assert lock._somebody_waits_long(False) is (expected or thread == get_ident())
+        assert lock._somebody_waits_long(False) is (expected or thread == current_owner())
     first.rung_s, first.since_s = now - 60, now - 60
     second.since_s, second.thread = now - 60, other_thread
     lock._waiters.append(second)
@@ -264,7 +267,7 @@ def test_who_has_stood_in_line_for_long_is_not_overtaken():
 
 def test_a_task_takes_the_lock_as_a_thread_does():
     share = Share(0)
-    lock, claim = share._region.lock, claim_by(get_ident())
+    lock, claim = share._region.lock, claim_by(current_owner())
     for refused, dead in [(0, 0), (1, 1)]:
         _refuse(lock, refused)
         lock.words[HOLDER] = dead
@@ -275,7 +278,7 @@ def test_a_task_takes_the_lock_as_a_thread_does():
         lock.release()
         assert (lock.contended, lock.found_dead) == (refused, dead)
     assert lock.acquire(claim, 9)
-    assert asyncio.run(lock.acquire_async(claim_by(get_ident()), None)) is False
+    assert asyncio.run(lock.acquire_async(claim_by(current_owner()), None)) is False
     lock.release()
 
 
@@ -293,7 +296,7 @@ def test_what_one_waits_for_is_told_while_one_waits_and_no_longer(way):
 
     lock._flock = flock
     with held.locked():
-        claim = claim_by(get_ident())
+        claim = claim_by(current_owner())
         if way == "task":
             assert asyncio.run(lock.acquire_async(claim, None))
         else:
@@ -318,22 +321,22 @@ def test_who_takes_it_only_if_it_is_free_does_not_pause(monkeypatch):
     monkeypatch.setattr(_lock.time, "sleep", pauses.append)
     holder = _held_by_a_child(share)
     try:
-        assert not lock.try_acquire(claim_by(get_ident()))
+        assert not lock.try_acquire(claim_by(current_owner()))
         assert pauses == [] and lock.claim is None
         assert lock.words[HOLDER] == holder.pid
     finally:
         holder.say()
         holder.result()
-    claim = claim_by(get_ident())
+    claim = claim_by(current_owner())
     assert lock.try_acquire(claim) and lock.claim is claim
-    assert not lock.try_acquire(claim_by(get_ident()))
+    assert not lock.try_acquire(claim_by(current_owner()))
     lock.release()
 
 
 def test_pauses_at_the_door_double_and_end_with_the_deadline():
     share = Share(0)
     lock = share._region.lock
-    watch = _deadlock.Watch(lock, get_ident(), shares_thread)
+    watch = _deadlock.Watch(lock, current_owner(), shares_thread)
     _refuse(lock, 10)
     pauses = list(lock._try_door(None, watch))
     assert pauses[:6] == [50e-6, 100e-6, 200e-6, 400e-6, 800e-6, 1e-3]
@@ -348,10 +351,10 @@ def test_pauses_at_the_door_double_and_end_with_the_deadline():
 def test_who_stands_in_line_looks_again_as_often_as_it_must():
     share, held = Share(0), Share(0)
     lock = share._region.lock
-    lock._gate[0] = claim_by(0)
+    lock._gate[0] = claim_by(ELSEWHERE)
 
     def first_pause(deadline):
-        claim = claim_by(get_ident())
+        claim = claim_by(current_owner())
         watch = _deadlock.Watch(lock, claim._owner, shares_thread)
         line = lock._line_up(claim, deadline, lambda: None, shares_thread, watch)
         pause_s = next(line)
@@ -370,7 +373,7 @@ def test_who_stands_in_line_looks_again_as_often_as_it_must():
 
 def test_an_interrupt_while_one_lets_go_leaves_nothing_held():
     share = Share(0)
-    lock, claim, real = share._region.lock, claim_by(get_ident()), share._region.lock._flock
+    lock, claim, real = share._region.lock, claim_by(current_owner()), share._region.lock._flock
     assert lock.acquire(claim, None)
 
     def interrupted(fd, operation):

@@ -14,6 +14,7 @@ from mmapshare import errors
 PACKAGE = Path(mmapshare.__file__).parent
 WALLS = {
     "_owner": set(),
+    "_hub": set(),
     "_guard": set(),
     "_misuse": set(),
     "_arguments": set(),
@@ -26,10 +27,12 @@ WALLS = {
     "_memory": {"errors", "_descriptor", "_door", "_late"},
     "_layout": {"errors"},
     "_futex": set(),
-    "_wait": {"errors", "_arguments", "_async", "_late", "_region"},
+    "_wait": {"errors", "_arguments", "_async", "_hub", "_late", "_region"},
     "_deadlock": {"errors", "_guard", "_layout"},
     "_door": {"errors", "_descriptor"},
-    "_lock": {"errors", "_owner", "_async", "_deadlock", "_door", "_futex", "_guard", "_late"},
+    "_lock": {
+        "errors", "_owner", "_async", "_deadlock", "_door", "_futex", "_guard", "_hub", "_late",
+    },
     "_together": {"errors", "_arguments", "_guard", "_shared", "_transaction"},
     "_definitions": {"errors", "_shape"},
     "_tensors": {"_late"},
@@ -46,7 +49,8 @@ WALLS = {
         "_sameness",
     },
     "_draft": {
-        "errors", "_codec", "_directory", "_handle", "_index", "_sameness", "_view", "_wait",
+        "errors", "_owner", "_codec", "_directory", "_handle", "_index", "_sameness", "_view",
+        "_wait",
     },
     "_dict": {
         "errors", "_owner", "_arguments", "_card", "_codec", "_directory", "_draft", "_handle",

@@ -119,8 +119,14 @@ def test_who_is_interrupted_while_ringing_for_the_next_takes_nothing_from_that(m
 
 def test_a_wait_whose_end_is_interrupted_leaves_no_trace(monkeypatch):
     a, b = Share(1), Share(2)
+    taken, done = threading.Event(), threading.Event()
     real = _lock.Lock.words.fget
     strikes = iter([KeyboardInterrupt])
+
+    def hold():
+        with b.locked():
+            taken.set()
+            done.wait()
 
     def over(watch):
         monkeypatch.setattr(_lock.Lock, "words", property(words))
@@ -134,11 +140,15 @@ def test_a_wait_whose_end_is_interrupted_leaves_no_trace(monkeypatch):
     real_over = _deadlock.Watch.over
     monkeypatch.setattr(_deadlock.Watch, "over", over)
     with a.locked():
-        thread = threading.Thread(target=b.lock)  # Held to the end.
-        thread.start()
-        thread.join()
-        with pytest.raises(KeyboardInterrupt):
-            b.lock(timeout=0)
+        holder = threading.Thread(target=hold)
+        holder.start()
+        taken.wait()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                b.lock(timeout=0)
+        finally:
+            done.set()
+            holder.join()
         assert a._region.lock._words[_deadlock.WAITS_ID] == 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -16,6 +17,7 @@ import attrs
 
 from mmapshare import Share, SharedDict, _index, _log, _region, locked, shared_state
 from mmapshare._door import RELEASE, TRY
+from mmapshare._owner import ENDED, claim_by
 
 OLD = {"n": 1, "pad": "x" * 50}
 NEW = {"n": 2, "pad": "x" * 50}
@@ -146,6 +148,19 @@ def _explicit(share: Any) -> None:
         if share._region.lock.holds_own():  # The pair is the caller's to end.
             share.unlock()
         raise
+
+
+def _after_one_that_ended(share: Any) -> None:
+    """A block that takes the lock from an owner that has ended; so does who comes after it."""
+    claim = claim_by(ENDED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        try:
+            share._region.lock.acquire(claim, None)
+            _block(share)
+        except BaseException:
+            with share.locked(timeout=IN_TIME_S):
+                raise
 
 
 def _change(value: Any) -> None:
@@ -363,6 +378,7 @@ SCENES: dict[str, Callable[[], Scene]] = {
     "update": lambda: _on_a_share(lambda share: share.update(_change)),
     "optimistic update": lambda: _on_a_share(lambda s: s.update(_change, optimistic=True)),
     "lock, set, unlock": lambda: _on_a_share(_explicit),
+    "after one that ended": lambda: _on_a_share(_after_one_that_ended),
     "async block": lambda: _on_a_share(lambda share: _to_the_end(_async_block(share))),
     "portable block": lambda: _on_a_share(_block, kind="file"),
     "portable set": lambda: _on_a_share(lambda share: share.set(NEW), kind="file"),

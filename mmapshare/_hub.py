@@ -1,0 +1,104 @@
+"""The hub of gevent's or eventlet's that runs a thread's greenlets: to pause, and to be woken.
+
+A greenlet that waits must let the others of its thread run on, or the one that has the lock never
+goes on. So it waits through the hub, whether or not anything was monkey-patched. Neither is ever
+imported first; where this thread has no hub, nor have its greenlets anybody to run them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from threading import Lock
+from typing import Any, Final, Protocol
+
+_modules = sys.modules
+_FIRST_PAUSE_S: Final = 100e-6
+_LAST_PAUSE_S: Final = 10e-3
+
+
+class Bell(Protocol):
+    """Wakes one who waits; `ring` may be called from any thread."""
+
+    def ring(self) -> None: ...
+    def wait(self, timeout_s: float) -> object: ...
+
+
+class ThreadBell:
+    """Wakes a thread. A ring before the wait is not lost; RuntimeError where it was rung."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._lock.acquire()
+        self.ring = self._lock.release
+
+    def wait(self, timeout_s: float) -> object:
+        return self._lock.acquire(timeout=timeout_s)
+
+
+class Gevent:
+    """gevent's hub."""
+
+    def __init__(self) -> None:
+        self.sleep: Any = importlib.import_module("gevent").sleep
+
+    def bell(self) -> Bell:
+        return _GeventBell()
+
+
+class _GeventBell:
+    def __init__(self) -> None:
+        self._event: Any = importlib.import_module("gevent.event").Event()
+        self.ring = self._event.set
+
+    def wait(self, timeout_s: float) -> None:
+        self._event.wait(timeout_s)
+        self._event.clear()
+
+
+class Eventlet:
+    """eventlet's hub, which another thread cannot wake: one looks again and again."""
+
+    def __init__(self) -> None:
+        self.sleep: Any = importlib.import_module("eventlet").sleep
+
+    def bell(self) -> Bell:
+        return _EventletBell(self.sleep)
+
+
+class _EventletBell:
+    def __init__(self, sleep: Any) -> None:
+        self._sleep = sleep
+        self._rung = False
+
+    def ring(self) -> None:
+        self._rung = True
+
+    def wait(self, timeout_s: float) -> None:
+        end = time.monotonic() + timeout_s
+        pause_s = _FIRST_PAUSE_S
+        while not self._rung and time.monotonic() < end:
+            self._sleep(min(pause_s, timeout_s))
+            pause_s = min(2 * pause_s, _LAST_PAUSE_S)
+        self._rung = False
+
+
+def hub() -> Gevent | Eventlet | None:
+    """What the caller can wait through; None where its whole thread has to wait."""
+    greenlet = _modules.get("greenlet._greenlet")
+    if greenlet is None:
+        return None
+    caller = greenlet.getcurrent()
+    found = getattr(_modules.get("gevent._hub_local"), "get_hub_if_exists", _none)()
+    if found is not None and found is not caller:
+        return Gevent()
+    threads = getattr(_modules.get("eventlet.hubs"), "_threadlocal", None)
+    found = getattr(threads, "hub", None)
+    if found is not None and found.greenlet is not caller:
+        return Eventlet()
+    return None
+
+
+def _none() -> None:
+    """Where gevent is not there: no hub."""
