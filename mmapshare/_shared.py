@@ -138,7 +138,7 @@ class Shared(Showing, Waiting, Generic[T]):
     def locked(self, *, timeout: float | None = _OWN_TIMEOUT) -> Transaction[T]:
         """One transaction: ``with share.locked() as view``; see `View` for what it can do.
 
-        One owner at a time over all processes, threads and asyncio tasks. When the block ends
+        One owner at a time over all processes, threads, tasks and greenlets. When the block ends
         the draft is committed whole; an exception drops it. A block that changed nothing
         commits nothing. ``timeout`` seconds (by default the share's) bound the wait for the
         lock: LockTimeout then. A nested block of the same owner joins the outer one; if it
