@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic_ns
 from typing import Final
+from weakref import ref
 
 from . import _deadlock
 from ._deadlock import WAITS_ID, Watch, alive
@@ -73,7 +74,7 @@ _WHILE_CLEARING: Final = (
 class _Waiter:
     """One thread or task in line at the gate; ``ring`` wakes it."""
 
-    __slots__ = ("ring", "rung_s", "since_s", "thread")
+    __slots__ = ("__weakref__", "ring", "rung_s", "since_s", "thread")
 
     def __init__(self, ring: Callable[[], object]) -> None:
         self.since_s = time.monotonic()
@@ -117,7 +118,8 @@ class Lock:
         self._look_ns = 0  # From when on the descriptor's mark is looked at again.
         self._pid = os.getpid()
         self._gate: dict[int, Claim] = {}  # At most one entry; setdefault is atomic.
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: deque[ref[_Waiter]] = deque()
+        """Weakly: an interrupt may have kept one from leaving the line."""
         self._clearing: dict[int, list[object]] = {}  # Likewise; see `_clear`.
 
     def after_fork_in_child(self) -> Claim | None:
@@ -455,7 +457,7 @@ class Lock:
         waiter = _Waiter(ring)
         try:
             # 1. Stand in line. 2. Look once more. A release between the two finds us.
-            self._waiters.append(waiter)
+            self._waiters.append(ref(waiter))
             while True:
                 self.clear_ended()
                 if overtakes:
@@ -477,7 +479,7 @@ class Lock:
                 waiter.rung_s = None
         finally:
             with contextlib.suppress(ValueError):
-                self._waiters.remove(waiter)
+                self._waiters.remove(ref(waiter))
             if not self._gate:  # Who gave up may have got the ring that was meant for the next.
                 self._wake_first()
 
@@ -504,10 +506,18 @@ class Lock:
                 waiter.rung_s = time.monotonic()
                 return
 
-    def _line(self) -> tuple[_Waiter, ...]:
+    def _line(self) -> Iterator[_Waiter]:
         while True:
             with contextlib.suppress(RuntimeError):  # Another thread joined or left meanwhile.
-                return tuple(self._waiters)
+                line = tuple(self._waiters)
+                break
+        for place in line:
+            waiter = place()
+            if waiter is not None:
+                yield waiter
+                continue
+            with contextlib.suppress(ValueError):
+                self._waiters.remove(place)
 
     def _wait_for_door(
         self, deadline: float | None, watch: Watch, through: Gevent | Eventlet | None

@@ -16,6 +16,18 @@ from mmapshare._owner import _Thread, claim_by, current_owner, shares_thread
 
 THREADS = _Thread(), _Thread()
 HERE, ELSEWHERE = map(weakref.ref, THREADS)
+WAITERS = []
+
+
+@pytest.fixture(autouse=True)
+def nobody_stands_in_line():
+    yield
+    WAITERS.clear()
+
+
+def _stand_in_line(lock, waiter):
+    WAITERS.append(waiter)  # As its frame keeps it.
+    lock._waiters.append(weakref.ref(waiter))
 
 
 def _held_by_a_child(share):
@@ -106,7 +118,7 @@ def test_one_ring_at_a_time_and_the_next_where_the_first_does_not_wake():
     share = Share(0)
     lock, rung = share._region.lock, []
     for name in "abc":
-        lock._waiters.append(_lock._Waiter(lambda name=name: rung.append(name)))
+        _stand_in_line(lock, _lock._Waiter(lambda name=name: rung.append(name)))
     lock._wake_first()
     assert rung == ["a"]
     lock._wake_first()
@@ -197,11 +209,11 @@ def test_letting_go_rings_however_it_is_done():
     claim = claim_by(current_owner())
     for let_go in (lock.release, lambda: lock.abandon(claim)):
         assert lock.acquire(claim, None)
-        lock._waiters.append(_lock._Waiter(lambda: rung.append(let_go)))
+        _stand_in_line(lock, _lock._Waiter(lambda: rung.append(let_go)))
         let_go()
         assert rung.pop() is let_go and not rung
         lock._waiters.clear()
-    lock._waiters.append(_lock._Waiter(lambda: rung.append(None)))
+    _stand_in_line(lock, _lock._Waiter(lambda: rung.append(None)))
     lock.abandon(claim)
     assert not rung  # It had nothing.
     lock._waiters.clear()
@@ -216,7 +228,7 @@ def test_who_gives_up_hands_on_a_ring_that_was_meant_for_it(free):
     watch = _deadlock.Watch(lock, claim._owner, shares_thread)
     line = lock._line_up(claim, None, lambda: rung.append("it"), shares_thread, watch)
     next(line)
-    lock._waiters.append(_lock._Waiter(lambda: rung.append("the next")))
+    _stand_in_line(lock, _lock._Waiter(lambda: rung.append("the next")))
     if free:
         lock._gate.clear()
     line.close()
@@ -244,7 +256,7 @@ def test_who_has_stood_in_line_for_long_is_not_overtaken():
     share = Share(0)
     lock, now = share._region.lock, time.monotonic()
     first, second = (_lock._Waiter(lambda: None) for _ in range(2))
-    lock._waiters.append(first)
+    _stand_in_line(lock, first)
     other_thread = ELSEWHERE
     for since_s, rung_s, thread, expected in [
         (now - 60, None, other_thread, True),
@@ -258,7 +270,7 @@ def test_who_has_stood_in_line_for_long_is_not_overtaken():
         assert lock._somebody_waits_long(False) is (expected or thread == current_owner())
     first.rung_s, first.since_s = now - 60, now - 60
     second.since_s, second.thread = now - 60, other_thread
-    lock._waiters.append(second)
+    _stand_in_line(lock, second)
     assert lock._somebody_waits_long(True)
     second.since_s = now + 60
     assert not lock._somebody_waits_long(True)
@@ -385,3 +397,12 @@ def test_an_interrupt_while_one_lets_go_leaves_nothing_held():
         lock.abandon(claim)
     assert lock.claim is None and lock.words[HOLDER] == 0
     _held_by_a_child(share).kill()
+
+
+def test_one_whose_wait_was_cut_off_stands_in_nobodys_way():
+    """An interrupt in the middle of leaving the line left it there, and all others behind it."""
+    share = Share(0)
+    lock = share._region.lock
+    lock._waiters.append(weakref.ref(_lock._Waiter(lambda: None)))
+    assert share.set(1) == 2
+    assert not lock._waiters

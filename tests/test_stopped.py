@@ -8,6 +8,7 @@ import gc
 import signal
 import sys
 import threading
+import weakref
 
 import pytest
 from support import in_child
@@ -104,11 +105,11 @@ def test_who_is_interrupted_while_ringing_for_the_next_takes_nothing_from_that(m
         raise KeyboardInterrupt
 
     waiter = _lock._Waiter(ring)
-    lock._waiters.append(waiter)
+    lock._waiters.append(weakref.ref(waiter))
     try:
         with pytest.raises(KeyboardInterrupt):
             lock.abandon(claim)
-        lock._waiters.remove(waiter)
+        lock._waiters.remove(weakref.ref(waiter))
         with pytest.raises(LockTimeout):
             in_child(lambda: share.lock(timeout=0))
     finally:

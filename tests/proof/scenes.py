@@ -158,9 +158,11 @@ def _after_one_that_ended(share: Any) -> None:
         try:
             share._region.lock.acquire(claim, None)
             _block(share)
-        except BaseException:
-            with share.locked(timeout=IN_TIME_S):
-                raise
+            return
+        except BaseException as err:
+            struck = err.with_traceback(None)
+        with share.locked(timeout=IN_TIME_S):
+            raise struck
 
 
 def _change(value: Any) -> None:
