@@ -142,8 +142,14 @@ class Shared(Showing, Waiting, Generic[T]):
         the draft is committed whole; an exception drops it. A block that changed nothing
         commits nothing. ``timeout`` seconds (by default the share's) bound the wait for the
         lock: LockTimeout then. A nested block of the same owner joins the outer one; if it
-        fails, the outer one cannot commit any more. Neither a killed nor an interrupted process
-        leaves the lock taken, nor half a change.
+        fails, the outer one cannot commit any more, and if the outer one fails, its changes are
+        dropped too: those of a signal handler's block as well that interrupts one. Neither a
+        killed nor an interrupted process leaves the lock taken, nor half a change.
+
+        Generators and callbacks that interleave in one thread are one owner. Their blocks join,
+        and a TransactionError says so where they end in another order than nested ones do: leave
+        a block before you yield. A child, a thread or a pool that wants the lock cannot be waited
+        for inside of the block: leave it before you join them.
 
         >>> from mmapshare import Share
         >>> share = Share([])

@@ -10,6 +10,7 @@ from typing import Any
 
 from ._arguments import timeout_s
 from ._guard import from_first_instruction
+from ._nested import Joined
 from ._shared import Shared
 from ._transaction import DONE, Done, Transaction, may_commit
 from .errors import TransactionError
@@ -65,9 +66,13 @@ class Together:
         traceback: TracebackType | None,
     ) -> None:
         try:
+            own = [transaction.own_view for transaction in self._entered]
             if err is None:
                 self._commit()
             self._leave(err)
+            for view in own:
+                if view is not None and isinstance(view._failed, Joined):
+                    view._failed.over(err)
         except BaseException as failure:
             self._leave(failure)
             raise
@@ -90,7 +95,9 @@ class Together:
         steps: list[Callable[[], object]] = []
         for transaction in self._entered:
             view = transaction.own_view
-            if view is not None and may_commit(view):
+            if view is None:
+                transaction.check_outer()
+            elif may_commit(view):
                 transaction._share._region.lock.check_held()
                 step = transaction._share._prepare(view)
                 if step is not None:

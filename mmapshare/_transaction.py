@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 from ._guard import from_first_instruction
 from ._lock import HOLDER
 from ._misuse import NotAView
+from ._nested import STILL_OPEN, Joined
 from ._owner import ENDED, Claim, current_owner, here, inner_of
 from ._view import Missing, View
 from .errors import TransactionError, ViewClosedError
@@ -80,7 +81,11 @@ class Transaction(NotAView, Generic[T]):
         if outer is None:
             self._role, held._inner = INSIDE, view
         else:
+            view._failed = None  # For `_give_up`, should it come between the next steps.
+            if not isinstance(outer._failed, Joined):
+                outer._failed = Joined(outer._failed)
             self._role, self._view, self._pid = JOINED, outer, os.getpid()
+            outer._failed.open.append(self)
         return True
 
     def _opened(self, view: View[T]) -> View[T]:
@@ -145,24 +150,37 @@ class Transaction(NotAView, Generic[T]):
             self.__class__ = _Spent  # type: ignore[assignment]
         except BaseException as failure:
             if self._role == JOINED and self._view is not None:
-                self._view._failed = failure
+                self._view._failed.failed = failure
             self._give_up()
             raise
 
     def _leave_with_care(self, view: View[T], err: BaseException | None) -> None:
         if self._role == JOINED:
-            if err is not None:
-                view._failed = err
-            elif view._owner in _OVER and self._pid == os.getpid():
-                raise TransactionError(
-                    "the outer block that this one joined ended first; what was changed since "
-                    "then is lost. Leave blocks in the order in which they were entered"
-                )
+            self._leave_joined(view._failed, err)
             return
         if err is None and may_commit(view):
             self._share._region.lock.check_held()
             self._share._store(view)
         self._give_up()
+        if isinstance(view._failed, Joined):
+            view._failed.over(err)
+
+    def _leave_joined(self, joined: Joined, err: BaseException | None) -> None:
+        if err is not None:
+            joined.failed = err
+            joined.leave(self)
+            return
+        self.check_outer()
+        joined.end(self)
+
+    def check_outer(self) -> None:
+        """TransactionError where the block that this one joined is over."""
+        assert self._view is not None
+        if self._view._owner in _OVER and self._pid == os.getpid():
+            raise TransactionError(
+                "nothing was committed: the block that this one joined ended first. Leave blocks "
+                "in the order in which they were entered, the last one first"
+            )
 
     @property
     def own_view(self) -> View[T] | None:
@@ -172,10 +190,15 @@ class Transaction(NotAView, Generic[T]):
     def _give_up(self) -> None:
         """Void the view and let go of the lock; harmless when done already."""
         view = self._view
-        if view is not None and self._role != JOINED:
-            if self._role == OWNER:
-                self._share._region.lock.abandon(view)
-            view._owner = None
+        if view is None:
+            return
+        if self._role == JOINED:
+            if isinstance(view._failed, Joined):
+                view._failed.leave(self)
+            return
+        if self._role == OWNER:
+            self._share._region.lock.abandon(view)
+        view._owner = None
 
     def __del__(self) -> None:
         # An interrupt may have kept __exit__ from running to its end. A process that was forked
@@ -239,6 +262,10 @@ def may_commit(view: View[Any]) -> bool:
             if owner is ENDED
             else "nothing was committed: the block is left in another thread or task"
         )
+    if isinstance(failed, Joined):
+        if failed.open:
+            raise TransactionError(STILL_OPEN)
+        failed = failed.failed
     if isinstance(failed, Missing):
         return view._value is not failed
     if failed is not None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from ._misuse import refuse_arithmetic
+from ._nested import Joined
 from ._owner import ENDED, Claim, current_owner, here
 from .errors import EmptyShareError, MmapShareError, ViewClosedError
 
@@ -77,7 +78,8 @@ class View(Claim, Generic[T]):
 
     A view belongs to the thread, task or greenlet that opened the block, until the block ends;
     anywhere else, and in a forked child, it raises ViewClosedError. Objects taken from it stay
-    usable: they are private copies.
+    usable: they are private copies. ``isinstance`` and ``match`` see a view, not its value: write
+    ``match view.value:``.
 
     >>> from mmapshare import Share
     >>> share = Share({"hits": 0})
@@ -101,7 +103,8 @@ class View(Claim, Generic[T]):
     """Where to get a fresh copy of the committed value: has ``_committed()``."""
     _failed: Any
     """What an inner block failed with, so that the outer one cannot commit; the `Missing` that
-    must be replaced before anything is committed; None where there is nothing special."""
+    must be replaced before anything is committed; `Joined` where a block has joined; None where
+    there is nothing special."""
 
     if TYPE_CHECKING:
 
@@ -149,7 +152,11 @@ class View(Claim, Generic[T]):
         """
         self._check()
         self._put(self._share._committed())
-        self._failed = self._value if isinstance(self._value, Missing) else None
+        failed = self._value if isinstance(self._value, Missing) else None
+        if isinstance(self._failed, Joined):
+            self._failed.failed = failed
+        else:
+            self._failed = failed
 
     def _put(self, value: Any) -> None:
         self._value = value
@@ -212,6 +219,12 @@ class View(Claim, Generic[T]):
         if self._value is MISSING:
             return "<View of an empty share>"
         return f"<View of version {self._commit[0]}: {self._value!r}>"
+
+    def __str__(self) -> str:
+        return repr(self) if self._owner is None else str(self.value)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a view cannot be pickled or copied; take view.value")

@@ -33,15 +33,16 @@ WALLS = {
     "_lock": {
         "errors", "_owner", "_async", "_deadlock", "_door", "_futex", "_guard", "_hub", "_late",
     },
-    "_together": {"errors", "_arguments", "_guard", "_shared", "_transaction"},
+    "_together": {"errors", "_arguments", "_guard", "_nested", "_shared", "_transaction"},
     "_definitions": {"errors", "_shape"},
     "_tensors": {"_late"},
     "_unloadable": {"errors", "_definitions", "_late"},
     "_codec": {"errors", "_blame", "_definitions", "_tensors", "_unloadable"},
     "_sameness": {"errors", "_codec", "_definitions", "_region"},
-    "_view": {"errors", "_owner", "_misuse"},
+    "_view": {"errors", "_owner", "_misuse", "_nested"},
     "_region": {"errors", "_owner", "_futex", "_late", "_layout", "_lock", "_memory"},
     "_handle": {"errors", "_late", "_memory"},
+    "_nested": {"errors"},
     "_log": {"errors", "_layout", "_region"},
     "_directory": {"errors", "_codec", "_layout"},
     "_index": {
@@ -57,7 +58,7 @@ WALLS = {
         "_index", "_layout", "_log", "_memory", "_optimistic", "_region", "_shared", "_view",
     },
     "_optimistic": {"errors", "_owner", "_codec", "_directory", "_draft", "_index", "_log"},
-    "_transaction": {"errors", "_owner", "_guard", "_lock", "_misuse", "_view"},
+    "_transaction": {"errors", "_owner", "_guard", "_lock", "_misuse", "_nested", "_view"},
     "_async": {"_owner", "_late"},
     "_shared": {
         "errors", "_owner", "_arguments", "_card", "_handle", "_memory", "_region", "_showing",

@@ -231,11 +231,14 @@ def test_an_outer_block_that_ended_first_keeps_no_other_share_locked():
         outer = a.locked()
         outer.__enter__()
         both = locked(a, b)
-        both.__enter__()
-        outer.__exit__(None, None, None)
-        with pytest.raises(TransactionError):
+        _, view = both.__enter__()
+        view["n"] = 1
+        with pytest.raises(TransactionError, match="still open"):
+            outer.__exit__(None, None, None)
+        with pytest.raises(TransactionError, match="ended first"):
             both.__exit__(None, None, None)
         assert b.info().holder_pid is None
+        assert (a.get(), b.get()) == ({}, {})
 
 
 # --- The bank --------------------------------------------------------------------------------

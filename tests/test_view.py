@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 import pytest
 from support import in_child
 
-from mmapshare import EmptyShareError, Share, View, ViewClosedError
+from mmapshare import EmptyShareError, Share, SharedDict, View, ViewClosedError
 from mmapshare._view import MISSING
 
 
@@ -266,3 +266,22 @@ def test_attributes_are_their_owners_a_task_or_a_thread():
     view = None
     asyncio.run(main())
     assert share.get().x == 5
+
+
+def test_a_view_is_formatted_as_its_value():
+    """f"{view}" gave the view's own repr, and a format's letters were refused."""
+    with Share(3.14159).locked() as number, Share([1]).locked() as items:
+        assert (f"{number:.2f}", f"{number}", str(items)) == ("3.14", "3.14159", "[1]")
+    assert str(items) == "<View, closed>"
+    with SharedDict(a=1).locked() as mapping:
+        assert f"{mapping}" == str(mapping) == "{'a': 1}"
+    with pytest.raises(ViewClosedError):
+        f"{mapping}"
+
+
+def test_match_takes_a_views_value():
+    with Share({"kind": "square", "side": 2}).locked() as view:
+        match view.value:
+            case {"kind": "square", "side": side}:
+                view["area"] = side**2
+        assert view["area"] == 4

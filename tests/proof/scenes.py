@@ -132,6 +132,17 @@ def _nested(share: Any) -> None:
         view["n"] = 2
 
 
+def _joined_by_a_generator(share: Any) -> None:
+    def flow() -> Any:
+        with share.locked() as view:
+            view["n"] = 2
+            yield
+
+    with share.locked():
+        for _ in flow():
+            pass
+
+
 def _rolled_back(share: Any) -> None:
     with share.locked() as view:
         view["n"] = 99
@@ -374,6 +385,7 @@ def share_in_share() -> Scene:
 SCENES: dict[str, Callable[[], Scene]] = {
     "block": lambda: _on_a_share(_block),
     "nested block": lambda: _on_a_share(_nested),
+    "joined by a generator": lambda: _on_a_share(_joined_by_a_generator),
     "rollback": lambda: _on_a_share(_rolled_back),
     "set": lambda: _on_a_share(lambda share: share.set(NEW)),
     "compare and set": lambda: _on_a_share(lambda s: s.set(NEW, if_version=s.version)),
