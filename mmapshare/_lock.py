@@ -60,6 +60,9 @@ _OWN_THREAD: Final = (
     "while it waits here; leave that block first, or wait with  async with"
 )
 
+_PERHAPS_WAITS: Final = (
+    ". Should that one be waiting for this one to end (join, result), it must leave its block first"
+)
 _HAD_ENDED: Final = (
     "a thread, task or greenlet that had the lock of a share has ended without letting go; the "
     "lock was taken from it, and what its block had not committed is dropped. Use "
@@ -600,9 +603,10 @@ class Lock:
             )
         pid, held_s = holder
         whose = f"pid {pid}, a thread of this process" if pid == self._pid else _called(pid)
+        waits = _PERHAPS_WAITS if pid in {self._pid, os.getppid()} else ""
         return LockTimeout(
             f"the lock was not free in time: held {held_s:.1f} s by {whose}; "
-            "pass a longer timeout, or None to wait for as long as it takes",
+            f"pass a longer timeout, or None to wait for as long as it takes{waits}",
             holder_pid=pid,
             held_s=held_s,
         )

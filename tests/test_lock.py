@@ -7,7 +7,7 @@ import time
 import weakref
 
 import pytest
-from support import Child
+from support import Child, in_child
 
 from mmapshare import LockTimeout, Share, _deadlock, _futex, _lock
 from mmapshare._door import RELEASE, TRY
@@ -406,3 +406,21 @@ def test_one_whose_wait_was_cut_off_stands_in_nobodys_way():
     lock._waiters.append(weakref.ref(_lock._Waiter(lambda: None)))
     assert share.set(1) == 2
     assert not lock._waiters
+
+
+def test_who_may_be_waited_for_by_the_holder_is_told_so():
+    """Joining a child or a thread inside of one's own block hung without a word."""
+    share = Share(0, timeout=0)
+    told = []
+
+    def wants():
+        with pytest.raises(LockTimeout, match="waiting for this one to end") as caught:
+            share.set(1)
+        told.append(str(caught.value))
+
+    with share.locked():
+        in_child(wants)
+        thread = threading.Thread(target=wants)
+        thread.start()
+        thread.join()
+    assert "a thread of this process" in told[0]
