@@ -91,7 +91,7 @@ def current_owner() -> object:
             return ref(task)
     if "trio" in _modules and in_trio():
         return here.owner, ref(_modules["trio"].lowlevel.current_task())
-    if _GREENLET in _modules:
+    if "greenlet._greenlet" in _modules:
         greenlet = _modules[_GREENLET].getcurrent()
         if greenlet.parent is not None:  # Else it is the thread itself.
             return ref(greenlet)

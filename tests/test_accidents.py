@@ -235,10 +235,11 @@ def test_a_joined_block_that_outlives_the_outer_one_says_so(make):
     outer.__enter__()
     inner = share.locked()
     inner.__enter__().append(1)
-    outer.__exit__(None, None, None)
-    with pytest.raises(TransactionError, match="outer block"):
+    with pytest.raises(TransactionError, match="still open"):
+        outer.__exit__(None, None, None)
+    with pytest.raises(TransactionError, match="ended first"):
         inner.__exit__(None, None, None)
-    assert share.get() == [1]
+    assert share.get() == []
 
 
 def test_a_share_still_works_in_an_exit_handler_that_was_registered_first():

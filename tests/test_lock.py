@@ -16,6 +16,8 @@ from mmapshare._owner import _Thread, claim_by, current_owner, shares_thread
 
 THREADS = _Thread(), _Thread()
 HERE, ELSEWHERE = map(weakref.ref, THREADS)
+for _thread in THREADS:
+    _thread.main = None  # Whatever has imported greenlet here: they are not this one.
 WAITERS = []
 
 
