@@ -36,10 +36,10 @@ from ._draft import (
 from ._index import Changes, Index, State
 from ._layout import FLOOR, LOG_KIND, VERSION
 from ._log import BASE, END, RUN, Log
-from ._memory import default_kind
+from ._memory import kind_of_memory
 from ._optimistic import Conflict, seen
 from ._owner import current_owner
-from ._region import ORDERED_STORES, ClosedRegion, Region
+from ._region import ORDERED_STORES, Region
 from ._shared import Shared
 from ._view import Unloadable, View
 from .errors import HandleError, TransactionError, UnloadableError, at_key
@@ -163,6 +163,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
 
     _region_class = Log
     _view_class = MappingView
+    _part_names = ("_index", "_region")
     _has_value_when_empty = True
     _index: Index
 
@@ -176,19 +177,17 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         kind: str | None = None,
         **more: Any,
     ) -> None:
-        if kind not in {None, "memfd", "file"}:
-            raise ValueError(f'kind is "memfd" or "file", not {kind!r}')
+        kind = kind_of_memory(kind)
         size, timeout = size_bytes(max_size), timeout_s(timeout)
         first: dict[Any, Any] = dict(at_once(items), **more)
-        self._bind(Log.create(kind or default_kind(), size, LOG_KIND), timeout)
+        self._bind(self._parts(Log.create(kind, size, LOG_KIND)), timeout)
         _handle.register(self)
         if first:
             self.update(first)
 
-    def _bind(self, region: Region, timeout: float | None) -> None:
-        super()._bind(region, timeout)
+    def _parts(self, region: Region) -> dict[str, Any]:
         assert isinstance(region, Log)
-        self._index = Index(region)
+        return {"_index": Index(region), "_region": region}
 
     @classmethod
     def fromkeys(cls, keys: Iterable[K], value: V = None) -> SharedDict[K, V]:  # type: ignore[assignment]
@@ -332,7 +331,9 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
 
     @recursive_repr("{...}")
     def __repr__(self) -> str:
-        return self._how_it_stands() if self.closed else repr(readable(self.snapshot()))
+        if self.closed or not self._is_reached():
+            return self._how_it_stands()
+        return repr(readable(self.snapshot()))
 
     def _summary(self) -> str:
         count, first = self._index.read(
@@ -520,18 +521,6 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         for key in [*made[0], *[key for key, _ in made[1]]]:
             kept.pop(key, None)
         self._keeps = kept | names
-
-    def close(self) -> None:
-        """As `Share.close`: let go of the region in this process.
-
-        >>> d = SharedDict()
-        >>> d.close()
-        >>> d.closed
-        True
-        """
-        super().close()
-        closed: Any = ClosedRegion()
-        self._index = closed
 
 
 if not ORDERED_STORES:  # only without ordered stores

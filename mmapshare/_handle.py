@@ -5,38 +5,45 @@ opened from (or the temporary folder). Whoever loads it looks for the region
 
 1. among those that this process has open,
 2. through ``/proc/PID/fd/N``, if device, inode and region id agree,
-3. at the descriptor that multiprocessing passed along, while it was starting this process.
+3. at the descriptor that multiprocessing passed along, while it was starting this process,
+4. in all other processes that may be looked into (see `_search`).
 
-The place named is the creator's for as long as that process lives, and otherwise the sender's,
-so a share that is stored inside another one keeps its bytes whichever process stores it again.
-What was opened is mapped from a description of its own; the lock opens another (see `_lock`).
+The process named is always the one that made the region, so that a share that is stored inside
+another one keeps its bytes whoever stores it again. Once that has ended, the sender is named too
+where the handle goes to somebody and is not stored.
+
+Loading a handle raises nothing: pools and queues do it in threads of their own, which would die
+of it. Where the region cannot be opened the share is *absent*, and each use tries again, which
+raises what is wrong (see `Absent`). What was opened is mapped from a description of its own; the
+lock opens another (see `_lock`).
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from . import _search
 from ._late import importing
 from ._memory import Segment
-from .errors import HandleError
+from ._search import LACKS, holders, own_namespace, own_pid, start_of, why_not
+from .errors import HandleError, MmapShareError
 
 if TYPE_CHECKING:
     from ._shared import Shared
 
 _HANDED_OUT_KEPT: Final = 64
 _CODEC: Final = f"{__package__}._codec"
-_LACKS: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""What says nothing about the one who had the share."""
 _FRAMES_UP_TO_CODEC: Final = 8
 """``__reduce__``, and the Python methods of cloudpickle's pickler."""
 
@@ -58,10 +65,16 @@ class Place:
     fd: int
     device: int
     inode: int
+    started: int | None
+    """When the process began: its number may come round."""
+    namespace: int
 
     def open(self) -> int:
         """A new description of the memfd; OSError where it is not to be had here."""
-        fd = os.open(f"/proc/{self.pid}/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
+        if not self.lives():  # What is not ours is not even opened: it may be a device.
+            os.stat(self._path())
+            raise FileNotFoundError(errno.ENOENT, "another file is in its place")
+        fd = os.open(self._path(), os.O_RDWR | os.O_CLOEXEC)
         try:
             if not self._is(os.fstat(fd)):
                 raise FileNotFoundError(errno.ENOENT, "another file is in its place")
@@ -73,9 +86,12 @@ class Place:
     def lives(self) -> bool:
         """Whether the memfd can still be found here."""
         try:
-            return self._is(os.stat(f"/proc/{self.pid}/fd/{self.fd}"))
+            return self._is(os.stat(self._path()))
         except OSError:
             return False
+
+    def _path(self) -> str:
+        return f"{_search.PROC}/{self.pid}/fd/{self.fd}"
 
     def _is(self, found: os.stat_result) -> bool:
         return (found.st_dev, found.st_ino) == (self.device, self.inode)
@@ -83,27 +99,89 @@ class Place:
 
 @attrs.frozen(eq=False, repr=False)
 class Handle:
-    """What a pickled share consists of; exactly one of ``place`` and ``folder`` is set."""
+    """What a pickled share consists of; exactly one of ``place`` and ``folder`` is set.
+
+    ``place`` is the maker's, always; ``near`` is the sender's, where the maker is gone.
+    """
 
     region_id: bytes
     place: Place | None
     folder: str | None
+    near: Place | None = None
     passed: Any = None
 
 
 _places: weakref.WeakKeyDictionary[object, Place] = weakref.WeakKeyDictionary()
 
 
+class Absent:
+    """Stands where a share's region will be, or its index: each use tries to reach that.
+
+    HandleError, or whatever it is that keeps the region from being opened, where it cannot.
+    """
+
+    __slots__ = ("_part", "_share", "found", "handle")
+
+    def __init__(self, share: Shared[Any], part: str, handle: Handle) -> None:
+        self._share = weakref.ref(share)
+        self._part = part
+        self.handle = handle
+        self.found: dict[None, dict[str, Any]] = {}
+        """What the first thread to reach it has found, which counts for all."""
+
+    def __getattr__(self, name: str) -> Any:
+        share = self._share()
+        assert share is not None  # It is in use.
+        reach(share)
+        return getattr(getattr(share, self._part), name)
+
+
+def reach(share: Shared[Any], passed_fd: int = -1) -> None:
+    """Open the region of a share that is absent; else nothing. Raises what keeps it from that."""
+    absent = share._region
+    if isinstance(absent, Absent):
+        handle = absent.handle
+        region = _open(handle, passed_fd, type(share)._region_class)
+        parts = absent.found.setdefault(None, share._parts(region))
+        if parts["_region"] is not region:
+            region.close()
+        elif handle.place is not None:
+            _places[region] = handle.place
+        if share._region is absent:  # Else it was closed, or reached, by another thread.
+            share._take(parts)
+
+
+def is_reached(share: Shared[Any], passed_fd: int = -1) -> bool:
+    """Whether a share's region is open here, or can be opened now; raises nothing."""
+    try:
+        reach(share, passed_fd)
+    except Exception as err:
+        if not _is_told_later(err):
+            raise
+    return not isinstance(share._region, Absent)
+
+
+def _is_told_later(err: Exception) -> bool:
+    """Whether the next try will tell what is wrong; a signal handler's error is none of ours."""
+    if isinstance(err, OSError):
+        return err.errno is not None
+    return isinstance(err, MmapShareError | MemoryError | ValueError | OverflowError)
+
+
 def register(share: Shared[Any]) -> None:
     """Remember a share as the one of this process for its region."""
-    _open_here[share._region.identity.region_id] = share
-    _places[share._region] = _own_place(share._region.segment)
+    region: Any = share._region
+    _open_here[region.identity.region_id] = share
+    _places[region] = _own_place(region.segment)
 
 
 def forget(share: Shared[Any]) -> None:
     """The share was closed: a handle to it is opened anew."""
+    region: Any = share._region
     if not share.closed:
-        _open_here.pop(share._region.identity.region_id, None)
+        absent = isinstance(region, Absent)
+        region_id = region.handle.region_id if absent else region.identity.region_id
+        _open_here.pop(region_id, None)
         kept = [other for other in _handed_out if other is not share]
         if len(kept) < len(_handed_out):
             _handed_out.clear()
@@ -112,23 +190,25 @@ def forget(share: Shared[Any]) -> None:
 
 def of(share: Shared[Any]) -> Handle:
     """The handle of a share, as it is pickled now."""
-    region = share._region
-    segment = region.segment
+    region: Any = share._region
+    if isinstance(region, Absent):
+        return region.handle
+    region_id, segment = region.identity.region_id, region.segment
     if in_worker():
         _handed_out.append(share)
-    if _is_being_stored():
+    stored = _is_being_stored()
+    if stored:
         named.setdefault(get_ident(), []).append(share)
     if segment.folder is not None:
-        return Handle(region.identity.region_id, None, segment.folder)
+        return Handle(region_id, None, segment.folder)
     place = _places[region]
-    if not place.lives():
-        _places[region] = place = _own_place(segment)
-    return Handle(region.identity.region_id, place, None, _passed_while_spawning(segment))
+    near = None if stored or place.lives() else _own_place(segment)
+    return Handle(region_id, place, None, near, _passed_while_spawning(segment))
 
 
 def open_shares() -> list[Shared[Any]]:
     """The shares that this process has open."""
-    return list(_open_here.values())
+    return [share for share in _open_here.values() if not isinstance(share._region, Absent)]
 
 
 def take_named() -> tuple[Shared[Any], ...]:
@@ -151,66 +231,88 @@ def _is_being_stored() -> bool:
     return False
 
 
-def resolve(handle: Handle, attach: Callable[[Segment], Shared[Any]]) -> Shared[Any]:
-    """The share that a handle names; HandleError where its region cannot be reached."""
+def resolve(handle: Handle, make: Callable[[Handle], Shared[Any]]) -> Shared[Any]:
+    """The share that a handle names, for which ``make`` makes an absent one.
+
+    A process has one share for a region: where it has one already, that is it.
+    """
     passed_fd = handle.passed.detach() if handle.passed is not None else -1
     try:
         share = _open_here.get(handle.region_id)
         if share is None:
-            opened = _open(handle, passed_fd, attach)
-            # Another thread may have loaded it meanwhile: a process has one share for a region.
-            share = _open_here.setdefault(handle.region_id, opened)
-            if share is not opened:
-                opened._region.close()
+            share = make(attrs.evolve(handle, passed=None))
+            share = _open_here.setdefault(handle.region_id, share)
+        is_reached(share, passed_fd)
     finally:
         if passed_fd >= 0:
             os.close(passed_fd)
     return share
 
 
-def _open(handle: Handle, passed_fd: int, attach: Callable[[Segment], Shared[Any]]) -> Shared[Any]:
-    if handle.folder is not None:
-        share = attach(Segment.open_folder(handle.folder))
-    else:
-        assert handle.place is not None
-        share = attach(Segment.adopt(_open_memfd(handle.place, passed_fd)))
-        place = handle.place
-        region = share._region
-        _places[region] = place if place.lives() else _own_place(region.segment)
-    if share._region.identity.region_id != handle.region_id:
-        share._region.close()
+def _open(handle: Handle, passed_fd: int, map_region: Callable[[Segment], Any]) -> Any:
+    """The region that a handle names; HandleError where nobody who has it can be reached."""
+    place = handle.place
+    if place is None:
+        region = map_region(_open_folder(str(handle.folder)))
+        if region.identity.region_id == handle.region_id:
+            return region
+        region.close()
         raise HandleError("this share cannot be opened here: another region is in its place")
-    return share
+    why: OSError | None = None
+    for way in _ways(handle, place, passed_fd):
+        try:
+            fd = way()
+        except OSError as err:
+            if err.errno in LACKS:
+                raise
+            why = why or err.with_traceback(None)
+            continue
+        region = map_region(Segment.adopt(fd))
+        if region.identity.region_id == handle.region_id:
+            return region
+        region.close()
+        why = why or FileNotFoundError(errno.ENOENT, "another region is in its place")
+    assert why is not None
+    reason = why_not(place.pid, place.started, place.namespace, why)
+    raise HandleError(f"this share cannot be opened here: {reason}") from why
 
 
-def _open_memfd(place: Place, passed_fd: int) -> int:
+def _ways(handle: Handle, place: Place, passed_fd: int) -> Iterator[Callable[[], int]]:
+    """What opens the memfd, or something that has been put in its place; OSError else."""
+    yield place.open
+    if handle.near is not None:
+        yield handle.near.open
+    if passed_fd >= 0:  # The sender's description: ours must be another.
+        yield lambda: os.open(f"{_search.PROC}/self/fd/{passed_fd}", os.O_RDWR | os.O_CLOEXEC)
+    for pid, fd in holders(place.device, place.inode):
+        yield attrs.evolve(place, pid=pid, fd=fd).open
+
+
+def _open_folder(folder: str) -> Segment:
     try:
-        return place.open()
-    except OSError as err:
-        if passed_fd >= 0:
-            return os.dup(passed_fd)
-        if err.errno in _LACKS:
-            raise
-        raise HandleError(f"this share cannot be opened here: {_why_not(place, err)}") from err
-
-
-def _why_not(place: Place, err: OSError) -> str:
-    """Why a place could not be opened, and the way out."""
-    if isinstance(err, PermissionError):
-        return (
-            f"this process's user ({os.geteuid()}) may not look into process {place.pid}, which "
-            "has it. Load the share before giving up privileges, or inherit it by fork"
-        )
-    return (
-        f"process {place.pid}, which had it, is gone or has closed it. Keep a reference to the "
-        "share in the process that made it for as long as others may load it"
-    )
+        return Segment.open_folder(folder)
+    except PermissionError as err:
+        raise HandleError(
+            f"this share cannot be opened here: this process's user ({os.geteuid()}) may not look "
+            f"into {folder}, where it is. Load the share before giving up privileges, or inherit "
+            "it by fork"
+        ) from err
 
 
 def _own_place(segment: Segment) -> Place:
-    fd = segment.fd
-    found = os.fstat(fd)
-    return Place(os.getpid(), fd, found.st_dev, found.st_ino)
+    found = os.fstat(segment.fd)
+    pid, started, namespace = _own_process()
+    return Place(pid, segment.fd, found.st_dev, found.st_ino, started, namespace)
+
+
+@functools.cache
+def _own_process() -> tuple[int, int | None, int]:
+    pid = own_pid()
+    return pid, start_of(pid), own_namespace()
+
+
+if hasattr(os, "register_at_fork"):  # only with fork
+    os.register_at_fork(after_in_child=_own_process.cache_clear)
 
 
 def in_worker() -> bool:

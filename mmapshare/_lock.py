@@ -21,7 +21,7 @@ from time import monotonic_ns
 from typing import Final
 from weakref import ref
 
-from . import _deadlock
+from . import _deadlock, _search
 from ._deadlock import WAITS_ID, Watch, alive
 from ._door import RELEASE, TRY, WAIT, Door
 from ._guard import from_first_instruction
@@ -144,6 +144,12 @@ class Lock:
                     f"the share can be read, but not locked here: it was made by another user than "
                     f"this process's ({os.geteuid()}), which was forked after its parent had given "
                     "up privileges. Make the share after that, or fork before"
+                ) from err
+            except FileNotFoundError as err:
+                raise HandleError(
+                    "the share can be read, but not locked here: this process was forked after its "
+                    f"parent had lost sight of {_search.PROC} (chroot does that). Fork before, or "
+                    "mount it there"
                 ) from err
             self._fd, self._flock = door.fd, door.flock
             self._flock(self._fd, operation)

@@ -20,6 +20,7 @@ from typing import Final
 
 import attrs
 
+from . import _search
 from ._descriptor import Descriptor, Marked, duplicate_of, shut, streams_taken
 from ._door import Door
 from ._late import importing
@@ -43,9 +44,20 @@ _ADD_SEALS: Final = 1033
 _SEAL_SEAL, _SEAL_SHRINK, _SEAL_GROW = 1, 2, 4
 
 
-def default_kind() -> str:
-    """The kind of memory this platform offers: "memfd", or "file" where there is none."""
-    return MEMFD if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd") else FILE
+def kind_of_memory(wanted: str | None) -> str:
+    """The kind that is wanted, or what the platform offers: "memfd", or "file" where there is none.
+
+    ValueError where that is no kind, HandleError where it cannot be had here.
+    """
+    if wanted not in {None, MEMFD, FILE}:
+        raise ValueError(f'kind is "memfd" or "file", not {wanted!r}')
+    has_proc = os.path.isdir(f"{_search.PROC}/self/fd")
+    if wanted == MEMFD and not has_proc:
+        raise HandleError(
+            f'kind="memfd" needs {_search.PROC}, which this process does not see. Mount it, or '
+            "leave kind out"
+        )
+    return wanted or (MEMFD if hasattr(os, "memfd_create") and has_proc else FILE)
 
 
 @attrs.define(eq=False, repr=False)

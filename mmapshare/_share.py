@@ -13,7 +13,7 @@ from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
 from ._card import GLIMPSE_BYTES, LOADED_BYTES, kind_of, shortened, size
 from ._codec import EMPTY_SET, FROZENSET, GLOBAL, decode, encode
 from ._handle import named, take_named
-from ._memory import default_kind
+from ._memory import kind_of_memory
 from ._misuse import NotAContainer
 from ._owner import Claim, claim_by, current_owner
 from ._region import Commit, Region
@@ -55,7 +55,9 @@ class Share(NotAContainer, Shared[T]):
     The value is anything that cloudpickle takes. What `get` and the views hand out are private
     copies; only a commit changes what others see. Any thread, task and process may use a share
     at any time. Children get it by fork, or as an argument under spawn and forkserver; a
-    pickled share is a handle to the same region, good as long as a process that had it is.
+    pickled share is a handle to the same region, good as long as a process that has it is; where
+    none can be reached, using what was loaded raises HandleError. Attributes of a subclass travel
+    with the handle as pickle would carry them; where the share is open already it keeps its own.
     Loading a share's value runs the pickles that its co-owners stored. An open share takes three
     file descriptors.
 
@@ -81,18 +83,17 @@ class Share(NotAContainer, Shared[T]):
         timeout: float | None = None,
         kind: str | None = None,
     ) -> None:
-        if kind not in {None, "memfd", "file"}:
-            raise ValueError(f'kind is "memfd" or "file", not {kind!r}')
+        kind = kind_of_memory(kind)
         ceiling, timeout = size_bytes(max_size), timeout_s(timeout)
         frames = None if initial is MISSING else encode(initial)
-        self._bind(Region.create(kind or default_kind(), ceiling), timeout)
+        self._bind(self._parts(Region.create(kind, ceiling)), timeout)
         _handle.register(self)
         if frames is not None:
             self._region.publish(frames, self._region.extent())
             self._keeps = take_named()
 
-    def _bind(self, region: Region, timeout: float | None) -> None:
-        super()._bind(region, timeout)
+    def _bind(self, parts: dict[str, Any], timeout: float | None) -> None:
+        super()._bind(parts, timeout)
         self._trust = Trust()
 
     # --- Reading: takes no lock, never waits for a holder ----------------------------------

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 import attrs
 
 from . import _handle
 from ._arguments import timeout_s
 from ._card import bundle
-from ._memory import Segment
 from ._owner import Claim, claim_by, current_owner, has_ended
 from ._region import ClosedRegion, Region
 from ._showing import Showing
@@ -79,18 +78,27 @@ class Shared(Showing, Waiting, Generic[T]):
 
     _region_class: type[Region] = Region
     _view_class: type[View[Any]] = View
+    _part_names: tuple[str, ...] = ("_region",)
+    """The slots in which `_parts` are, or what stands in for them."""
 
-    def _bind(self, region: Region, timeout: float | None) -> None:
-        self._region: Region | ClosedRegion = region
+    _region: Region | ClosedRegion  # Or a `_handle.Absent`, which turns into the first.
+
+    def _bind(self, parts: dict[str, Any], timeout: float | None) -> None:
+        self._take(parts)
         self._timeout = timeout
         self._explicit: Claim | None = None  # The claim between lock() and unlock().
         self._keeps: Any = ()  # Shares that the value names which this process stored last.
 
-    @classmethod
-    def _attach(cls, segment: Segment, timeout: float | None) -> Any:
-        shared = cls.__new__(cls)
-        shared._bind(cls._region_class(segment), timeout)
-        return shared
+    def _take(self, parts: dict[str, Any]) -> None:
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def _parts(self, region: Region) -> dict[str, Any]:
+        """What this process has of an open region, by slot."""
+        return {"_region": region}
+
+    def _is_reached(self) -> bool:
+        return _handle.is_reached(self)
 
     def _open(self, view: View[T]) -> None:
         raise NotImplementedError
@@ -266,13 +274,16 @@ class Shared(Showing, Waiting, Generic[T]):
         if self.closed:
             return
         region = self._region
-        region.lock.clear_ended()
-        if region.lock.claim is not None:
+        absent = isinstance(region, _handle.Absent)
+        if not absent:
+            region.lock.clear_ended()
+        if not absent and region.lock.claim is not None:
             raise TransactionError("close() while a block of this process runs; leave it first")
         _handle.forget(self)
-        self._region = ClosedRegion()
+        self._take(dict.fromkeys(self._part_names, ClosedRegion()))
         self._keeps = ()
-        region.close()
+        if not absent:
+            region.close()
 
     @property
     def closed(self) -> bool:
@@ -282,6 +293,23 @@ class Shared(Showing, Waiting, Generic[T]):
     def __reduce__(self) -> tuple[Any, ...]:
         return _open_shared, (type(self), _handle.of(self), self._timeout)
 
+    def __copy__(self) -> Self:
+        """Itself: a process has one share for a region."""
+        return self
 
-def _open_shared(cls: type[Shared[Any]], handle: _handle.Handle, timeout: float | None) -> Any:
-    return _handle.resolve(handle, lambda segment: cls._attach(segment, timeout))
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+def _open_shared(
+    cls: type[Shared[Any]],
+    handle: _handle.Handle,
+    timeout: float | None,
+) -> Any:
+    def make(handle: _handle.Handle) -> Shared[Any]:
+        shared = cls.__new__(cls)
+        parts = {name: _handle.Absent(shared, name, handle) for name in cls._part_names}
+        shared._bind(parts, timeout)
+        return shared
+
+    return _handle.resolve(handle, make)

@@ -25,6 +25,7 @@ class Showing:
     closed: Any
     version: Any
     info: Callable[[], Any]
+    _is_reached: Callable[[], bool]
     wait: Callable[..., bool]
 
     def _how_it_stands(self) -> str:
@@ -32,6 +33,8 @@ class Showing:
         name = type(self).__name__
         if self.closed:
             return f"<{name}, closed>"
+        if not self._is_reached():
+            return f"<{name}, unreachable>"
         region = self._region
         what = f"version {region.version}" if region.version else "empty"
         return f"<{name} {region.identity.region_id.hex()[:8]}: {what}>"
@@ -45,6 +48,8 @@ class Showing:
         title = f"{whose}{type(self).__name__} "
         if self.closed:
             return bundle(f"{title}(closed)", None, None)
+        if not self._is_reached():
+            return bundle(f"{title}(unreachable)", self._said(), None)
         region_id = self._region.identity.region_id.hex()[:8]
         return bundle(title + region_id, self._said(), self.info())
 

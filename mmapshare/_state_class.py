@@ -170,6 +170,8 @@ def _method(name: str, func: FunctionType) -> Method:
         )
     if inspect.iscoroutinefunction(func):
         return AsyncMethod(func)
+    if name == "__repr__":
+        return Showing(func)
     return Looking(func) if name in _LOOKING else Method(func)
 
 
@@ -248,6 +250,17 @@ class Looking(Method):
         return self._func(_copy(handle), *args, **kwargs)
 
 
+class Showing(Looking):
+    """``__repr__``, which is also asked where nothing can be read any more."""
+
+    def __call__(self, handle: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(handle, Draft):
+            share = share_of(handle)
+            if share.closed or not share._is_reached():
+                return f"<{type(handle).__qualname__} on {share!r}>"
+        return super().__call__(handle, *args, **kwargs)
+
+
 class KnownAsAsync:
     """What calls an ``async def`` is known as one by `inspect` (Python 3.12 on) and `asyncio`."""
 
@@ -279,7 +292,7 @@ class AsyncMethod(KnownAsAsync, Method):
             return handle if result is draft else result
 
 
-for _cls in (Method, Looking, AsyncMethod):
+for _cls in (Method, Looking, Showing, AsyncMethod):
     cloudpickle.Pickler.dispatch_table[_cls] = _reduce_for_cloudpickle
 
 

@@ -102,10 +102,10 @@ class Transaction(NotAView, Generic[T]):
             raise TransactionError(_ONCE)
         try:
             share = self._share
+            lock = share._region.lock
             view: View[T] = share._view_class()
             self._view = view
             view._owner = current_owner()
-            lock = share._region.lock
             while not await lock.acquire_async(view, self._timeout) and not self._join(view):
                 pass
             return self._opened(view)

@@ -139,7 +139,10 @@ class ClosedError(MmapShareError):
 
 
 class HandleError(MmapShareError):
-    """A pickled share cannot be opened here: no process that had it open can be reached."""
+    """A share cannot be opened here: no process that has it open is to be found, or no /proc.
+
+    Loading a pickled share does not raise it; using what was loaded does, each time anew.
+    """
 
 
 class CorruptRegionError(MmapShareError):

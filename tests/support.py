@@ -18,6 +18,7 @@ from typing import Any
 
 import mmapshare
 from mmapshare import _region
+from mmapshare._memory import Segment
 
 SEED = int.from_bytes(os.urandom(4), "little")
 _TOOL = 4  # One of the ids that sys.monitoring leaves to anybody.
@@ -257,6 +258,14 @@ def region_mappings() -> list[str]:
     return [
         line for line in Path("/proc/self/maps").read_text().splitlines() if "mmapshare" in line
     ]
+
+
+def opened_again(share: Any) -> Any:
+    """The same region as another process has it, in this one."""
+    twin = type(share).__new__(type(share))
+    segment = Segment.adopt(os.dup(share._region.segment.fd))
+    twin._bind(twin._parts(type(share)._region_class(segment)), None)
+    return twin
 
 
 def forget(share: Any) -> None:

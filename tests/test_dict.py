@@ -13,7 +13,7 @@ import threading
 
 import pytest
 import workers
-from support import Child, Wanted, in_child, stranger
+from support import Child, Wanted, in_child, opened_again, stranger
 
 import mmapshare
 from mmapshare import (
@@ -28,7 +28,6 @@ from mmapshare import (
     ViewClosedError,
     _index,
     _log,
-    _memory,
     shared_state,
 )
 
@@ -866,7 +865,7 @@ def test_a_signal_handler_may_read_and_write_in_the_middle_of_a_read(make, often
 
 def _fresh_keys(shared):
     """The order of the keys for who reads everything anew."""
-    return list(SharedDict._attach(_memory.Segment.adopt(os.dup(shared._region.segment.fd)), None))
+    return list(opened_again(shared))
 
 
 def test_keys_that_nobody_could_find_again_are_refused(make):

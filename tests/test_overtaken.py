@@ -4,13 +4,11 @@ Beside a real writer it is chance which of the looks is followed by a commit. He
 header let somebody commit after the look whose turn it is, until a read has no more looks.
 """
 
-import os
 
 import pytest
-from support import Child, Wanted
+from support import Child, Wanted, opened_again
 
 from mmapshare import ClosedError, Share, SharedDict, _dict, _index, _log, _region
-from mmapshare._memory import Segment
 
 numpy = Wanted("numpy")
 
@@ -37,10 +35,6 @@ class Words:
 
     def release(self):
         self.words.release()
-
-
-def _as_another_process(share):
-    return type(share)._attach(Segment.adopt(os.dup(share._region.segment.fd)), None)
 
 
 def _forget(share):
@@ -78,7 +72,7 @@ class Writer:
     """Commits one number after the other as another process would."""
 
     def __init__(self, share, commit):
-        self.share = _as_another_process(share)
+        self.share = opened_again(share)
         self.n, self.commit = 0, commit
 
     def write(self, times):

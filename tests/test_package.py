@@ -24,7 +24,8 @@ WALLS = {
     "_showing": {"errors", "_arguments", "_card"},
     "errors": set(),
     "_descriptor": {"errors"},
-    "_memory": {"errors", "_descriptor", "_door", "_late"},
+    "_memory": {"errors", "_descriptor", "_door", "_late", "_search"},
+    "_search": set(),
     "_layout": {"errors"},
     "_futex": set(),
     "_wait": {"errors", "_arguments", "_async", "_hub", "_late", "_region"},
@@ -32,6 +33,7 @@ WALLS = {
     "_door": {"errors", "_descriptor"},
     "_lock": {
         "errors", "_owner", "_async", "_deadlock", "_door", "_futex", "_guard", "_hub", "_late",
+        "_search",
     },
     "_together": {"errors", "_arguments", "_guard", "_nested", "_shared", "_transaction"},
     "_definitions": {"errors", "_shape"},
@@ -41,7 +43,7 @@ WALLS = {
     "_sameness": {"errors", "_codec", "_definitions", "_region"},
     "_view": {"errors", "_owner", "_misuse", "_nested"},
     "_region": {"errors", "_owner", "_futex", "_late", "_layout", "_lock", "_memory"},
-    "_handle": {"errors", "_late", "_memory"},
+    "_handle": {"errors", "_late", "_memory", "_search"},
     "_nested": {"errors"},
     "_log": {"errors", "_layout", "_region"},
     "_directory": {"errors", "_codec", "_layout"},
@@ -61,7 +63,7 @@ WALLS = {
     "_transaction": {"errors", "_owner", "_guard", "_lock", "_misuse", "_nested", "_view"},
     "_async": {"_owner", "_late"},
     "_shared": {
-        "errors", "_owner", "_arguments", "_card", "_handle", "_memory", "_region", "_showing",
+        "errors", "_owner", "_arguments", "_card", "_handle", "_region", "_showing",
         "_transaction", "_view", "_wait",
     },
     "_share": {

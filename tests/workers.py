@@ -3,7 +3,7 @@
 import os
 import pickle
 
-from mmapshare import Share
+from mmapshare import Share, SharedDict, shared_state
 
 
 def add(share, by=1):
@@ -59,3 +59,72 @@ def loads_into(raw, count):
 def add_to_key(shared, key):
     with shared.locked() as view:
         view[key] = view.get(key, 0) + 1
+
+
+class LoadsAs:
+    """What an object of a process that has ended is to who loads it."""
+
+    def __init__(self, raw):
+        self.raw = raw
+
+    def __reduce__(self):
+        return pickle.loads, (self.raw,)
+
+
+def give_what_loads_as(raw):
+    return LoadsAs(raw)
+
+
+@shared_state(initial=0)
+def count(state):
+    state.value += 1
+    return state.value
+
+
+@shared_state
+class Counter:
+    def __init__(self, n=0):
+        self.n = n
+
+    def add(self):
+        self.n += 1
+        return self.n
+
+    def __repr__(self):
+        return f"Counter({self.n})"
+
+    def __len__(self):
+        return self.n
+
+
+class Cache(SharedDict):
+    """A subclass with attributes of its own."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit = limit
+
+    def put(self, key, value):
+        with self.locked() as view:
+            view[key] = value
+            while len(view) > self.limit:
+                del view[next(iter(view))]
+
+
+def put(cache, key, value):
+    cache.put(key, value)
+    return cache
+
+
+def attributes_of(share):
+    return {name: getattr(share, name, None) for name in ("limit", "name", "_Slotted__secret")}
+
+
+def store_and_stay(outer, kind, ready, leave):
+    outer["inner"] = Share(1, kind=kind)
+    ready.set()
+    leave.wait()
+
+
+def look_inside(outer, expected):
+    return outer["inner"].get()

@@ -70,7 +70,7 @@ def operation(name: str, kind: str) -> Iterator[Operation]:
     """An operation on shares of that kind, with the constants that its scene changes."""
     modules = (_region, _log, _index, _share, _dict)
     before = [(module, dict(vars(module))) for module in modules]
-    _share.default_kind = _dict.default_kind = lambda: kind
+    _share.kind_of_memory = _dict.kind_of_memory = lambda wanted: kind
     making = MAKING.get(name)
     tried = Operation(name, SCENES[name]()) if making is None else making()
     try:
