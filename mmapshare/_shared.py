@@ -7,6 +7,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 import attrs
 
+from . import _carried as carried
 from . import _handle
 from ._arguments import timeout_s
 from ._card import bundle
@@ -74,7 +75,7 @@ class Shared(Showing, Waiting, Generic[T]):
     - ``_region_class`` maps a segment, ``_view_class`` is what blocks hand out.
     """
 
-    __slots__ = ("__weakref__", "_explicit", "_keeps", "_region", "_timeout")
+    __slots__ = ("__weakref__", "_explicit", "_keeps", "_region", "_timeout", "_unset")
 
     _region_class: type[Region] = Region
     _view_class: type[View[Any]] = View
@@ -88,6 +89,7 @@ class Shared(Showing, Waiting, Generic[T]):
         self._timeout = timeout
         self._explicit: Claim | None = None  # The claim between lock() and unlock().
         self._keeps: Any = ()  # Shares that the value names which this process stored last.
+        self._unset = False  # A subclass's attributes are on their way, see `carried`.
 
     def _take(self, parts: dict[str, Any]) -> None:
         for name, part in parts.items():
@@ -290,8 +292,19 @@ class Shared(Showing, Waiting, Generic[T]):
         """Whether `close` was called in this process."""
         return isinstance(self._region, ClosedRegion)
 
+    # --- Pickling: a handle, and what a subclass has added -----------------------------------
+
+    def __getstate__(self) -> Any:
+        """What a subclass has added, as pickle asks for it; None where that is nothing."""
+        return carried.state_of(self)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _open_shared, (type(self), _handle.of(self), self._timeout)
+        handle, state = _handle.of(self), self.__getstate__()
+        args, kwargs = carried.arguments_of(self)
+        made = (type(self), handle, self._timeout, state is not None, args, kwargs)
+        if state is None:
+            return _open_shared, made
+        return _open_shared, made, state, None, None, carried.restore
 
     def __copy__(self) -> Self:
         """Itself: a process has one share for a region."""
@@ -305,11 +318,15 @@ def _open_shared(
     cls: type[Shared[Any]],
     handle: _handle.Handle,
     timeout: float | None,
+    has_state: bool,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Any:
     def make(handle: _handle.Handle) -> Shared[Any]:
-        shared = cls.__new__(cls)
+        shared = cls.__new__(cls, *args, **kwargs)
         parts = {name: _handle.Absent(shared, name, handle) for name in cls._part_names}
         shared._bind(parts, timeout)
+        shared._unset = has_state
         return shared
 
     return _handle.resolve(handle, make)

@@ -326,7 +326,7 @@ def test_a_descriptor_passed_along_is_closed_where_it_cannot_be_opened():
     def load():
         _handle._open_here.clear()
         with no_more_descriptors():
-            _shared._open_shared(Share, handle, None)
+            _shared._open_shared(Share, handle, None, False, (), {})
         assert fd not in open_fds()
 
     in_child(load)
@@ -363,7 +363,7 @@ def test_a_place_that_holds_another_region_is_not_taken_for_the_shares(make):
     share = make(1)
     before = open_fds()
     handle = attrs.evolve(_handle.of(share), region_id=b"another region's")
-    absent = _shared._open_shared(Share, handle, None)
+    absent = _shared._open_shared(Share, handle, None, False, (), {})
     with pytest.raises(HandleError, match="cannot be opened here"):
         absent.get()
     assert open_fds() == before

@@ -26,6 +26,7 @@ WALLS = {
     "_descriptor": {"errors"},
     "_memory": {"errors", "_descriptor", "_door", "_late", "_search"},
     "_search": set(),
+    "_carried": set(),
     "_layout": {"errors"},
     "_futex": set(),
     "_wait": {"errors", "_arguments", "_async", "_hub", "_late", "_region"},
@@ -63,7 +64,7 @@ WALLS = {
     "_transaction": {"errors", "_owner", "_guard", "_lock", "_misuse", "_nested", "_view"},
     "_async": {"_owner", "_late"},
     "_shared": {
-        "errors", "_owner", "_arguments", "_card", "_handle", "_region", "_showing",
+        "errors", "_owner", "_arguments", "_card", "_carried", "_handle", "_region", "_showing",
         "_transaction", "_view", "_wait",
     },
     "_share": {
