@@ -33,6 +33,7 @@ from ._draft import (
     readable,
     touched_at,
 )
+from ._glance import holds
 from ._index import Changes, Index, State
 from ._layout import FLOOR, LOG_KIND, VERSION
 from ._log import BASE, END, RUN, Log
@@ -255,14 +256,11 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         return self._index.read(lambda state: len(state.places))
 
     def __iter__(self) -> Iterator[K]:
-        """The keys of one version, whatever is changed meanwhile."""
-        return iter(self._keys())
+        """The keys of one version, whatever is changed meanwhile; the first one is had at once."""
+        return self._index.keys(False)
 
     def __reversed__(self) -> Iterator[K]:
-        return reversed(self._keys())
-
-    def _keys(self) -> list[K]:
-        return self._index.read(lambda state: list(state.places))
+        return self._index.keys(True)
 
     def snapshot(self) -> DictSnapshot[K, V]:
         """All of it at one version, as a read-only mapping; copied, but not loaded.
@@ -281,7 +279,8 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
 
         return index.read(look)
 
-    _seen_by_predicate = snapshot
+    def _holds(self, predicate: Callable[[Any], object]) -> bool:
+        return holds(predicate, self._index, self.snapshot)
 
     def keys(self) -> KeysView[K]:
         """The keys of one version, now's.
@@ -289,7 +288,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         >>> SharedDict(a=1).keys() == {"a"}
         True
         """
-        return dict.fromkeys(self._keys()).keys()
+        return dict.fromkeys(self).keys()
 
     def values(self) -> ValuesView[V]:
         """The values of one version, now's; each is loaded when it is its turn.
@@ -488,7 +487,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         touched.index = index
         touched.state = state
         touched.gone = touched.named = touched.read = NONE
-        touched.tail = None
+        touched.ends = None
         view._failed = None
 
     def _committed(self) -> Touched:

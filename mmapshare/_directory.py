@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ._codec import Frame, decode, encode
 from ._layout import align
+from ._order import Places
 from .errors import CorruptRegionError, UnloadableError, UnpicklableError
 
 Extents = tuple[int, ...]
@@ -64,11 +65,11 @@ def decode_directory(raw: bytes) -> Directory:
     return found
 
 
-def places_of(directory: Directory, begin: int) -> tuple[dict[Any, Extents], int]:
+def places_of(directory: Directory, begin: int) -> tuple[Places, int]:
     """The extents by key of a snapshot whose values begin there, and what they take."""
     _, keys, sizes, lengths, _ = directory
     ends = list(accumulate(sizes, initial=begin))
-    places: dict[Any, Extents] = dict(zip(keys, pairwise(ends), strict=True))
+    places = Places(zip(keys, pairwise(ends), strict=True))
     for number, key in enumerate(places) if lengths else ():
         if number in lengths:
             places[key] = extents_at(ends[number], lengths[number])

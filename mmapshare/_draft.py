@@ -7,12 +7,14 @@ touched are pickled again, and only those whose bytes differ are written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
+from itertools import filterfalse
 from typing import Any, Final
 
 from ._codec import EMPTY_SET, FROZENSET, GLOBAL, STOP, apart, decode, encode
 from ._directory import Extents
 from ._handle import named, take_named
 from ._index import Changes, Frames, Index, State
+from ._order import FEW, Ends, Places, begin
 from ._owner import here
 from ._sameness import unchanged
 from ._view import MISSING, Unloadable, View
@@ -30,7 +32,7 @@ NONE: Final[dict[Any, Any]] = {}
 class Touched(dict[Any, Any]):
     """The values that a block has touched or set; a missing one is loaded from what is stored."""
 
-    __slots__ = ("gone", "index", "named", "read", "state", "tail")
+    __slots__ = ("ends", "gone", "index", "named", "read", "state")
 
     index: Index
     state: State
@@ -40,8 +42,8 @@ class Touched(dict[Any, Any]):
     """The shares that the values name, once they are encoded."""
     read: dict[Any, Any]
     """The frames of which values were made that have buffers; they may be the values' memory."""
-    tail: list[Any] | None
-    """The stored keys, less those at their end that are gone; made by the first `popitem`."""
+    ends: Ends | None
+    """The first and the last stored key that are left, once somebody has asked for one."""
 
     def __missing__(self, key: Any) -> Any:
         extents = self.state.places.get(key)
@@ -73,7 +75,7 @@ def touched_at(index: Index, state: State) -> Touched:
     touched.index = index
     touched.state = state
     touched.gone = touched.named = touched.read = NONE
-    touched.tail = None
+    touched.ends = None
     return touched
 
 
@@ -104,6 +106,8 @@ class Draft(MutableMapping[Any, Any]):
 
     def __delitem__(self, key: Any) -> None:
         touched = self.touched
+        if touched.ends is not None:
+            touched.ends.settle()
         if touched.pop(key, MISSING) is MISSING and not _is_stored(touched, key):
             raise KeyError(key)
         if key in touched.state.places:
@@ -116,16 +120,31 @@ class Draft(MutableMapping[Any, Any]):
     def __iter__(self) -> Iterator[Any]:
         """The keys in order, as they were when the iteration began."""
         touched = self.touched
-        gone, places = touched.gone, touched.state.places
-        kept = [key for key in places if key not in gone] if gone else list(places)
-        return iter(kept + _added(touched))
+        gone, places, added = touched.gone, touched.state.places, _added(touched)
+        count = len(places)
+
+        def all_keys() -> list[Any]:
+            keys = list(places)
+            del keys[count:]  # What was committed since then came at the end.
+            return [*(filterfalse(gone.__contains__, keys) if gone else keys), *added]
+
+        if type(places) is not Places or count <= FEW:
+            return iter(all_keys())
+        ends = _ends(touched)
+        first = ends.first(gone)
+        if first is MISSING:
+            return iter(added)
+        return begin([first], all_keys, touched.index._mutex, ends, places)
 
     def __reversed__(self) -> Iterator[Any]:
         touched = self.touched
         yield from reversed(_added(touched))
-        for key in reversed(touched.state.places):
-            if key not in touched.gone:
-                yield key
+        last = _ends(touched).last(touched.gone)
+        if last is not MISSING:
+            yield last
+            for key in reversed(touched.state.places):
+                if key is not last and key not in touched.gone:
+                    yield key
 
     def __len__(self) -> int:
         touched = self.touched
@@ -135,6 +154,8 @@ class Draft(MutableMapping[Any, Any]):
         return len(places) - len(gone) + len(touched) - stored + again
 
     def clear(self) -> None:
+        if self.touched.ends is not None:
+            self.touched.ends.settle()
         self.touched.clear()
         self.touched.gone = dict.fromkeys(self.touched.state.places)
 
@@ -160,14 +181,10 @@ class Draft(MutableMapping[Any, Any]):
         for key in reversed(touched):
             if key not in places or key in gone:
                 return key, self.pop(key)
-        if touched.tail is None:
-            touched.tail = list(places)
-        tail = touched.tail
-        while tail and tail[-1] in touched.gone:
-            del tail[-1]  # What is gone stays gone until the block ends.
-        if tail:
-            return tail[-1], self.pop(tail[-1])
-        raise KeyError("popitem(): the dict is empty")
+        last = _ends(touched).last(gone)
+        if last is MISSING:
+            raise KeyError("popitem(): the dict is empty")
+        return last, self.pop(last)
 
     def copy(self) -> dict[Any, Any]:
         """A plain dict of the same values; those that were touched are the draft's own."""
@@ -234,6 +251,12 @@ def _is_unchanged(touched: Touched, key: Any, frames: Frames, extents: Extents) 
     same = unchanged(touched[key], frames, before, lambda: touched.stored(key, extents), trust)
     take_named()  # The second look's own.
     return same
+
+
+def _ends(touched: Touched) -> Ends:
+    if touched.ends is None:
+        touched.ends = Ends(touched.state.places)
+    return touched.ends
 
 
 def _is_stored(touched: Touched, key: object) -> bool:

@@ -28,6 +28,7 @@ from ._directory import (
 from ._layout import VERSION, align
 from ._log import BASE, BEGIN, END, RUN, Log, Position, Record, V
 from ._memory import private_copy
+from ._order import Places
 from ._owner import claim_by, current_owner
 from ._region import ORDERED_STORES, same_bytes
 from ._sameness import Trusts
@@ -73,7 +74,7 @@ class State:
         "version",
     )
 
-    def __init__(self, position: Position, places: dict[Any, Extents], live: int, end: int) -> None:
+    def __init__(self, position: Position, places: Places, live: int, end: int) -> None:
         """``end``: where the snapshot that ``places`` were read from ends."""
         self.position = position
         self.version = position[V]
@@ -98,7 +99,7 @@ class Index:
         self.log = log
         self.map = log._map
         self.words = log._words
-        self.state = State(BEGIN, {}, 0, 0)
+        self.state = State(BEGIN, Places(), 0, 0)
         self.state.version = -1  # Not even that the log is empty has been seen.
         self.trusts = Trusts()
         self._mutexes: dict[int, Any] = {}
@@ -218,7 +219,7 @@ class Index:
         """A state from the area's snapshot on."""
         newest = self.log.newest()
         if newest is None or not newest[V]:
-            return newest and State(newest, {}, 0, 0)
+            return newest and State(newest, Places(), 0, 0)
         records = self.log.records(newest[BASE], newest[RUN], newest)
         if records is None:
             return None
@@ -268,6 +269,10 @@ class Index:
         state.position = position
         state.version = position[V]
         state.changing = False
+
+    def keys(self, backward: bool) -> Iterator[Any]:
+        """The keys in order as they are now, whatever is changed meanwhile."""
+        return self.read(lambda state: state.places.iterate(backward, self._mutex))
 
     def frames(self, extents: Extents) -> Sequence[Frame]:
         """Private copies of a value's frames; to be used only if the state still stands."""
@@ -468,7 +473,7 @@ def _apply(state: State, directory: Directory, begin: int) -> None:
         _take(state, bundles)
     places, live, dead = state.places, state.live, state.dead
     for key in gone:
-        old = places.pop(key, None)
+        old = places.take_out(key)
         if old is not None:
             dead += old[-1] - old[0]
             live -= old[-1] - old[0]

@@ -59,6 +59,8 @@ class SeenPlaces:
     def __reversed__(self) -> Iterator[Any]:
         return iter(self._all()[::-1])
 
+    from_front = __iter__
+
     def __len__(self) -> int:
         return len(self._all())
 
@@ -159,5 +161,5 @@ def _touched(index: Index, places: SeenPlaces) -> SeenTouched:
     touched.index = index
     touched.state = places  # type: ignore[assignment]
     touched.gone = touched.named = touched.read = NONE
-    touched.tail = None
+    touched.ends = None
     return touched

@@ -119,7 +119,8 @@ class Share(NotAContainer, Shared[T]):
         version, frames, *_ = self._read()
         return Snapshot(decode(frames), version)
 
-    _seen_by_predicate = get
+    def _holds(self, predicate: Callable[[T], object]) -> bool:
+        return bool(predicate(self.get()))
 
     def _read(self) -> Commit:
         try:

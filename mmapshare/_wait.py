@@ -48,7 +48,8 @@ class Waiting:
     def snapshot(self) -> Any:
         raise NotImplementedError
 
-    def _seen_by_predicate(self) -> Any:
+    def _holds(self, predicate: Callable[[Any], object]) -> bool:
+        """Whether a predicate holds for the current value."""
         raise NotImplementedError
 
     def wait(
@@ -61,10 +62,11 @@ class Waiting:
         """Wait for a commit; False where none came within ``timeout`` seconds.
 
         Until the version differs from ``since`` (default: the version now), or, with a
-        ``predicate``, until that holds for the current value. The predicate gets a fresh copy
-        (of a `SharedDict`, a snapshot) and runs without the lock; while a `Share` is empty it
-        is not asked; a value that does not load here is an UnloadableError. With both it is
-        asked from the first version on that differs.
+        ``predicate``, until that holds for the current value. The predicate gets a fresh copy and
+        runs without the lock; while a `Share` is empty it is not asked; a value that does not load
+        here is an UnloadableError. Of a `SharedDict` it gets a snapshot that takes from the dict
+        what it is asked for, be it one key of a million; where a commit comes in between, it is
+        asked again from the start. With both it is asked from the first version on that differs.
 
         Takes no lock, and costs a commit nothing while nobody waits. Ctrl-C ends it at once.
         Any thread and process may wait at any time; within one's own block it raises
@@ -153,7 +155,7 @@ class Waiting:
             empty_counts = predicate is not None and self._has_value_when_empty
             done = version != since and (version > 0 or empty_counts)
             if done and predicate is not None:
-                done = version != asked and bool(predicate(self._seen_by_predicate()))
+                done = version != asked and self._holds(predicate)
                 asked = version
             left_s = NAP_S
             if deadline is not None:

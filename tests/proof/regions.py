@@ -22,6 +22,7 @@ from mmapshare import (
     _handle,
     _index,
     _log,
+    _order,
     _region,
     locked,
 )
@@ -154,7 +155,7 @@ def forget(share: Any) -> None:
 
 
 def _copied(state: _index.State) -> _index.State:
-    copy = _index.State(state.position, state.places.copy(), 0, 0)
+    copy = _index.State(state.position, _order.Places(state.places), 0, 0)
     for name in ("version", "live", "dead", "snapshot_keys", "most"):
         setattr(copy, name, getattr(state, name))
     copy.bundles = set(state.bundles)
