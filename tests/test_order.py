@@ -102,6 +102,9 @@ def test_a_block_that_takes_many_lists_none_of_them_for_its_ends(no_lists):
             view[MANY + n] = 1
             assert view.popitem() == (MANY + n, 1)
     assert len(shared) == MANY - 800
+    with shared.locked() as view:
+        del view[598]
+        assert list(reversed(view)) == list(view)[::-1] == [599, *range(597, 399, -1)]
     assert len(no_lists) < 3000
 
 
@@ -264,6 +267,8 @@ def test_what_a_predicate_keeps_is_a_copy():
     shared.clear()
     assert dict(kept[0]) == dict.fromkeys(range(MANY), 0)
     assert kept[0][3] == 0
+    assert 3 in kept[0]
+    assert list(reversed(kept[0])) == list(kept[0])[::-1]
     assert len(kept[0]) == MANY
 
 
