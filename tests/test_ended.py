@@ -286,3 +286,32 @@ def test_a_handler_that_comes_in_the_middle_of_clearing_is_told_so():
         share.set(1)
     share._region.lock._clearing.clear()
     share.unlock()
+
+
+def test_an_interrupt_while_one_clears_leaves_nothing_held():
+    share = Share(0)
+    lock = share._region.lock
+    in_thread(share.lock)
+    real = lock._flock
+
+    def flock(fd, operation):
+        lock._flock = real
+        raise KeyboardInterrupt
+
+    lock._flock = flock
+    with pytest.raises(KeyboardInterrupt):
+        share.set(1)
+    assert lock.claim is None and not lock._clearing
+    share.lock(timeout=0)
+    share.unlock()
+
+
+def test_a_task_of_trios_has_ended_when_its_coroutine_has():
+    kept = []
+
+    async def main():
+        kept.append(trio.lowlevel.current_task())
+        return current_owner()
+
+    owner = trio.run(main)
+    assert owner[1]() is kept[0] and has_ended(owner)

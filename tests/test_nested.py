@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mmapshare import Share, SharedDict, TransactionError, ViewClosedError, locked, shared_state
-from mmapshare._nested import Joined
+from mmapshare._nested import Joined, _is_apart
 
 APART = pytest.raises(TransactionError, match="cannot be told apart")
 STILL_OPEN = pytest.raises(TransactionError, match="still open")
@@ -322,3 +322,7 @@ def test_an_interrupt_as_a_block_joins_leaves_the_outer_one_whole(monkeypatch):
         monkeypatch.setattr(type(share.locked()), "_opened", real)
         view.value = 1
     assert share.get() == 1
+
+
+def test_a_block_that_was_left_in_none_of_the_callers_frames_is_apart():
+    assert _is_apart(frozenset())

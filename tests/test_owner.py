@@ -2,13 +2,22 @@
 
 import asyncio
 import sys
+import weakref
 from types import ModuleType
 
 import pytest
 from support import Wanted
 
 from mmapshare import Share, ViewClosedError
-from mmapshare._owner import current_owner, here, in_trio
+from mmapshare._owner import (
+    ENDED,
+    _Thread,
+    current_owner,
+    here,
+    in_trio,
+    shares_thread,
+    stands_still,
+)
 
 trio = Wanted("trio")
 
@@ -63,3 +72,31 @@ def test_a_loop_that_runs_no_task_leaves_the_thread_the_owner():
     asyncio.run(main())
     assert isinstance(tasks[0], asyncio.Task)
     assert owners[1] == here.owner
+
+
+def test_who_is_held_up_while_one_waits_through_a_hub():
+    """Other greenlets of the thread run on; a loop that stands still does not."""
+    other = _Thread()
+    assert not shares_thread(ENDED) and not stands_still(ENDED)
+    assert not stands_still(here.owner)
+    assert not stands_still((here.owner, weakref.ref(other)))
+    found = []
+
+    async def main():
+        found.append(stands_still(current_owner()))
+        asyncio.get_running_loop().call_soon(lambda: found.append(stands_still(owner)))
+        owner = current_owner()
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert found == [True, False]
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(main())
+    assert stands_still(weakref.ref(task))
+    loop.run_until_complete(task)
+    loop.close()
+
+    async def in_a_task():
+        assert stands_still(current_owner())
+
+    trio.run(in_a_task)
