@@ -54,6 +54,8 @@ class Door(Descriptor):
         try:
             other = Door(self._path)
         except FileNotFoundError as err:
+            if not self._name:
+                raise  # No /proc, through which a memfd is opened.
             raise ClosedError(f"{self._path} is gone: the region's folder was removed") from err
         self.replace_by(other)
         return self

@@ -410,7 +410,7 @@ def _load_anew(raw):
     from mmapshare import _handle
 
     _handle._open_here.clear()
-    return pickle.loads(raw)
+    return pickle.loads(raw).get()
 
 
 @pytest.mark.parametrize("kind", ["memfd", "file"])
