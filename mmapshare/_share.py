@@ -73,7 +73,9 @@ class Share(NotAContainer, Shared[T]):
     {'hits': 1}
     """
 
-    __slots__ = ("_trust",)
+    __slots__ = ("_trust", "_view_class")
+
+    _view_class: type[View[Any]]
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class Share(NotAContainer, Shared[T]):
 
     def _bind(self, parts: dict[str, Any], timeout: float | None) -> None:
         super()._bind(parts, timeout)
+        self._view_class = View
         self._trust = Trust()
 
     # --- Reading: takes no lock, never waits for a holder ----------------------------------
@@ -266,9 +269,13 @@ class Share(NotAContainer, Shared[T]):
         view._value = value
         view._failed = None
         if type(value) not in CONTAINERS:
-            view.__class__ = ObjectView
+            if type(view) is View:
+                # The next one is made so: without the GIL an assignment stops all threads.
+                view.__class__ = self._view_class = ObjectView
             if isinstance(value, Missing):
                 view._failed = value  # Until it is replaced there is nothing to commit.
+        elif type(view) is not View:
+            self._view_class = View
 
     def _store(self, view: View[T]) -> None:
         commit = view._commit

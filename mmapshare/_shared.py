@@ -78,7 +78,7 @@ class Shared(Showing, Waiting, Generic[T]):
     __slots__ = ("__weakref__", "_explicit", "_keeps", "_region", "_timeout", "_unset")
 
     _region_class: type[Region] = Region
-    _view_class: type[View[Any]] = View
+    _view_class: type[View[Any]]
     _part_names: tuple[str, ...] = ("_region",)
     """The slots in which `_parts` are, or what stands in for them."""
 

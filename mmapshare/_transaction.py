@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from ._guard import from_first_instruction
 from ._lock import HOLDER
@@ -123,7 +123,7 @@ class Transaction(NotAView, Generic[T]):
         try:
             self.__exit__(kind, err, traceback)
         except BaseException:
-            Transaction._give_up(self)  # Of a spent one too.
+            self._give_up()
             raise
         return DONE
 
@@ -147,7 +147,6 @@ class Transaction(NotAView, Generic[T]):
                 share._store(view)
             lock.release()
             view._owner = None
-            self.__class__ = _Spent  # type: ignore[assignment]
         except BaseException as failure:
             if self._role == JOINED and self._view is not None:
                 self._view._failed.failed = failure
@@ -222,24 +221,6 @@ class Done:
 
 
 DONE: Final = Done()
-
-
-class _Spent(NotAView, Generic[T]):
-    """What a transaction becomes when its block has ended: without a finaliser, it goes faster."""
-
-    __slots__ = Transaction.__slots__
-
-    def __enter__(self) -> NoReturn:
-        raise TransactionError(_ONCE)
-
-    def __exit__(self, *exc: object) -> None:
-        """Never reached."""
-
-    async def __aenter__(self) -> NoReturn:
-        raise TransactionError(_ONCE)
-
-    async def __aexit__(self, *exc: object) -> None:
-        """Never reached."""
 
 
 _OVER: Final = (None, ENDED)
