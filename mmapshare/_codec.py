@@ -5,8 +5,9 @@ other processes may not have, cloudpickle takes over and writes by value.
 
 The first frame is the pickle stream. What the stream names by key, its definitions (see
 `_definitions`), stands behind its end, where unpickling does not look: only who meets an unknown
-key does. Further frames are the buffers of large arrays, which protocol 5 leaves out of band:
-they are copied once, straight into the region.
+key does. Where many values share their definitions, only the keys stand there. Further frames are
+the buffers of large arrays, which protocol 5 leaves out of band: they are copied once, straight
+into the region.
 
 `encode` and `decode` may be called by any thread at any time, also from within each other.
 """
@@ -15,19 +16,21 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections import ChainMap
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 import cloudpickle
 
-from . import _definitions, _tensors
+from . import _definitions, _known, _tensors
 from ._blame import blame
-from ._definitions import UnknownDefinitionError
+from ._known import Definitions, Stored, UnknownDefinitionError
+from ._pickler import Pickler, changed_meanwhile, look_at_reducers, prefer
 from ._unloadable import is_sound, said, why
 from .errors import MmapShareError, UnpicklableError
 
 Frame = bytes | bytearray | memoryview
+Gathered = dict[bytes, Stored]
+"""Definitions that are stored apart from values, by key."""
 
 _OUT_OF_BAND_LEAST: Final = 4096
 """Smaller buffers stay in the stream: a frame of their own costs more than a copy."""
@@ -37,9 +40,10 @@ FROZENSET: Final = pickle.FROZENSET[0]
 GLOBAL: Final = pickle.STACK_GLOBAL[0]
 """The opcode that stands in every stream which names a class or a function."""
 STOP: Final = pickle.STOP[0]
-"""The last byte of a stream that has no definitions behind it. A bundle ends with its size, whose
-last byte is far below that."""
-_TYPES_MOST: Final = 1000
+"""The last byte of a stream that has nothing behind it. Definitions end with their size, and keys
+with their number, whose last byte is far below that."""
+_TRIES_MOST: Final = 100
+"""How often a value is pickled that other threads change meanwhile."""
 _MAIN: Final = b"_main__"
 """Stands in every stream that names ``__main__`` or ``__mp_main__``."""
 
@@ -47,30 +51,36 @@ _REFUSALS: Final = (pickle.PicklingError, TypeError, AttributeError)
 """How objects say that they cannot be pickled."""
 
 _modules = sys.modules
+_by_address = _known.by_address
 _dumps: Callable[..., bytes] = pickle.dumps
+_dump = pickle.Pickler.dump
+"""Without cloudpickle's around it, which words one error anew."""
 _loads = pickle.loads
 _taken_by_value: set[str] = getattr(cloudpickle.cloudpickle, "_PICKLE_BY_VALUE_MODULES", {"?"})
 """Modules that the user told cloudpickle to take by value. The set itself: its public accessor
 copies it, and this is asked at each commit. Were it gone, all would go cloudpickle's way."""
 
 
-def encode(value: object) -> tuple[Frame, ...]:
+def encode(value: object, apart: Gathered | None = None) -> tuple[Frame, ...]:
     """The frames of a value. They may alias its arrays: store them before the caller goes on.
 
-    UnpicklableError, naming the part at fault, where the value cannot be pickled.
+    With ``apart`` its definitions are put there, for who stores them once for many values, and
+    only their keys stand behind its stream. UnpicklableError, naming the part at fault, where the
+    value cannot be pickled.
     """
-    if _by_value and type(value) in _by_value:
-        return _encode_by_value(value)
+    if _by_address and id(type(value)) in _by_address:  # Plain pickle would be in vain.
+        return _encode_by_value(value, apart)
     try:
         stream = _dumps(value, 5, buffer_callback=_has_buffers)
     except _HasBuffersError:
-        return _encode_with_buffers(value)
+        return _encode_with_buffers(value, apart)
     except _REFUSALS:
         pass  # cloudpickle can do more, or it knows better why not.
     except (MemoryError, MmapShareError):
         raise
     except Exception as err:  # Perhaps a signal handler's, which must not be lost.
-        raise _unpicklable(value, err) from err
+        if not changed_meanwhile(err):
+            raise _unpicklable(value, err) from err
     else:
         if GLOBAL not in stream or not (
             stream.rpartition(_MAIN)[1] or _taken_by_value or "torch" in _modules
@@ -78,7 +88,7 @@ def encode(value: object) -> tuple[Frame, ...]:
             return (stream,)
         if _is_enough(stream):
             return (stream,)
-    return _encode_by_value(value)
+    return _encode_by_value(value, apart)
 
 
 def _is_enough(stream: bytes) -> bool:
@@ -93,17 +103,10 @@ def _is_enough(stream: bytes) -> bool:
 def _install_tensors() -> None:  # only with torch
     global _dumps  # noqa: PLW0603
     _dumps = _tensors.dumps
-    _definitions.Pickler.dispatch_table = ChainMap(
-        _tensors.reducers, *cloudpickle.Pickler.dispatch_table.maps
-    )
-    _idle.clear()  # They go by the table that was there when they were made.
+    prefer(_tensors.reducers)
 
 
 _tensors.install = _install_tensors
-
-
-_by_value: set[type] = set()
-"""Types of ``__main__`` whose instances were stored: for them plain pickle would be in vain."""
 
 
 class _HasBuffersError(Exception):
@@ -114,7 +117,7 @@ def _has_buffers(buffer: pickle.PickleBuffer) -> NoReturn:
     raise _HasBuffersError
 
 
-def _encode_with_buffers(value: object) -> tuple[Frame, ...]:
+def _encode_with_buffers(value: object, apart: Gathered | None) -> tuple[Frame, ...]:
     buffers = list[memoryview]()
     try:
         stream = _dumps(value, 5, buffer_callback=out_of_band(buffers))
@@ -123,7 +126,7 @@ def _encode_with_buffers(value: object) -> tuple[Frame, ...]:
     else:
         if _is_enough(stream):
             return (stream, *buffers)
-    return _encode_by_value(value)
+    return _encode_by_value(value, apart)
 
 
 def out_of_band(kept: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
@@ -147,7 +150,7 @@ class _Encoder:
     def __init__(self) -> None:
         self.chunks = Chunks()
         self.buffers: list[memoryview] = []
-        self.pickler = _definitions.Pickler(self.chunks, out_of_band(self.buffers))
+        self.pickler = Pickler(self.chunks, out_of_band(self.buffers))
 
 
 class Chunks(list[bytes]):
@@ -159,7 +162,7 @@ class Chunks(list[bytes]):
 _idle: list[_Encoder] = []
 
 
-def _encode_by_value(value: object) -> tuple[Frame, ...]:
+def _encode_by_value(value: object, apart: Gathered | None) -> tuple[Frame, ...]:
     if "torch" in _modules:
         _tensors.learn()
     # Taken out while in use: pickling runs user code, which may store other values.
@@ -168,16 +171,27 @@ def _encode_by_value(value: object) -> tuple[Frame, ...]:
     except IndexError:
         encoder = _Encoder()
     pickler, chunks = encoder.pickler, encoder.chunks
-    try:
-        pickler.dump(value)
-    except (MemoryError, MmapShareError):
-        raise
-    except Exception as err:
-        raise _unpicklable(value, err) from err
+    look_at_reducers()
+    tries = _TRIES_MOST
+    while True:
+        try:
+            _dump(pickler, value)
+            break
+        except (MemoryError, MmapShareError):
+            raise
+        except Exception as err:
+            tries -= 1
+            if not tries or not changed_meanwhile(err):
+                raise _unpicklable(value, err) from err
+            encoder = _Encoder()
+            pickler, chunks = encoder.pickler, encoder.chunks
     if pickler.needs:
-        if type(value).__module__ == "__main__" and len(_by_value) < _TYPES_MOST:
-            _by_value.add(type(value))
-        chunks.append(_definitions.bundle(pickler.needs.values()))
+        needed = _definitions.needed(pickler.needs)
+        if apart is None:
+            chunks.append(needed.bundle())
+        else:
+            chunks.append(needed.keys)
+            apart.update(needed.stored)
     frames: tuple[Frame, ...] = (b"".join(chunks), *encoder.buffers)
     chunks.clear()
     encoder.buffers.clear()
@@ -204,7 +218,7 @@ def _unpicklable(value: object, err: Exception) -> UnpicklableError:
 
 def _can_encode(value: object) -> bool:
     try:
-        _definitions.Pickler(_Nowhere(), _leave_out).dump(value)
+        Pickler(_Nowhere(), _leave_out).dump(value)
     except Exception:
         return False
     return True
@@ -222,54 +236,57 @@ def _leave_out(buffer: pickle.PickleBuffer) -> bool:
     return False
 
 
-def apart(frames: tuple[Frame, ...]) -> tuple[tuple[Frame, ...], bytes]:
-    """The frames without their definitions, and these; for who stores them once for many values.
+def needs_of(memory: Any, end: int) -> list[bytes]:
+    """The keys of the definitions that a value names, which was encoded with them apart.
 
-    Of frames that have some: their stream does not end with STOP. `offer` them wherever the value
-    may be decoded.
+    ``end``: where in ``memory`` its first frame ends.
     """
-    stream = frames[0]
-    bundle = _definitions.bundle_of(stream)
-    return (stream[: len(stream) - len(bundle)], *frames[1:]), bundle
+    return [] if memory[end - 1] == STOP else _definitions.keys_before(memory, end)
 
 
-offer = _definitions.offer
+closure = _definitions.closure
 
 
-def decode(frames: Sequence[Frame]) -> Any:
+def decode(frames: Sequence[Frame], definitions: Definitions | None = None) -> Any:
     """A fresh value from frames; large buffers become its memory, so they must be its own.
 
-    UnloadableError where something that they name refuses, CorruptRegionError where they are
-    damaged; the cause says why.
+    ``definitions``: where they are, of a value that was encoded with them apart. UnloadableError
+    where something that the frames name refuses, CorruptRegionError where they are damaged; the
+    cause says why.
     """
     try:
         if len(frames) == 1:
             return _loads(frames[0])
         return _loads(frames[0], buffers=frames[1:])
     except Exception as err:
-        return recover(frames, err)
+        return recover(frames, err, definitions)
 
 
-def recover(frames: Sequence[Frame], err: Exception) -> Any:
+def recover(frames: Sequence[Frame], err: Exception, definitions: Definitions | None = None) -> Any:
     """The value of frames at whose unpickling ``err`` came up; else what `decode` raises."""
     if isinstance(err, UnknownDefinitionError):
-        return _decode_after_learning(frames)
-    return _refuse(frames, err)
+        return _decode_after_learning(frames, definitions)
+    return _refuse(frames, err, definitions is not None)
 
 
-def _decode_after_learning(frames: Sequence[Frame]) -> Any:
+def _decode_after_learning(frames: Sequence[Frame], definitions: Definitions | None) -> Any:
     """Unpickle a value again, whose definitions this process had not met."""
     try:
-        _definitions.learn(frames[0])
-        return _loads(frames[0], buffers=frames[1:])
+        if definitions is None:
+            kept = _definitions.learn(frames[0])
+        else:
+            kept = _definitions.learn_from(frames[0], definitions)
+        value = _loads(frames[0], buffers=frames[1:])
+        del kept  # Until here nothing of it could be forgotten.
+        return value
     except Exception as err:
-        return _refuse(frames, err)
+        return _refuse(frames, err, definitions is not None)
 
 
-def _refuse(frames: Sequence[Frame], err: Exception) -> NoReturn:
+def _refuse(frames: Sequence[Frame], err: Exception, apart: bool) -> NoReturn:
     """Raise what loading has raised: as it is, or as the cause of what says whose fault it is."""
     if isinstance(err, MmapShareError):
         raise err
-    if isinstance(err, MemoryError) and is_sound(frames[0]):
+    if isinstance(err, MemoryError) and is_sound(frames[0], apart):
         raise err
-    raise why(frames, err) from err
+    raise why(frames, err, apart) from err

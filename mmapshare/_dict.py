@@ -35,6 +35,7 @@ from ._draft import (
 )
 from ._glance import holds
 from ._index import Changes, Index, State
+from ._known import Definitions
 from ._layout import FLOOR, LOG_KIND, VERSION
 from ._log import BASE, END, RUN, Log
 from ._memory import kind_of_memory
@@ -57,11 +58,12 @@ class DictSnapshot(Mapping[K, V]):
     here. Safe to be used by any thread; it keeps no memory of the region's.
     """
 
-    __slots__ = ("_base", "_bytes", "_places", "version")
+    __slots__ = ("_base", "_bytes", "_definitions", "_places", "version")
 
-    def __init__(self, version: int, places: dict[K, Extents], base: int, raw: bytes) -> None:
-        self.version = version
-        self._places = places
+    def __init__(self, state: State, base: int, raw: bytes) -> None:
+        self.version = state.version
+        self._places: dict[K, Extents] = state.places.copy()
+        self._definitions = state.definitions
         self._base = base
         self._bytes = raw
 
@@ -71,7 +73,7 @@ class DictSnapshot(Mapping[K, V]):
         pairs = zip(extents[2::2], extents[3::2], strict=True)
         buffers = [bytearray(raw[begin - base : end - base]) for begin, end in pairs]
         try:
-            return cast(V, decode([first, *buffers]))
+            return cast(V, decode([first, *buffers], self._definitions))
         except UnloadableError as err:
             raise at_key(err, key) from err.__cause__
 
@@ -222,22 +224,22 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
                     value: V = loads(raw)
                     return value
                 except Exception as err:
-                    return self._recovered(key, raw, err)
+                    return self._recovered(key, raw, err, state)
         return self._read_item(key)
 
-    def _recovered(self, key: K, raw: bytes, err: Exception) -> V:
+    def _recovered(self, key: K, raw: bytes, err: Exception, state: State) -> V:
         try:
-            return cast(V, recover((raw,), err))
+            return cast(V, recover((raw,), err, state.definitions))
         except UnloadableError as unloadable:
             raise at_key(unloadable, key) from unloadable.__cause__
 
     def _read_item(self, key: K) -> V:
         try:
-            return cast(V, decode(self._frames_of(key)))
+            return cast(V, decode(*self._frames_of(key)))
         except UnloadableError as err:
             raise at_key(err, key) from err.__cause__
 
-    def _frames_of(self, key: K) -> Sequence[Frame]:
+    def _frames_of(self, key: K) -> tuple[Sequence[Frame], Definitions]:
         index = self._index
         if ORDERED_STORES:
             state = index.refresh()
@@ -246,8 +248,8 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
                 if extents is not None and len(extents) == 2:
                     raw = index.map[extents[0] : extents[1]]
                     if index.words[FLOOR] <= state.position[RUN]:
-                        return (raw,)
-        return index.read(lambda state: index.frames(state.places[key]))
+                        return (raw,), state.definitions
+        return index.read(lambda state: (index.frames(state.places[key]), state.definitions))
 
     def __contains__(self, key: object) -> bool:
         return self._index.read(lambda state: key in state.places)
@@ -275,7 +277,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
 
         def look(state: State) -> DictSnapshot[K, V]:
             base, end = state.position[BASE], state.position[END]
-            return DictSnapshot(state.version, state.places.copy(), base, index.log.copy(base, end))
+            return DictSnapshot(state, base, index.log.copy(base, end))
 
         return index.read(look)
 

@@ -1,10 +1,10 @@
 """Directories: what a record of a log says of keys and values, and how values are laid out.
 
 A directory is a pickled tuple: the keys that are gone, the keys that were set, the size of each
-one's value, the lengths of the frames of those few that have several, and definitions (see
-`_definitions`) that the log has not had before. It is applied in that order, as a dict's methods
-would: a key that is set again keeps its place and the object that it is; one that is new goes to
-the end.
+one's value, the lengths of the frames of those few that have several, and the definitions (see
+`_definitions`) that values need and that the log has not had before, by key. It is applied in
+that order, as a dict's methods would: a key that is set again keeps its place and the object that
+it is; one that is new goes to the end.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
-from ._codec import Frame, decode, encode
+from ._codec import Frame, Gathered, decode, encode
 from ._layout import align
 from ._order import Places
 from .errors import CorruptRegionError, UnloadableError, UnpicklableError
 
 Extents = tuple[int, ...]
 """Begin and end of a value's first frame, then of its second, and so on."""
-Directory = tuple[
-    Sequence[Any], Sequence[Any], Sequence[int], dict[int, tuple[int, ...]], Sequence[bytes]
-]
+Directory = tuple[Sequence[Any], Sequence[Any], Sequence[int], dict[int, tuple[int, ...]], Gathered]
 PLAIN_KEYS: Final = frozenset({str, int, bytes})
 """Types of keys that plain pickle takes, and gives back equal."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from itertools import filterfalse
 from typing import Any, Final
 
-from ._codec import EMPTY_SET, FROZENSET, GLOBAL, STOP, apart, decode, encode
+from ._codec import EMPTY_SET, FROZENSET, GLOBAL, Gathered, decode, encode
 from ._directory import Extents
 from ._handle import named, take_named
 from ._index import Changes, Frames, Index, State
@@ -52,10 +52,10 @@ class Touched(dict[Any, Any]):
         index = self.index
         try:
             if len(extents) == 2:
-                value = decode((index.map[extents[0] : extents[1]],))
+                value = decode((index.map[extents[0] : extents[1]],), self.state.definitions)
             else:
                 frames = index.frames(extents)
-                value = decode(frames)
+                value = decode(frames, self.state.definitions)
                 self.read = self.read or {}
                 self.read[key] = frames
         except UnloadableError as err:
@@ -208,18 +208,14 @@ def changes(touched: Touched) -> Changes:
     """What the block has changed: encoded, and compared with what is stored."""
     index, places, gone = touched.index, touched.state.places, touched.gone
     changed: list[tuple[Any, Frames]] = []
-    bundles: list[bytes] = []
+    definitions: Gathered = {}
     for key, value in touched.items():
         try:
-            frames = encode(value)
+            frames = encode(value, definitions)
         except UnpicklableError as err:
             raise at_key(err, key) from err.__cause__
         if named:
             touched.named = {**touched.named, key: take_named()}
-        if frames[0][-1] != STOP:
-            frames, bundle = apart(frames)
-            if bundle not in touched.state.bundles:
-                bundles.append(bundle)
         extents = places.get(key)
         if extents is not None and not (gone and key in gone):
             if len(extents) == 2 and len(frames) == 1:
@@ -237,7 +233,7 @@ def changes(touched: Touched) -> Changes:
             elif index.holds(extents, frames) or _is_unchanged(touched, key, frames, extents):
                 continue
         changed.append((key, frames))
-    return list(gone), changed, bundles
+    return list(gone), changed, definitions
 
 
 def _is_unchanged(touched: Touched, key: Any, frames: Frames, extents: Extents) -> bool:
@@ -248,7 +244,14 @@ def _is_unchanged(touched: Touched, key: Any, frames: Frames, extents: Extents) 
     trust = touched.index.trusts[key]
     if len(frames) > 1 and trust.believes(before[0], frames[0]):
         return False
-    same = unchanged(touched[key], frames, before, lambda: touched.stored(key, extents), trust)
+    same = unchanged(
+        touched[key],
+        frames,
+        before,
+        lambda: touched.stored(key, extents),
+        trust,
+        touched.state.definitions,
+    )
     take_named()  # The second look's own.
     return same
 

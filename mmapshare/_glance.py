@@ -8,8 +8,9 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from ._codec import decode
 from ._index import Index, State
+from ._known import Definitions
 from ._optimistic import Conflict
-from .errors import ViewClosedError
+from .errors import UnloadableError, ViewClosedError, at_key
 
 T = TypeVar("T")
 
@@ -48,15 +49,19 @@ class Glance(Mapping[Any, Any]):
     def __getitem__(self, key: Any) -> Any:
         self._values += 1
         if self._whole is None and self._values <= _VALUES:
-            frames = self._look(lambda state: self._frames(state, key))
+            frames, definitions = self._look(lambda state: self._frames(state, key))
             if frames is None:
                 raise KeyError(key)
-            return decode(frames)
+            try:
+                return decode(frames, definitions)
+            except UnloadableError as err:
+                raise at_key(err, key) from err.__cause__
         return self.whole()[key]
 
-    def _frames(self, state: State, key: Any) -> Any:
+    def _frames(self, state: State, key: Any) -> tuple[Any, Definitions]:
         extents = state.places.get(key)
-        return None if extents is None else self._index.frames(extents)
+        frames = None if extents is None else self._index.frames(extents)
+        return frames, state.definitions
 
     def __contains__(self, key: object) -> bool:
         if self._whole is not None:

@@ -12,7 +12,7 @@ from itertools import islice
 from pickle import dumps
 from typing import Any, Final, TypeVar
 
-from ._codec import Frame, decode, offer
+from ._codec import Frame, Gathered, closure, decode, needs_of
 from ._directory import (
     PLAIN_KEYS,
     Directory,
@@ -37,8 +37,9 @@ from .errors import CorruptRegionError, RegionFullError
 T = TypeVar("T")
 
 Frames = tuple[Frame, ...]
-Changes = tuple[Sequence[Any], Sequence[tuple[Any, Frames]], Sequence[bytes]]
-"""Keys that are gone, keys that are set with their values' frames, and new definitions."""
+Changes = tuple[Sequence[Any], Sequence[tuple[Any, Frames]], Gathered]
+"""Keys that are gone, keys that are set with their values' frames, and definitions that these need,
+whether or not the log has them yet."""
 
 _SPARE_BYTES: Final = 64 << 10
 """So much may be dead, or added to a snapshot, before it is worth while to write a new one."""
@@ -54,7 +55,8 @@ class State:
     Attributes:
         version: of the position; apart, since each read asks for it.
         places: extents by key, in the dict's order.
-        bundles: the definitions that the log has.
+        definitions: those that the log has, by key; more may come, none goes. The next snapshot
+            has only those that values need.
         live: bytes of the values that are there.
         dead: bytes of the values that were replaced or deleted since the snapshot.
         snapshot_keys: of how many keys the area's snapshot was.
@@ -63,9 +65,9 @@ class State:
     """
 
     __slots__ = (
-        "bundles",
         "changing",
         "dead",
+        "definitions",
         "live",
         "most",
         "places",
@@ -79,7 +81,7 @@ class State:
         self.position = position
         self.version = position[V]
         self.places = places
-        self.bundles: set[bytes] = set()
+        self.definitions: Gathered = {}
         self.live = live
         self.dead = 0
         self.snapshot_keys = len(places)
@@ -228,7 +230,7 @@ class Index:
             raise CorruptRegionError("the area does not begin with a snapshot")
         directory = decode_directory(raw)
         state = State(newest, *places_of(directory, begin), end)
-        _take(state, directory[4])
+        state.definitions.update(directory[4])
         self._follow(state, records[1:], newest)
         return state
 
@@ -299,9 +301,10 @@ class Index:
 
         RegionFullError, with nothing changed, where the values do not fit.
         """
-        gone, changed, bundles = changes
+        gone, changed, needed = changes
         position = state.position
-        if len(changed) == 1 and not gone and not bundles and self._commit_one(state, *changed[0]):
+        new = _new_to(state, needed) if needed else needed
+        if len(changed) == 1 and not gone and not new and self._commit_one(state, *changed[0]):
             return
         live, dead = state.live, state.dead
         places = state.places
@@ -337,7 +340,7 @@ class Index:
             except RegionFullError:  # No memory for a second copy, perhaps there is for a delta.
                 if not position[V]:
                     raise
-        directory = (gone, [key for key, _ in changed], sizes, lengths, bundles)
+        directory = (gone, [key for key, _ in changed], sizes, lengths, new)
         after = self.log.append(encode_directory(directory), values, bool(lengths), position)
         if after is None:
             self._rewrite(state, changes)
@@ -356,7 +359,7 @@ class Index:
 
     def make_room(self, state: State, changes: Changes) -> None:
         """See to it that `commit` of the same finds room; RegionFullError where it would not."""
-        gone, changed, bundles = changes
+        gone, changed, needed = changes
         places, position = state.places, state.position
         live = state.live
         for key in dict.fromkeys([*gone, *[key for key, _ in changed]]):
@@ -368,12 +371,12 @@ class Index:
         keys = [key for key, _ in changed]
         check_keys([key for key in keys if key not in places])
         numbers = len(keys) + sum(len(frames) for _, frames in changed)
-        size = added + len(encode_directory((gone, keys, (), {}, bundles))) + 16 * numbers + 64
+        size = added + len(encode_directory((gone, keys, (), {}, needed))) + 16 * numbers + 64
         if not position[V]:
-            self._rewrite(state, ((), (), ()))
+            self._rewrite(state, ((), (), {}))
         elif not self.log.has_room(position, size):
             # Nothing changes by that, and behind the new snapshot there is room.
-            self._rewrite(state, ((), (), ()))
+            self._rewrite(state, ((), (), {}))
             if not self.log.has_room(self.state.position, size):
                 raise self.log.full(size)
 
@@ -412,7 +415,7 @@ class Index:
 
     def _rewrite(self, state: State, changes: Changes) -> None:
         """Commit everything as a snapshot; what was stored is copied, and not decoded."""
-        gone, changed, new_bundles = changes
+        gone, changed, needed = changes
         places: dict[Any, Any] = state.places.copy()
         for key in gone:
             places.pop(key, None)  # An interrupted commit of several shares is made again.
@@ -432,15 +435,28 @@ class Index:
                 size += align(total) - total
             sizes.append(size)
             total += size
-        bundles = {*state.bundles, *new_bundles} if places else set()
-        directory: Directory = ((), list(places), sizes, lengths, list(bundles))
+        definitions = self._still_needed(places, {**state.definitions, **needed})
+        directory: Directory = ((), list(places), sizes, lengths, definitions)
         values = self._values(places, lengths)
         after = self.log.rewrite(encode_directory(directory), values, total, state.position)
         new = State(after, *places_of(directory, after[END] - total), after[END])
-        new.bundles = bundles
+        new.definitions = definitions
         with self._mutex():
             if not self._busy:
                 self.state = new
+
+    def _still_needed(self, places: dict[Any, Any], known: Gathered) -> Gathered:
+        """Those of the definitions that values need; the others end with this snapshot."""
+        if not known:
+            return {}
+        keys: dict[bytes, None] = {}
+        for found in places.values():
+            if type(found[0]) is int:
+                named = needs_of(self.map, found[1])
+            else:
+                named = needs_of(found[0], len(found[0]))
+            keys.update(dict.fromkeys(named))
+        return closure(keys, known)
 
     def _values(
         self, places: dict[Any, Any], lengths: dict[int, tuple[int, ...]]
@@ -468,9 +484,8 @@ def _floor_ahead() -> CorruptRegionError:
 
 
 def _apply(state: State, directory: Directory, begin: int) -> None:
-    gone, keys, sizes, lengths, bundles = directory
-    if bundles:
-        _take(state, bundles)
+    gone, keys, sizes, lengths, definitions = directory
+    state.definitions.update(definitions)  # At hand before any value is loaded that needs them.
     places, live, dead = state.places, state.live, state.dead
     for key in gone:
         old = places.take_out(key)
@@ -489,8 +504,6 @@ def _apply(state: State, directory: Directory, begin: int) -> None:
     state.live, state.dead = live, dead
 
 
-def _take(state: State, bundles: Sequence[bytes]) -> None:
-    """Have the definitions at hand before any value is loaded that may need them."""
-    for bundle in bundles:
-        offer(bundle)
-    state.bundles.update(bundles)
+def _new_to(state: State, needed: Gathered) -> Gathered:
+    """Those of the definitions that the log does not have."""
+    return {key: one for key, one in needed.items() if key not in state.definitions}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ._codec import decode
+from ._codec import Gathered, decode
 from ._directory import Extents
 from ._draft import NONE, MappingView, Touched
 from ._index import Index, State
@@ -65,8 +65,8 @@ class SeenPlaces:
         return len(self._all())
 
     @property
-    def bundles(self) -> set[bytes]:
-        return self._index.state.bundles
+    def definitions(self) -> Gathered:
+        return self._index.state.definitions
 
     def still_stand(self, state: State) -> bool:
         """Whether all that was asked has the same answer there.
@@ -108,7 +108,7 @@ class SeenTouched(Touched):
             raise Conflict
         self.state._catch_up()  # type: ignore[attr-defined]
         try:
-            value = decode(frames)
+            value = decode(frames, state.definitions)
         except UnloadableError as err:
             raise at_key(err, key) from err.__cause__
         self.read = self.read or {}

@@ -17,9 +17,10 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from . import _definitions
 from ._codec import EMPTY_SET, FROZENSET, GLOBAL, Chunks, Frame, decode, encode, out_of_band
-from ._definitions import without_bundle
+from ._definitions import stream_of
+from ._known import Definitions
+from ._pickler import Pickler, changed_meanwhile
 from ._region import same_bytes
 from .errors import MmapShareError
 
@@ -86,21 +87,28 @@ def unchanged(
     before: Sequence[Frame],
     fresh: Callable[[], Sequence[Frame]],
     trust: Trust | None = None,
+    definitions: Definitions | None = None,
 ) -> bool:
     """Whether ``value``, which pickles to ``frames``, was loaded from ``before`` and not touched.
 
     ``before`` may have become the memory of the value's arrays: ``fresh`` gives the stored frames
-    anew, or nothing where they are gone.
+    anew, or nothing where they are gone. ``definitions``: where they are, of values that are
+    encoded with them apart.
     """
-    stream, stored = without_bundle(frames[0]), without_bundle(before[0])
+    apart = definitions is not None
+
+    def again_of(loaded: object) -> tuple[tuple[Frame, ...], Any]:
+        again = encode(loaded, {} if apart else None)
+        return again, stream_of(again[0], apart)
+
+    stream, stored = stream_of(frames[0], apart), stream_of(before[0], apart)
     if stream == stored and len(frames) == len(before):
         return len(frames) == 1 or same_frames(frames[1:], fresh()[1:])
     try:
-        loaded = decode(before)
+        loaded = decode(before, definitions)
     except MmapShareError:  # The draft was put in its place.
         return False
-    again = encode(loaded)
-    stream_again = without_bundle(again[0])
+    again, stream_again = again_of(loaded)
     if trust is not None:
         trust.looked(stream_again == stored and len(again) == len(before), before[0], frames[0])
     if len(again) != len(frames) or len(stream_again) != len(stream):
@@ -109,8 +117,8 @@ def unchanged(
         before = fresh()
         if not before:
             return False
-        loaded = decode(before)
-        again = encode(loaded)
+        loaded = decode(before, definitions)
+        again, stream_again = again_of(loaded)
     if stream_again == stream:
         return same_frames(frames[1:], again[1:])
     return _may_have_odd_sets(stream) and _same_but_for_sets(value, loaded)
@@ -152,13 +160,17 @@ def _same_but_for_sets(value: object, loaded: object) -> bool:
         return same_frames(_Ordered(frozenset(), [0]).frames_of(value), stored)
     except (_TooMuchError, RecursionError, pickle.PicklingError):
         return False
+    except RuntimeError as err:
+        if not changed_meanwhile(err):
+            raise
+        return False
 
 
 class _TooMuchError(Exception):
     """It would cost too much to put a set in order."""
 
 
-class _Ordered(_definitions.Pickler):
+class _Ordered(Pickler):
     """A pickler that puts members of sets in order: by what they pickle to. Not to be loaded."""
 
     def __init__(self, under_way: frozenset[int], spent: list[int]) -> None:

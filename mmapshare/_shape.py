@@ -1,39 +1,35 @@
-"""What makes two classes the same: what their sources say, wherever they were read."""
+"""What makes two classes the same; what their sources say, wherever they were read."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from types import CodeType, FunctionType
-from typing import Any, Final
+from typing import Any
 
-from ._late import importing
+from ._content import PLAIN, cells_of, code_facts, content_of, digest, functions_of
 
-DIGEST_BYTES: Final = 16
+Source = tuple[str, int, int, tuple[tuple[str, int], ...]]
+"""A file, the time and the size that it had, and the lines where a class has its methods."""
 
 
 def shape_of(cls: type) -> bytes:
-    """A digest of what the source says of a class, the same in every process that reads it."""
+    """A digest of what a class can do, the same in every process that has read it.
+
+    Of its data attributes it knows the names of the public ones, no values: they may change. An
+    enum's members and their values are what it is.
+    """
     facts: list[Any] = [type(cls).__qualname__, [base.__qualname__ for base in cls.__bases__]]
     for name, value in sorted(vars(cls).items()):
-        functions = _functions(value)
+        functions = functions_of(value)
         if functions:
             facts.append((name, [_function_facts(part, set()) for part in functions]))
         elif not name.startswith("_"):
             facts.append(name)
-        elif name == "_member_map_":  # An enum is its members and their values.
-            facts.append([(member, repr(value[member].value)) for member in value])
+        elif name == "_member_map_":
+            facts += [(member, content_of(value[member].value, shallow=True)) for member in value]
     return digest(repr(facts).encode())
-
-
-def _functions(value: Any) -> list[FunctionType]:
-    """The functions that a class attribute is, or wraps."""
-    parts = [value]
-    if isinstance(value, property):
-        parts = [value.fget, value.fset, value.fdel]
-    elif type(value).__module__ == "functools":  # cached_property, partial, lru_cache and such.
-        parts = [getattr(value, name, None) for name in ("func", "__wrapped__")]
-    elif isinstance(value, staticmethod | classmethod):
-        parts = [value.__func__]
-    return [part for part in parts if isinstance(part, FunctionType)]
 
 
 def _function_facts(function: FunctionType, seen: set[FunctionType]) -> tuple[Any, ...]:
@@ -41,51 +37,62 @@ def _function_facts(function: FunctionType, seen: set[FunctionType]) -> tuple[An
     if function in seen:
         return ()
     seen.add(function)
-    cells = []
-    for cell in function.__closure__ or ():
-        try:
-            cells.append(cell.cell_contents)
-        except ValueError:  # Still empty.
-            cells.append(None)
     defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-    values = [_plain(value, seen) for value in (*defaults, *cells)]
+    values = [_plain(value, seen) for value in (*defaults, *cells_of(function))]
     return (_code_facts(function.__code__), values)
 
 
 def _plain(value: Any, seen: set[FunctionType]) -> Any:
     if isinstance(value, FunctionType):
         return _function_facts(value, seen)
-    return repr(value) if type(value) in _PLAIN else type(value).__qualname__
-
-
-_PLAIN: Final = frozenset({int, float, complex, str, bytes, bool, type(None)})
+    if type(value) is tuple:
+        return [_plain(each, seen) for each in value]
+    return repr(value) if type(value) in PLAIN else type(value).__qualname__
 
 
 def _code_facts(code: CodeType) -> tuple[Any, ...]:
-    return (
-        code.co_name,
-        code.co_argcount,
-        code.co_posonlyargcount,
-        code.co_kwonlyargcount,
-        code.co_flags,
-        code.co_code,
-        code.co_names,
-        code.co_varnames,
-        code.co_freevars,
-        [_constant_facts(constant) for constant in code.co_consts],
-    )
+    return (*code_facts(code), [_constant_facts(constant) for constant in code.co_consts])
 
 
 def _constant_facts(constant: Any) -> Any:
     if isinstance(constant, CodeType):
         return _code_facts(constant)
-    if isinstance(constant, frozenset):
-        return sorted(map(repr, constant))
-    return repr(constant)
+    return content_of(constant)
 
 
-def digest(raw: bytes) -> bytes:
-    with importing:
-        from hashlib import blake2b
+_files: dict[str, tuple[int, int]] = {}
+"""By path: a source file's time and size as soon as it was asked for; it may be edited since."""
 
-    return blake2b(raw, digest_size=DIGEST_BYTES).digest()
+
+def _file(path: str) -> tuple[int, int]:
+    found = _files.get(path)
+    if found is None:
+        stat = os.stat(path)
+        found = _files.setdefault(path, (stat.st_mtime_ns, stat.st_size))
+    return found
+
+
+with contextlib.suppress(Exception):
+    _file(sys.modules["__main__"].__file__)  # type: ignore[arg-type]
+
+
+def source_of(cls: type) -> Source | None:
+    """Where this class stands in its module's file; None where that is not sure.
+
+    Two processes that have read the same class from there have the same one, whatever they have
+    done to its data since.
+    """
+    module = sys.modules.get(cls.__module__)
+    path = getattr(module, "__file__", None)
+    lines = [
+        (name, part.__code__.co_firstlineno)
+        for name, value in sorted(vars(cls).items())
+        for part in functions_of(value)
+        if part.__qualname__ == f"{cls.__qualname__}.{name}" and part.__code__.co_filename == path
+    ]
+    if not lines or path is None:
+        return None
+    try:
+        return (path, *_file(path), tuple(lines))
+    except OSError:  # It is no longer there.
+        return None

@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
-from ._definitions import without_bundle
+from ._definitions import stream_of
 from ._late import importing
 from .errors import CorruptRegionError, MmapShareError, UnloadableError
 
@@ -21,12 +21,15 @@ _MEMO_PUTS: Final = frozenset({"PUT", "LONG_BINPUT"})
 """Opcodes that make room for as many objects as they say."""
 
 
-def why(frames: Sequence[Any], err: Exception) -> MmapShareError:
-    """What to raise for ``err``, which came up when these frames were loaded."""
+def why(frames: Sequence[Any], err: Exception, apart: bool = False) -> MmapShareError:
+    """What to raise for ``err``, which came up when these frames were loaded.
+
+    ``apart``: their definitions are stored apart.
+    """
     if isinstance(err, RecursionError):
         return _error(None, f"nested too deeply, or loaded deep within a recursion ({said(err)})")
     small = len(frames[0]) <= _SCANNED_BYTES
-    if small and is_sound(frames[0]):
+    if small and is_sound(frames[0], apart):
         watched = _Watched(io.BytesIO(frames[0]), buffers=frames[1:])
         try:
             watched.load()
@@ -64,12 +67,12 @@ def _damaged(err: Exception) -> CorruptRegionError:
     )
 
 
-def is_sound(stream: Any) -> bool:
+def is_sound(stream: Any, apart: bool = False) -> bool:
     """Whether a stream can be read from its begin to its end, and names no size beyond that."""
     with importing:
         import pickletools
 
-    raw = bytes(without_bundle(stream))
+    raw = bytes(stream_of(stream, apart))
     end = -1
     try:
         for opcode, argument, position in pickletools.genops(raw):

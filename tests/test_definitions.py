@@ -165,14 +165,19 @@ def test_a_changed_method_makes_a_new_definition(tmp_path):
     run(
         """
         share = Share(Point(1))
-        from mmapshare import _definitions
-        known = len(_definitions._known_by_key)
+        from mmapshare import _known
+        known = len(_known.by_key)
         share.set(Point(2))
-        assert len(_definitions._known_by_key) == known
-        Point.double = lambda self: "patched"
-        share.set(Point(2))
-        assert len(_definitions._known_by_key) > known
-        assert share.get().double() == "patched"
+        assert len(_known.by_key) == known
+        def check():
+            Point.double = lambda self: "patched"
+            share.set(Point(2))
+            assert len(_known.by_key) > known
+            assert type(share.get()) is Point and share.get().double() == "patched"
+        in_child(check)
+        patched = share.get()
+        assert patched.double() == "patched" and type(patched) is not Point
+        assert Point(1).double() == Point(2, 4), "reading it has patched ours"
         """,
         tmp_path,
     )
@@ -376,21 +381,37 @@ def test_generic_and_nested_and_abstract_classes_travel(tmp_path):
     )
 
 
-def test_a_definition_that_was_forgotten_is_learned_again(tmp_path):
+def test_nothing_that_a_value_needs_is_forgotten(tmp_path):
+    """After 1024 definitions a process forgot those that its dict's values needed."""
     run(
         """
-        from mmapshare import _definitions
+        from mmapshare import SharedDict, _known
+        jobs = SharedDict(max_size="4M")
         early = Share([Point(1), Color.RED])
-        late = Share()
-        for n in range(_definitions._KEPT + 100):
-            late.set(eval(f"lambda: {n}"))
-        known = _definitions._known_by_key
-        assert len(known) == _definitions._KEPT
-        assert Point not in [one.object for one in known.values()]
-        point, red = early.get()
-        assert type(point) is Point and red is Color.RED and late.get()() == n
-        assert Point in [one.object for one in known.values()]
-        assert len(known) == _definitions._KEPT
+        jobs["first"], jobs["mood"] = Point(1), Color.RED
+        for n in range(3 * _known._HOT):
+            jobs["rule"] = eval(f"lambda x: x * {n}")
+            early.get()
+        assert len(_known._hot) == _known._HOT
+        for point, red in early.get(), (jobs["first"], jobs["mood"]):
+            assert type(point) is Point and red is Color.RED
+        assert jobs["rule"](2) == 2 * n
+        many = Share(["old"])
+        many.set([eval(f"lambda x: x + {n}") for n in range(3 * _known._HOT)])
+        def check():
+            assert [f(1) for f in many.get()] == [n + 1 for n in range(3 * _known._HOT)]
+        check()
+        in_child(check)
+        stranger([many, jobs], """
+        + "'''"
+        + """
+            many, jobs = shares
+            assert [f(1) for f in many.get()][-1] == len(many.get())
+            assert jobs["first"].double() == type(jobs["first"])(2, 4)
+            assert jobs["mood"].name == "RED"
+        """
+        + "'''"
+        + """)
         """,
         tmp_path,
     )
@@ -399,11 +420,11 @@ def test_a_definition_that_was_forgotten_is_learned_again(tmp_path):
 def test_a_definition_that_is_missing_from_its_commit_is_damage(tmp_path):
     run(
         """
-        from mmapshare import CorruptRegionError, _codec, _definitions
+        from mmapshare import CorruptRegionError, _codec, _definitions, _known
         (frame,) = _codec.encode(Point(1))
-        bare = (_definitions.without_bundle(frame),)
+        bare = (_definitions.stream_of(frame, apart=False),)
         assert len(bare[0]) < len(frame) and type(_codec.decode(bare)) is Point
-        _definitions._known_by_key.clear()
+        _known.by_key.clear()
         try:
             _codec.decode(bare)
         except CorruptRegionError as err:
@@ -422,16 +443,16 @@ def test_a_class_attribute_that_cannot_be_compared_makes_no_new_definition(tmp_p
     run(
         """
         import numpy
-        from mmapshare import _definitions
+        from mmapshare import _known
         class Table:
             rows = numpy.arange(3)
         share = Share(Table())
-        known = len(_definitions._known_by_key)
+        known = len(_known.by_key)
         for _ in range(3):
             Table.rows = numpy.arange(3)
             share.set(Table())
             assert type(share.get()) is Table
-        assert len(_definitions._known_by_key) == known
+        assert len(_known.by_key) == known
         """,
         tmp_path,
     )
