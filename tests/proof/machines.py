@@ -11,6 +11,7 @@ import logging
 from typing import Any
 
 import hypothesis
+from definition_machine import DefinitionMachine
 from dict_machine import DictMachine
 from hypothesis import HealthCheck, Phase
 from hypothesis.stateful import run_state_machine_as_test
@@ -18,9 +19,9 @@ from lean import Events
 from share_machine import ShareMachine
 from two_workers import dismiss
 
-from mmapshare import View, _dict, _draft, _lock, _share
+from mmapshare import View, _descent, _dict, _draft, _index, _lock, _share
 
-MACHINES = {"share": ShareMachine, "dict": DictMachine}
+MACHINES = {"share": ShareMachine, "dict": DictMachine, "definitions": DefinitionMachine}
 EXAMPLES, STEPS = 50, 30
 """Of one lot, and of each example at most."""
 
@@ -104,6 +105,27 @@ def _lost_order() -> None:
     _dict.changes = broken
 
 
+def _marks_are_alike() -> None:
+    """A class is known by its address, as if memory were never used again."""
+    _descent.mark_of = lambda obj: bytes(16)
+
+    def broken(address: int, mark: bytes) -> Any:
+        return next((cls for cls in _all_classes(object) if id(cls) == address), None)
+
+    _descent.descendant = broken
+
+
+def _all_classes(cls: type) -> Any:
+    for each in type.__subclasses__(cls):
+        yield each
+        yield from _all_classes(each)
+
+
+def _definitions_are_dropped() -> None:
+    """A snapshot loses the definitions of values that are not set by its commit."""
+    _index.needs_of = lambda memory, end: []
+
+
 PLANTED = {
     "rollback commits": _rollback_commits,
     "always publishes": _always_publishes,
@@ -111,4 +133,6 @@ PLANTED = {
     "nobody is found dead": _nobody_is_found_dead,
     "pop forgets": _pop_forgets,
     "lost order": _lost_order,
+    "marks are alike": _marks_are_alike,
+    "definitions are dropped": _definitions_are_dropped,
 }

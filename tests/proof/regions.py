@@ -158,7 +158,7 @@ def _copied(state: _index.State) -> _index.State:
     copy = _index.State(state.position, _order.Places(state.places), 0, 0)
     for name in ("version", "live", "dead", "snapshot_keys", "most"):
         setattr(copy, name, getattr(state, name))
-    copy.bundles = set(state.bundles)
+    copy.definitions = dict(state.definitions)
     return copy
 
 
