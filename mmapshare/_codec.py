@@ -24,7 +24,7 @@ import cloudpickle
 from . import _definitions, _known, _tensors
 from ._blame import blame
 from ._known import Definitions, Stored, UnknownDefinitionError
-from ._pickler import Pickler, changed_meanwhile, look_at_reducers, prefer
+from ._pickler import Pickler, changed_meanwhile, is_too_deep, look_at_reducers, prefer
 from ._unloadable import is_sound, said, why
 from .errors import MmapShareError, UnpicklableError
 
@@ -74,13 +74,8 @@ def encode(value: object, apart: Gathered | None = None) -> tuple[Frame, ...]:
         stream = _dumps(value, 5, buffer_callback=_has_buffers)
     except _HasBuffersError:
         return _encode_with_buffers(value, apart)
-    except _REFUSALS:
-        pass  # cloudpickle can do more, or it knows better why not.
-    except (MemoryError, MmapShareError):
-        raise
-    except Exception as err:  # Perhaps a signal handler's, which must not be lost.
-        if not changed_meanwhile(err):
-            raise _unpicklable(value, err) from err
+    except Exception as err:
+        _give_up_or_go_on(value, err)
     else:
         if GLOBAL not in stream or not (
             stream.rpartition(_MAIN)[1] or _taken_by_value or "torch" in _modules
@@ -121,12 +116,23 @@ def _encode_with_buffers(value: object, apart: Gathered | None) -> tuple[Frame, 
     buffers = list[memoryview]()
     try:
         stream = _dumps(value, 5, buffer_callback=out_of_band(buffers))
-    except _REFUSALS:
-        pass
+    except Exception as err:
+        _give_up_or_go_on(value, err)
     else:
         if _is_enough(stream):
             return (stream, *buffers)
     return _encode_by_value(value, apart)
+
+
+def _give_up_or_go_on(value: object, err: Exception) -> None:
+    """Raise what plain pickle has raised, unless cloudpickle can do more, or knows better why not.
+
+    It may be a signal handler's, which must not be lost.
+    """
+    if isinstance(err, MemoryError | MmapShareError):
+        raise err
+    if not isinstance(err, _REFUSALS) and not changed_meanwhile(err):
+        raise _unpicklable(value, err) from err
 
 
 def out_of_band(kept: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
@@ -201,7 +207,7 @@ def _encode_by_value(value: object, apart: Gathered | None) -> tuple[Frame, ...]
 
 
 def _unpicklable(value: object, err: Exception) -> UnpicklableError:
-    if isinstance(err, RecursionError) or isinstance(err.__cause__, RecursionError):
+    if is_too_deep(err):
         # No part is to blame: any that is deep enough fails by itself.
         return UnpicklableError(
             f"value is nested too deeply to be pickled ({said(err)}). Store it flat: a list of "

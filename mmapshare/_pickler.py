@@ -125,6 +125,11 @@ def changed_meanwhile(err: BaseException | None) -> bool:
     return isinstance(err, RuntimeError) and "during iteration" in str(err)
 
 
+def is_too_deep(err: BaseException) -> bool:
+    """Whether something was nested too deeply to be pickled from where that began."""
+    return isinstance(err, RecursionError) or isinstance(err.__cause__, RecursionError)
+
+
 def _register_spawned_main(obj: Any) -> None:
     # A spawned child knows the program as __mp_main__, which nobody else can import.
     if obj.__module__ == "__mp_main__":
@@ -181,8 +186,8 @@ def _class_definition(shop: Workshop, cls: type, reduced: tuple[Any, ...]) -> De
         skeleton, skeleton_needs = _dump((make, args))
         rest, rest_needs = _dump((set_state, state))
     except Exception as err:
-        if isinstance(err, MemoryError) or changed_meanwhile(err):
-            raise
+        if isinstance(err, MemoryError) or changed_meanwhile(err) or is_too_deep(err):
+            raise  # That is not the class's own fault.
         # Its family needs no body, nor does who imports it; who else meets it is told why.
         skeleton, rest = b"", f"{type(err).__name__}: {err}".encode()
         skeleton_needs = rest_needs = ()

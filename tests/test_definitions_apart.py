@@ -9,6 +9,7 @@ from mmapshare import (
     CorruptRegionError,
     SharedDict,
     UnloadableError,
+    UnpicklableError,
     _codec,
     _known,
     _sameness,
@@ -133,3 +134,30 @@ def test_a_set_in_whose_members_something_changes_meanwhile_counts_as_changed(mo
     assert look(RuntimeError("dictionary changed size during iteration")) is False
     with pytest.raises(RuntimeError, match="another"):
         look(RuntimeError("another"))
+
+
+def test_a_class_that_is_met_at_the_edge_of_what_is_too_deep_can_be_rebuilt():
+    """There its definition found no room any more: the class counted as one that never has any."""
+
+    def stores(depth):
+        value = _made(work=lambda self: 1)()
+        for _ in range(depth):
+            value = [value]
+        try:
+            _codec.encode(value)
+        except UnpicklableError as err:
+            assert "nested too deeply" in str(err)
+            return False
+        finally:
+            while isinstance(value, list):
+                value = value[0]
+        return True
+
+    kept = len(_known.unpicklable)
+    most, too_much = 1, 1 << 18
+    while too_much - most > 1:
+        middle = (most + too_much) // 2
+        most, too_much = (middle, too_much) if stores(middle) else (most, middle)
+    for depth in range(max(1, most - 20), most + 20):
+        stores(depth)
+    assert len(_known.unpicklable) == kept

@@ -489,7 +489,11 @@ def _unlink(made):
         made = made.pop() if isinstance(made, list) else made.__dict__.pop("next", None)
 
 
-@pytest.mark.parametrize("beside", [[], [lambda: 1]], ids=["pickle", "cloudpickle"])
+@pytest.mark.parametrize(
+    "beside",
+    [[], [lambda: 1], [numpy.zeros(1000)]],
+    ids=["pickle", "cloudpickle", "buffers"],
+)
 @pytest.mark.parametrize("make_deep", [nested, chain])
 def test_what_is_nested_too_deeply_is_said_in_a_line(make_deep, beside):
     """It was 3 KB that blamed an innocent part, after seconds under the lock."""
