@@ -4,7 +4,6 @@ Beside a real writer it is chance which of the looks is followed by a commit. He
 header let somebody commit after the look whose turn it is, until a read has no more looks.
 """
 
-
 import pytest
 from support import Child, Wanted, opened_again
 
