@@ -130,6 +130,7 @@ def fault(answers: list[Any], bucket: dict[str, int], rate: int, burst: int) -> 
 # --- Many requests ---------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_2000_requests_are_counted_once_each_whoever_is_killed(tmp_path: Path) -> None:
     """Two workers are killed within a transaction, two anywhere; all are replaced."""
     for number in (300, 1400):

@@ -41,6 +41,7 @@ def test_an_unused_tebibyte_costs_next_to_nothing(kind):
     assert share.info().resident_bytes < 100_000
 
 
+@pytest.mark.alone
 def test_a_large_value_grows_the_region_and_a_small_one_gives_it_back(make):
     share = make(numpy.ones(64 * MIB, dtype="u1"), max_size="2G")
     share.set(numpy.zeros(512 * MIB, dtype="u1"))

@@ -85,6 +85,7 @@ def report(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     yield chart, driver, report, rows
 
 
+@pytest.mark.alone
 def test_a_round_gives_each_peer_a_figure_in_the_table_and_a_mark_in_the_picture(
     tmp_path: Path,
 ) -> None:
@@ -164,6 +165,7 @@ def test_torn_stuck_and_lost_are_said(report: object) -> None:
         assert said in text, text
 
 
+@pytest.mark.alone
 def test_who_loses_updates_hangs_or_fails_is_shown_so_with_the_command_that_shows_it() -> None:
     out = run(*PLANTED, "naive", "contended-2", "--scale", "0.01", "--bound", "2")
     losing, hanging, failing, sound = cells(out, "block by 2 processes at once")[1:]

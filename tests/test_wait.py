@@ -239,6 +239,7 @@ def test_nobody_waits_nothing_is_called(shared, monkeypatch):
     assert shared._region.lock._words[4] == 0
 
 
+@pytest.mark.alone
 def test_many_waiters_some_of_them_killed_see_every_last_commit():
     print("seed", SEED)
     rng = random.Random(SEED)
