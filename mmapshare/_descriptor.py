@@ -112,7 +112,9 @@ def offset(fd: int) -> int:
     """A description's offset; -2 where there is none."""
     try:
         return os.lseek(fd, 0, os.SEEK_CUR)
-    except OSError:
+    except OSError as err:
+        if err.errno is None:
+            raise  # A signal handler's own, perhaps a TimeoutError.
         return -2
 
 

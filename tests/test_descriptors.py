@@ -528,3 +528,14 @@ def test_a_duplicate_is_found_wherever_it_is():
     os.close(duplicate)
     assert not _descriptor.duplicate_of(fd, duplicate).stands()
     os.close(fd)
+
+
+def test_a_handlers_timeout_is_not_taken_for_a_descriptor_that_is_gone(monkeypatch):
+    """A lock that was let go just then stayed with its description: nobody got it any more."""
+
+    def interrupted(*args):
+        raise TimeoutError("the handler of SIGALRM")
+
+    monkeypatch.setattr(os, "lseek", interrupted)
+    with pytest.raises(TimeoutError, match="SIGALRM"):
+        _descriptor.offset(0)
