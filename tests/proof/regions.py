@@ -110,7 +110,9 @@ class Damaged:
     def opened_anew(self) -> Any:
         """The share as a process that is given its handle opens it."""
         _handle._open_here.pop(self.region.identity.region_id, None)
-        return pickle.loads(self.handle)
+        share = pickle.loads(self.handle)
+        _handle.reach(share)  # Loading raises nothing.
+        return share
 
     def close_again(self, other: Any) -> None:
         other.close()
