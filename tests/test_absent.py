@@ -7,6 +7,7 @@ import errno
 import multiprocessing
 import os
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -470,7 +471,7 @@ _LOAD = (
 
 def _unshared(options, before, share):
     """What a new interpreter says of a share, in namespaces of its own."""
-    python = f"{before} exec {sys.executable} -c '{_LOAD}'"
+    python = f"{before} exec {shlex.quote(sys.executable)} -c '{_LOAD}'"
     command = ["unshare", *options, "sh", "-c", python]
     tried = subprocess.run([*command[:-1], f"{before} true"], capture_output=True)
     if tried.returncode:
