@@ -41,7 +41,7 @@ _seen: dict[type, Any] = {}
 _preferred: dict[type, Callable[[Any], Any]] = {}
 
 
-def prefer(reducers: dict[type, Callable[[Any], Any]]) -> None:
+def prefer(reducers: dict[type, Callable[[Any], Any]]) -> None:  # only with torch
     """Have these go before what anybody registers."""
     _preferred.update(reducers)
     _reducers.update(_preferred)
