@@ -539,3 +539,16 @@ def test_a_handlers_timeout_is_not_taken_for_a_descriptor_that_is_gone(monkeypat
     monkeypatch.setattr(os, "lseek", interrupted)
     with pytest.raises(TimeoutError, match="SIGALRM"):
         _descriptor.offset(0)
+
+
+def test_a_description_that_is_gone_is_replaced_without_closing_what_came_after(tmp_path):
+    """Its number may be anybody's by then."""
+    (tmp_path / "file").touch()
+    old, new = (_descriptor.Descriptor(os.open(tmp_path / "file", os.O_RDWR)) for _ in range(2))
+    os.dup2(stranger := os.open("/dev/null", os.O_RDONLY), number := old.fd)
+    old.replace_by(new)
+    assert os.readlink(f"/proc/self/fd/{number}") == "/dev/null"
+    assert old.stands() and new.closed
+    os.close(number)
+    os.close(stranger)
+    old.close()

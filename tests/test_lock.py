@@ -1,15 +1,17 @@
 """The lock's parts, each in a state that a race, a signal or a killed process leads to."""
 
 import asyncio
+import errno
 import os
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support import Child, in_child
 
-from mmapshare import LockTimeout, Share, _deadlock, _futex, _lock
+from mmapshare import LockTimeout, Share, TransactionError, _deadlock, _futex, _lock
 from mmapshare._door import RELEASE, TRY
 from mmapshare._lock import HOLDER, LEASE, QUEUED
 from mmapshare._owner import _Thread, claim_by, current_owner, shares_thread
@@ -426,3 +428,30 @@ def test_who_may_be_waited_for_by_the_holder_is_told_so():
         thread.start()
         thread.join()
     assert "a thread of this process" in told[0]
+
+
+def test_an_error_of_flock_itself_is_raised_as_it_is_and_the_lock_is_free():
+    share = Share(0)
+    lock = share._region.lock
+    flock = lock._flock
+
+    def fail(fd, operation):
+        if operation == RELEASE:
+            lock._flock = flock
+            raise OSError(errno.EIO, "the disk is gone")
+        flock(fd, operation)
+
+    lock._flock = fail
+    with pytest.raises(OSError, match="the disk is gone"), share.locked():
+        pass
+    with share.locked(timeout=0) as view:
+        view.value = 1
+    assert share.get() == 1
+
+
+def test_another_threads_lock_is_not_ones_own_to_unlock():
+    share = Share(0)
+    share.lock()
+    with ThreadPoolExecutor(1) as pool, pytest.raises(TransactionError, match="without lock"):
+        pool.submit(share.unlock).result()
+    share.unlock()

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import glob
+import mmap
 import os
 import stat
 import sys
@@ -229,3 +230,9 @@ def test_a_kernel_without_huge_pages_gives_private_copies_of_small_ones(monkeypa
     assert bytes(_memory.private_copy(source)) == source
     monkeypatch.delattr(_memory.mmap, "MADV_HUGEPAGE")
     assert bytes(_memory.private_copy(source)) == source
+
+
+def test_a_mapping_without_a_descriptor_of_its_own_is_unmapped():
+    mapping = mmap.mmap(-1, 4096)
+    _memory._unmap(mapping, None)
+    assert mapping.closed

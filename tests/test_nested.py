@@ -9,6 +9,7 @@ import pytest
 
 from mmapshare import Share, SharedDict, TransactionError, ViewClosedError, locked, shared_state
 from mmapshare._nested import Joined, _is_apart
+from mmapshare._transaction import JOINED
 
 APART = pytest.raises(TransactionError, match="cannot be told apart")
 STILL_OPEN = pytest.raises(TransactionError, match="still open")
@@ -326,3 +327,14 @@ def test_an_interrupt_as_a_block_joins_leaves_the_outer_one_whole(monkeypatch):
 
 def test_a_block_that_was_left_in_none_of_the_callers_frames_is_apart():
     assert _is_apart(frozenset())
+
+
+def test_giving_up_between_the_steps_of_joining_is_harmless():
+    """An interrupt may come before the view is the outer one's."""
+    share = Share(0)
+    transaction = share.locked()
+    transaction._view = view = share._view_class()
+    view._owner = view._failed = None
+    transaction._role = JOINED
+    transaction._give_up()
+    assert share._region.lock.claim is None

@@ -690,3 +690,19 @@ def test_shared_instances_may_hold_others():
     assert in_child(lambda: outer.inner.calls) == 2
     outer.clear()
     assert outer.inner is None
+
+
+def test_a_method_may_ask_for_its_instances_repr_by_the_classs_name():
+    @shared_state
+    class Named:
+        def __init__(self):
+            self.n = 1
+
+        def __repr__(self):
+            return f"Named({self.n})"
+
+        def change(self):
+            self.n = 2
+            return Named.__repr__(self)
+
+    assert Named().change() == "Named(2)"

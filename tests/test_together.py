@@ -341,3 +341,10 @@ def test_tasks_that_cannot_have_all_or_store_all_hold_none(three):
     assert _numbers(three) == [0, 0, 0]
     assert in_child(lambda: [share.lock(timeout=0) for share in three]) == [None] * 3
     del timed_out, refused  # No finaliser has helped: the tracebacks kept all alive.
+
+
+def test_one_that_stays_empty_does_not_keep_the_others_from_their_commit():
+    empty, full = Share(), Share(1)
+    with locked(empty, full) as (_, view):
+        view.value = 2
+    assert (empty.version, full.get()) == (0, 2)
