@@ -158,7 +158,7 @@ def test_a_share_of_the_portable_kind_that_cannot_be_counted_leaves_nothing_open
     assert open_fds() == before
 
 
-def _refuse(*args):
+def _refuse(*args, **options):
     raise OSError(12, "Cannot allocate memory")
 
 
