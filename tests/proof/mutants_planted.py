@@ -60,7 +60,7 @@ def _allocated_believed() -> None:
 def _errors_let_out() -> None:
     """Whatever unpickling raises comes out as it is."""
 
-    def recover(frames, err):
+    def recover(frames, err, definitions=None):
         raise err
 
     _codec.recover = _dict.recover = recover
