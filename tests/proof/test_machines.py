@@ -32,6 +32,6 @@ def test_two_workers_and_the_model_are_told_the_same(events, name, soak):
 )
 def test_a_planted_bug_is_caught(events, name, bug):
     with pytest.raises(lean.FailedCheckError, match="AssertionError") as caught:
-        lean.run(events, "machines", "check", name, 4, bug)
+        lean.run(events, "machines", "check", name, 24, bug)
     assert caught.value.event is not None
     assert "@reproduce_failure" in str(caught.value)
