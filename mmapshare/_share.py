@@ -58,6 +58,8 @@ class Share(NotAContainer, Shared[T]):
     pickled share is a handle to the same region, good as long as a process that has it is; where
     none can be reached, using what was loaded raises HandleError. Attributes of a subclass travel
     with the handle as pickle would carry them; where the share is open already it keeps its own.
+    Interpreters of one process get it as an argument, and exclude each other as processes do;
+    `info` names their process.
     Loading a share's value runs the pickles that its co-owners stored. An open share takes two
     file descriptors, one from Python 3.13 on.
 

@@ -3,7 +3,7 @@
 import os
 import pickle
 
-from mmapshare import Share, SharedDict, shared_state
+from mmapshare import DeadlockError, LockTimeout, Share, SharedDict, shared_state
 
 
 def add(share, by=1):
@@ -128,3 +128,42 @@ def store_and_stay(outer, kind, ready, leave):
 
 def look_inside(outer, expected):
     return outer["inner"].get()
+
+
+def add_many(share, shared, times):
+    for _ in range(times):
+        add(share)
+        add_to_key(shared, "n")
+
+
+def timed_out(share):
+    try:
+        with share.locked(timeout=0.05):
+            return False
+    except LockTimeout:
+        return True
+
+
+def wait_for(share, value):
+    share.set(value)
+    seen = share.wait(lambda now: now == value + 1, timeout=60)
+    share.set(value + 2)
+    return seen
+
+
+def take_both(first, second, met):
+    """Take two shares, the second one when somebody else has it."""
+    try:
+        with first.locked():
+            met.update(lambda n: n + 1)
+            met.wait(lambda n: n == 2, timeout=60)
+            with second.locked():
+                return "both"
+    except DeadlockError:
+        return "DeadlockError"
+
+
+def keep_a_share(shelf):
+    global kept
+    kept = Share("kept")
+    shelf.set(kept)
