@@ -169,7 +169,10 @@ class _Walk:
         yield self.look(function.__code__)
         for own in (function.__defaults__, function.__kwdefaults__, function.__dict__):
             yield self.look(own)
-        yield from map(self.look, cells_of(function))
+        for name, cell in zip(function.__code__.co_freevars, cells_of(function), strict=True):
+            # A class's own dict, which its annotations look into from Python 3.14 on.
+            if name != "__classdict__":
+                yield self.look(cell)
         if not self._shallow:
             names = _names(function.__code__)
             yield from self._items(
@@ -275,7 +278,7 @@ def _is_made(cls: type, name: str, value: Any) -> bool:
     """
     if name == "__doc__":
         return "__dataclass_params__" in vars(cls) and str(value).startswith(f"{cls.__name__}(")
-    return name == "__annotations__" and not value
+    return name in {"__annotations__", "__annotate_func__"} and not value
 
 
 def _full_name(obj: Any) -> bytes:

@@ -65,7 +65,7 @@ def _instruction(frame: Any) -> str:
     return dis.opname[opcode]
 
 
-NEVER_RAISE = {"NOP", "LOAD_CONST", "SWAP", "COPY", "PRECALL", "CALL"}
+NEVER_RAISE = {"NOP", "NOT_TAKEN", "LOAD_CONST", "SWAP", "COPY", "PRECALL", "CALL"}
 """Instructions before which CPython looks for no signal, and which cannot fail themselves.
 
 (The call is that of the mutex' ``__exit__``, in C: signals wait until it has let go.)
