@@ -250,7 +250,8 @@ def test_a_size_that_cannot_be_is_damage_and_no_want_of_memory(make, stream):
     region._commit = _region._UNREAD
     with pytest.raises(CorruptRegionError, match="overwritten") as caught:
         share.get()
-    assert isinstance(caught.value.__cause__, MemoryError)
+    # From Python 3.15 on pickle looks at the size first.
+    assert isinstance(caught.value.__cause__, MemoryError | pickle.UnpicklingError)
 
 
 def test_a_want_of_memory_stays_one():

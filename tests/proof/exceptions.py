@@ -65,7 +65,9 @@ def _instruction(frame: Any) -> str:
     return dis.opname[opcode]
 
 
-NEVER_RAISE = {"NOP", "NOT_TAKEN", "LOAD_CONST", "SWAP", "COPY", "PRECALL", "CALL"}
+NEVER_RAISE = {
+    "NOP", "NOT_TAKEN", "LOAD_CONST", "LOAD_COMMON_CONSTANT", "SWAP", "COPY", "PRECALL", "CALL",
+}  # fmt: skip
 """Instructions before which CPython looks for no signal, and which cannot fail themselves.
 
 (The call is that of the mutex' ``__exit__``, in C: signals wait until it has let go.)
