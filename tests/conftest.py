@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import open_fds, region_mappings
+from support import inside, open_fds, region_mappings
 
-from mmapshare import Share, _handle
+from mmapshare import Share
 
-collect_ignore_glob = ["planted_*.py"]  # What other programs import, with what they are given.
+collect_ignore_glob = [
+    "support/planted_*.py"
+]  # What other programs import, with what they are given.
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -128,7 +130,7 @@ def make(kind: str) -> Iterator[Callable[..., Share[Any]]]:
     yield make
     for share in made:
         share.close()
-    _handle._handed_out.clear()
+    inside.handed_out.clear()
 
 
 # --- What is skipped ---------------------------------------------------------------------------

@@ -15,20 +15,18 @@ import threading
 import zlib
 
 import pytest
-import workers
-from support import Child, as_somebody_else, in_child, no_more_descriptors, open_fds
+from support import (
+    Child,
+    as_somebody_else,
+    in_child,
+    inside,
+    no_more_descriptors,
+    open_fds,
+    workers,
+)
 
 import mmapshare
-from mmapshare import (
-    ClosedError,
-    CorruptRegionError,
-    HandleError,
-    Share,
-    SharedDict,
-    _handle,
-    _layout,
-    _search,
-)
+from mmapshare import ClosedError, CorruptRegionError, HandleError, Share, SharedDict
 
 NOT_HERE = "cannot be opened here"
 
@@ -134,7 +132,7 @@ def test_an_absent_share_says_at_each_use_that_it_cannot_be_reached(make):
     assert not absent.closed
     assert repr(absent) == f"<{type(absent).__name__}, unreachable>"
     assert "gone" in absent._repr_mimebundle_()["text/plain"]
-    assert absent not in _handle.open_shares()
+    assert absent not in inside.open_shares()
     absent.close()
     absent.close()
     assert absent.closed
@@ -170,7 +168,7 @@ def test_functions_and_instances_say_it_too():
 
 def _made_anew():
     """A shared class's instance, its method and a function whose regions this process made."""
-    workers.count._share = Share(0)
+    inside.share_of.set(workers.count, Share(0))
     return workers.Counter(3), workers.Counter(3).add, workers.count
 
 
@@ -194,7 +192,7 @@ def test_what_could_not_be_reached_here_is_reached_where_its_handle_goes_next(ki
     raw = pickle.dumps(share)
 
     def pass_on():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         with no_more_descriptors():
             return pickle.dumps({"passed on": pickle.loads(raw)})
 
@@ -202,7 +200,7 @@ def test_what_could_not_be_reached_here_is_reached_where_its_handle_goes_next(ki
     assert pickle.loads(again)["passed on"] is share
 
     def look():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         return pickle.loads(again)["passed on"].get()
 
     assert in_child(look) == 1
@@ -214,7 +212,7 @@ def test_a_share_that_came_without_descriptors_to_spare_is_opened_at_its_first_u
     raw = pickle.dumps((share, shared))
 
     def load():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         with no_more_descriptors():
             absent, other = pickle.loads(raw)
             with pytest.raises(OSError) as caught:
@@ -226,7 +224,7 @@ def test_a_share_that_came_without_descriptors_to_spare_is_opened_at_its_first_u
         with other.locked() as view:
             view["a"] += 1
         absent.set(2)
-        assert absent in _handle.open_shares()
+        assert absent in inside.open_shares()
         assert pickle.loads(pickle.dumps(absent)) is absent
         return absent.get(), other["a"]
 
@@ -241,7 +239,7 @@ def test_a_lack_of_descriptors_in_the_middle_of_the_search_is_told_as_that(monke
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     absent = pickle.loads(raw)
-    monkeypatch.setattr(_search.os, "listdir", listdir)
+    monkeypatch.setattr(os, "listdir", listdir)
     with pytest.raises(OSError, match="Too many open files"):
         absent.get()
 
@@ -249,7 +247,7 @@ def test_a_lack_of_descriptors_in_the_middle_of_the_search_is_told_as_that(monke
 def test_threads_that_reach_a_share_at_once_have_one_region_of_it(monkeypatch):
     shared = SharedDict(a=0)
     raw = pickle.dumps(shared)
-    real, together = _handle._open, threading.Barrier(2)
+    real, together = inside.open_handle, threading.Barrier(2)
 
     def slow_open(*args):
         region = real(*args)
@@ -257,11 +255,11 @@ def test_threads_that_reach_a_share_at_once_have_one_region_of_it(monkeypatch):
         return region
 
     def load():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         before = len(open_fds())
         with no_more_descriptors():
             absent = pickle.loads(raw)
-        monkeypatch.setattr(_handle, "_open", slow_open)
+        monkeypatch.setattr(*inside.at("open_handle"), slow_open)
         with concurrent.futures.ThreadPoolExecutor(2) as threads:
             add = [threads.submit(workers.add_to_key, absent, "a") for _ in range(2)]
             assert [one.result() for one in add] == [None, None]
@@ -283,10 +281,10 @@ def _descriptors():
 def test_a_share_that_another_thread_closes_while_it_is_reached_stays_closed(monkeypatch):
     share = Share(1)
     raw = pickle.dumps(share)
-    real = _handle._open
+    real = inside.open_handle
 
     def load():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         before = len(open_fds())
         with no_more_descriptors():
             absent = pickle.loads(raw)
@@ -296,7 +294,7 @@ def test_a_share_that_another_thread_closes_while_it_is_reached_stays_closed(mon
             absent.close()
             return region
 
-        monkeypatch.setattr(_handle, "_open", open_and_close)
+        monkeypatch.setattr(*inside.at("open_handle"), open_and_close)
         with pytest.raises(ClosedError):
             absent.get()
         assert absent.closed
@@ -311,7 +309,7 @@ def test_a_signal_handlers_error_while_a_handle_is_loaded_is_not_kept_quiet(monk
     def interrupted(*args):
         raise TimeoutError  # As an alarm's handler does: it has no errno.
 
-    monkeypatch.setattr(_handle, "_open", interrupted)
+    monkeypatch.setattr(*inside.at("open_handle"), interrupted)
     with pytest.raises(TimeoutError):
         pickle.loads(raw)
 
@@ -321,7 +319,7 @@ def _spoilt(spoil):
 
     def make_one(child):
         share = Share(1)
-        spoil(share._region.segment.map)
+        spoil(inside.segment_of(share).map)
         child.say(pickle.dumps(share))
         child.hear()
 
@@ -333,9 +331,9 @@ def _overwrite(region):
 
 
 def _other_format(region):
-    body = bytearray(region[: _layout.IDENTITY_BYTES - 8])
+    body = bytearray(region[: inside.IDENTITY_BYTES - 8])
     body[8:16] = (99).to_bytes(8, "little")
-    region[: _layout.IDENTITY_BYTES] = body + zlib.crc32(body).to_bytes(8, "little")
+    region[: inside.IDENTITY_BYTES] = body + zlib.crc32(body).to_bytes(8, "little")
 
 
 @pytest.mark.parametrize(
@@ -358,35 +356,35 @@ def test_a_folder_that_the_user_may_not_look_into_is_no_gone_one():
     raw = pickle.dumps(share)
 
     def stranger():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         with as_somebody_else():
             absent = pickle.loads(raw)
             with pytest.raises(HandleError, match="may not look into"):
                 absent.get()
 
     if os.geteuid() != 0:  # Whoever is not root has nobody else to be.
-        os.chmod(share._region.segment.folder, 0)
+        os.chmod(inside.segment_of(share).folder, 0)
     try:
         in_child(stranger)
     finally:
-        os.chmod(share._region.segment.folder, 0o700)
+        os.chmod(inside.segment_of(share).folder, 0o700)
         share.close()
 
 
 def test_a_folder_with_another_region_in_it_is_not_taken_for_the_shares():
     share, other = Share(1, kind="file"), Share(2, kind="file")
     raw = pickle.dumps(share)
-    to, source = (os.path.join(one._region.segment.folder, "region") for one in (share, other))
+    to, source = (os.path.join(inside.segment_of(one).folder, "region") for one in (share, other))
 
     def load():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         os.rename(source, to)
         with pytest.raises(HandleError, match="another region is in its place"):
             pickle.loads(raw).get()
 
     in_child(load)
     for one in (share, other):
-        folder = one._region.segment.folder
+        folder = inside.segment_of(one).folder
         one.close()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -398,10 +396,10 @@ def test_without_proc_it_is_proc_that_is_said_to_be_missing(monkeypatch, tmp_pat
     """A share whose process was alive was told to be gone, or it was a bare FileNotFoundError."""
     share = Share(1)
     raw = pickle.dumps(share)
-    monkeypatch.setattr(_search, "PROC", str(tmp_path))
+    monkeypatch.setattr(*inside.at("PROC"), str(tmp_path))
 
     def load():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         absent = pickle.loads(raw)
         with pytest.raises(HandleError, match=f"sees no {tmp_path}"):
             absent.get()
@@ -417,7 +415,7 @@ def test_without_proc_it_is_proc_that_is_said_to_be_missing(monkeypatch, tmp_pat
 
 def test_another_pid_namespace_is_said_to_be_another(monkeypatch):
     absent = pickle.loads(_of_the_dead(_dead_share))
-    monkeypatch.setattr(_search, "own_namespace", lambda: 1)
+    monkeypatch.setattr(*inside.at("own_namespace"), lambda: 1)
     with pytest.raises(HandleError, match="another pid namespace"):
         absent.get()
 
@@ -425,9 +423,9 @@ def test_another_pid_namespace_is_said_to_be_another(monkeypatch):
 def test_a_process_number_that_came_round_is_no_process_that_has_the_share():
     """Another user's process that has the number now was told to have the share."""
     own, refused = os.getpid(), PermissionError(errno.EACCES, "refused")
-    namespace = _search.own_namespace()
-    assert "may not look" in _search.why_not(own, _search.start_of(own), namespace, refused)
-    assert "is gone" in _search.why_not(own, 0, namespace, refused)
+    namespace = inside.own_namespace()
+    assert "may not look" in inside.why_not(own, inside.start_of(own), namespace, refused)
+    assert "is gone" in inside.why_not(own, 0, namespace, refused)
 
 
 def test_a_process_that_has_ended_and_is_not_waited_for_is_gone():
@@ -436,9 +434,9 @@ def test_a_process_that_has_ended_and_is_not_waited_for_is_gone():
     if pid == 0:
         os._exit(0)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    assert _search.start_of(pid) is None
+    assert inside.start_of(pid) is None
     os.waitpid(pid, 0)
-    assert _search.start_of(pid) is None
+    assert inside.start_of(pid) is None
 
 
 def test_who_lost_sight_of_proc_before_it_forked_says_why_it_cannot_lock(monkeypatch):
@@ -449,7 +447,7 @@ def test_who_lost_sight_of_proc_before_it_forked_says_why_it_cannot_lock(monkeyp
         raise FileNotFoundError(errno.ENOENT, "no such file")
 
     def forked():
-        monkeypatch.setattr("mmapshare._door.os.open", refuse)
+        monkeypatch.setattr(os, "open", refuse)
 
         def lock():
             assert share.get() == 1

@@ -11,20 +11,10 @@ import sys
 import threading
 
 import pytest
-from support import Child, in_child, trap
+from support import Child, in_child, inside, trap
 from test_definitions import run
 
-from mmapshare import (
-    ClosedError,
-    DeadlockError,
-    Share,
-    TransactionError,
-    ViewClosedError,
-    _handle,
-    _lock,
-    _memory,
-    _region,
-)
+from mmapshare import ClosedError, DeadlockError, Share, TransactionError, ViewClosedError
 
 
 def _block(share):
@@ -58,7 +48,7 @@ def test_a_signal_handler_in_mid_commit_is_refused_and_never_tears(action, use):
 
         with trap(step, spring), contextlib.suppress(TransactionError):
             action(share)
-        assert share._region.lock.claim is None, step
+        assert inside.claim_of(share) is None, step
         assert share.version <= before + 1 + stored, step
         assert share.get() in {0, 1, 5, 100, 101, 105}, step
     assert step > 50
@@ -109,7 +99,7 @@ def test_an_interrupted_release_does_not_let_go_of_anothers_claim():
     """After it had left the gate, an interrupted release unlocked what another thread had
     locked since."""
     share = Share(0)
-    lock = share._region.lock
+    lock = inside.lock_of(share)
     step, sprung, taken = 0, True, 0
     while sprung:
         step += 1
@@ -126,7 +116,7 @@ def test_an_interrupted_release_does_not_let_go_of_anothers_claim():
         def spring(thread=thread, entered=entered):
             nonlocal sprung, taken
             sprung = True
-            if lock.claim is None and lock._words[_lock.HOLDER] == 0:
+            if lock.claim is None and inside.lock_words_of(lock)[inside.HOLDER] == 0:
                 thread.start()
                 entered.wait()
                 taken += 1
@@ -167,7 +157,7 @@ def test_one_region_that_fails_in_the_fork_hook_does_not_harm_the_others(tmp_pat
     others = [Share(n) for n in range(4)]
     broken = Share(0, kind="file")
     others += [Share(n) for n in range(4)]
-    _memory._remove(broken._region.segment.folder)
+    inside.remove_folder(inside.segment_of(broken).folder)
     for share in others:
         share.lock()
 
@@ -191,7 +181,7 @@ def test_threads_that_load_one_handle_get_one_share(make):
     raw = pickle.dumps(share)
 
     def work():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         start = threading.Barrier(8)
         got = []
 
@@ -411,12 +401,12 @@ def test_a_method_with_other_defaults_or_another_decorated_body_is_another_defin
 
 def test_a_waiter_whose_holder_is_just_leaving_looks_again(monkeypatch):
     share = Share(0)
-    lock = share._region.lock
-    claim = _region.claim_by(None)
-    lock._gate[0] = claim
+    lock = inside.lock_of(share)
+    claim = inside.claim_by(None)
+    inside.gate_of(lock)[0] = claim
     done = threading.Thread(target=lambda: share.set(1))
     done.start()
-    lock._gate.pop(0)
+    inside.gate_of(lock).pop(0)
     done.join()
     assert share.get() == 1
 

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from support import Child, Wanted, in_child
+from support import Child, Wanted, in_child, inside
 
 from mmapshare import DeadlockError, LockTimeout, Share, TransactionError, ViewClosedError
 
@@ -194,7 +194,7 @@ def test_a_task_cancelled_while_it_waits_leaves_nothing_held(loop):
     child = Child(hold)
     child.hear()
     run(main)
-    assert share._region.lock.claim is None
+    assert inside.claim_of(share) is None
     child.say()
     child.wait()
     assert in_child(share.set, 1)
@@ -215,7 +215,7 @@ def test_a_task_cancelled_in_line_leaves_the_line(loop):
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
-            assert not share._region.lock._waiters
+            assert not inside.waiters_of(inside.lock_of(share))
 
     run(main)
     assert share.set(1)
@@ -264,7 +264,7 @@ def test_cancellations_at_random_moments_lose_nothing_and_hold_nothing():
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            assert share._region.lock.claim is None
+            assert inside.claim_of(share) is None
 
     asyncio.run(main())
     assert share.get() == {"n": done}
@@ -370,7 +370,7 @@ def test_a_waiting_task_whose_loop_is_busy_does_not_slow_others_down():
     async def main():
         with share.locked():  # So that the other task has to stand in line.
             waiting = asyncio.create_task(add(share, 1, asyncio.sleep))
-            while not share._region.lock._waiters:
+            while not inside.waiters_of(inside.lock_of(share)):
                 await asyncio.sleep(0)
         held.set()
         stop.wait(10)  # Nothing else runs in this loop meanwhile.

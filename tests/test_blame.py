@@ -3,9 +3,10 @@
 import threading
 
 import pytest
+from support import inside
+from support.inside import encode
 
-from mmapshare import UnpicklableError, _blame
-from mmapshare._codec import encode
+from mmapshare import UnpicklableError
 
 LOCK = threading.Lock()
 
@@ -138,7 +139,7 @@ def test_the_path_to_a_deep_culprit_is_of_bounded_length():
 
 def test_the_search_ends_in_time(monkeypatch):
     """It may run under the lock, and large parts take long to try."""
-    monkeypatch.setattr(_blame, "_SECONDS", -1)
+    monkeypatch.setattr(*inside.at("BLAME_SECONDS"), -1)
     with pytest.raises(UnpicklableError) as caught:
         encode({"a": [LOCK]})
     assert caught.value.path == "value"

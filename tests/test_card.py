@@ -6,9 +6,9 @@ import pickle
 import signal
 
 import pytest
-from support import Child
+from support import Child, inside
 
-from mmapshare import Share, _card
+from mmapshare import Share
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_holders_found_dead_stand_on_the_card_once_there_is_one(make):
 
 
 def test_a_table_of_no_shares_says_so():
-    shown = _card.table([])
+    shown = inside.card_table([])
     assert shown["text/plain"] == "no open shares"
     assert "no open shares" in shown["text/html"]
 

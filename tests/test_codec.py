@@ -10,10 +10,10 @@ import types
 import attrs
 import cloudpickle
 import pytest
-from support import Wanted, in_child
+from support import Wanted, in_child, inside
+from support.inside import decode, encode
 
-from mmapshare import LockTimeout, Share, UnloadableError, UnpicklableError, _codec
-from mmapshare._codec import decode, encode
+from mmapshare import LockTimeout, Share, UnloadableError, UnpicklableError
 
 numpy = Wanted("numpy")
 
@@ -93,11 +93,11 @@ def test_arrays_come_back_equal_writeable_and_private(make, size):
 
 def test_large_buffers_are_stored_once_and_aligned():
     share = Share([numpy.zeros(100_000), bytearray(10)])
-    frames = share._region.read()[1]
+    frames = inside.region_of(share).read()[1]
     assert [len(frame) for frame in frames[1:]] == [800_000]
     assert len(frames[0]) < 1000
-    head = share._region._load_head()
-    for begin, _ in share._region._extents(head):
+    head = inside.load_head(inside.region_of(share))
+    for begin, _ in inside.extents(inside.region_of(share), head):
         assert begin % 64 == 0
 
 
@@ -333,4 +333,4 @@ def test_modules_registered_with_cloudpickle_travel_by_value(tmp_path, monkeypat
 def test_encoding_is_pickles_own_for_plain_data():
     value = {"hits": 1, "xs": [1, 2]}
     assert encode(value) == (pickle.dumps(value, 5),)
-    assert _codec._taken_by_value is cloudpickle.cloudpickle._PICKLE_BY_VALUE_MODULES
+    assert inside.taken_by_value is cloudpickle.cloudpickle._PICKLE_BY_VALUE_MODULES

@@ -9,10 +9,10 @@ import threading
 import types
 
 import pytest
+from support import TESTS, inside
+from support.inside import content_of, source_of
 
-from mmapshare import Share, _content, _shape
-from mmapshare._content import content_of
-from mmapshare._shape import source_of
+from mmapshare import Share
 
 
 def _made(**members):
@@ -88,20 +88,18 @@ def test_what_cannot_be_pickled_is_its_type():
 
 def test_a_share_is_not_looked_into():
     """Pickling one is noted, and what is noted is kept alive by the next value that is stored."""
-    from mmapshare import _handle
-
     assert content_of(Share([1])) == content_of(Share([2]))
-    assert not _handle.named
+    assert not inside.named_handle
 
 
 def test_of_too_much_there_is_no_content(monkeypatch):
-    monkeypatch.setattr(_content, "_MOST", 100)
+    monkeypatch.setattr(*inside.at("CONTENT_MOST"), 100)
     assert content_of([[]] * 50)
     assert content_of([[]] * 200) == b""
     deep = []
     for _ in range(100_000):
         deep = [deep]
-    monkeypatch.setattr(_content, "_MOST", 1_000_000)
+    monkeypatch.setattr(*inside.at("CONTENT_MOST"), 1_000_000)
     assert content_of(deep) == b""
 
 
@@ -131,21 +129,20 @@ def test_what_is_taken_by_value_is_not_importable():
     import cloudpickle
 
     message = email.message.Message
-    assert _content.importable(message)
+    assert inside.importable(message)
     for module in (email, email.message):
         cloudpickle.register_pickle_by_value(module)
         try:
-            assert not _content.importable(message)
-            assert _content.importable(os.PathLike)
+            assert not inside.importable(message)
+            assert inside.importable(os.PathLike)
         finally:
             cloudpickle.unregister_pickle_by_value(module)
-    assert not _content.importable(Loop().__init__)
-    assert _content.importable(Loop.__init__)
+    assert not inside.importable(Loop().__init__)
+    assert inside.importable(Loop.__init__)
 
 
 SOURCE = """
 import sys
-from mmapshare import _shape
 class Task:
     def look(self):
         pass
@@ -168,26 +165,26 @@ def test_the_place_in_the_source_is_told_by_methods_of_the_class(tmp_path, monke
     monkeypatch.delitem(sys.modules, "planted", raising=False)
     import planted
 
-    monkeypatch.setattr(_shape, "_files", {})
+    monkeypatch.setattr(*inside.at("shape_files"), {})
     found = source_of(planted.Task)
     stat = path.stat()
-    assert found == (str(path), stat.st_mtime_ns, stat.st_size, (("look", 5),))
+    assert found == (str(path), stat.st_mtime_ns, stat.st_size, (("look", 4),))
     assert source_of(planted.Bare) is None
     assert source_of(planted.factory()) != found
     assert source_of(int) is None
 
     path.write_text(SOURCE + "# edited")  # What was read is what it was.
     assert source_of(planted.Task) == found
-    monkeypatch.setattr(_shape, "_files", {})
+    monkeypatch.setattr(*inside.at("shape_files"), {})
     assert source_of(planted.Task) != found
     path.unlink()
-    monkeypatch.setattr(_shape, "_files", {})
+    monkeypatch.setattr(*inside.at("shape_files"), {})
     assert source_of(planted.Task) is None
 
 
 PROGRAM = """
 import enum, functools
-from mmapshare._content import content_of
+from support.inside import content_of
 class Opaque:
     def __init__(self): self.names = {"alpha", "beta", "gamma", "delta"}
 class Role(enum.Enum):
@@ -207,7 +204,7 @@ def test_the_seed_of_hashes_and_addresses_are_no_part_of_it():
     for seed in range(4):
         done = subprocess.run(
             [sys.executable, "-c", f"junk = [object() for _ in range({seed})]\n{PROGRAM}"],
-            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            env={**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": TESTS},
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         first, second, order = done.stdout.split(" ", 2)

@@ -6,26 +6,22 @@ import pickle
 import time
 
 import pytest
-from support import Wanted
-
-from mmapshare import (
-    CorruptRegionError,
-    LockTimeout,
-    Share,
-    SharedDict,
-    _codec,
-    _deadlock,
-    _handle,
-    _index,
-    _layout,
-    _lock,
-    _log,
-    _region,
-    _wait,
+from support import Wanted, inside
+from support.inside import (
+    ALLOCATED,
+    CONTENDED,
+    FLOOR,
+    FOUND_DEAD,
+    HOLDER,
+    LEASE,
+    LOCK_WORDS,
+    QUEUED,
+    TRY,
+    VERSION,
+    Door,
 )
-from mmapshare._door import TRY, Door
-from mmapshare._layout import ALLOCATED, FLOOR, LOCK_WORDS, VERSION
-from mmapshare._lock import CONTENDED, FOUND_DEAD, HOLDER, LEASE, QUEUED
+
+from mmapshare import CorruptRegionError, LockTimeout, Share, SharedDict
 
 numpy = Wanted("numpy")
 
@@ -36,13 +32,13 @@ MOST = 2**64 - 1
 def _opened_anew(share):
     """As a process opens it that is given its handle."""
     handle = pickle.dumps(share)
-    _handle._open_here.pop(share._region.identity.region_id)
+    inside.open_here.pop(inside.region_id_of(share))
     again = pickle.loads(handle)
     try:
         yield again
     finally:
         again.close()
-        _handle.register(share)
+        inside.register_open(share)
 
 
 @pytest.mark.parametrize("word", [0, "the other area's", MOST])
@@ -51,16 +47,18 @@ def test_a_damaged_allocated_word_costs_no_other_memory(monkeypatch, word):
 
     That was an OverflowError, or a hole punched into the value in the other area.
     """
-    monkeypatch.setattr(_region, "_WINDOW_LEAST", 64)
-    monkeypatch.setattr(_region, "_WINDOW_RECORDS", 1)
-    monkeypatch.setattr(_region, "_WINDOW_MOST", 4096)
-    monkeypatch.setattr(_region, "_KEEP_BYTES", 4096)
+    monkeypatch.setattr(*inside.at("WINDOW_LEAST"), 64)
+    monkeypatch.setattr(*inside.at("WINDOW_RECORDS"), 1)
+    monkeypatch.setattr(*inside.at("WINDOW_MOST"), 4096)
+    monkeypatch.setattr(*inside.at("VALUE_KEEP_BYTES"), 4096)
     share = Share([0], max_size="64K")
-    region = share._region
+    region = inside.region_of(share)
     for n in range(1, 6):
         for area in (0, 1):
-            end = region._area_start(area) + region._area_bytes
-            region._words[ALLOCATED[area]] = end + 65536 if isinstance(word, str) else word
+            end = inside.area_start(region, area) + inside.area_bytes_of(region)
+            inside.words_of(region)[ALLOCATED[area]] = (
+                end + 65536 if isinstance(word, str) else word
+            )
         share.set([n])
         with _opened_anew(share) as again:
             assert again.get() == [n]
@@ -69,14 +67,16 @@ def test_a_damaged_allocated_word_costs_no_other_memory(monkeypatch, word):
 @pytest.mark.parametrize("word", [0, "the other area's", MOST])
 def test_the_same_in_a_shared_dict(monkeypatch, word):
     """There a record could also be written beyond the end of its area."""
-    monkeypatch.setattr(_index, "_SPARE_BYTES", -(1 << 30))
-    monkeypatch.setattr(_log, "_KEEP_BYTES", 4096)
+    monkeypatch.setattr(*inside.at("SPARE_BYTES"), -(1 << 30))
+    monkeypatch.setattr(*inside.at("LOG_KEEP_BYTES"), 4096)
     shared = SharedDict({"a": 0, "b": "b" * 100}, max_size="64K")
-    region = shared._region
+    region = inside.region_of(shared)
     for n in range(1, 6):
         for area in (0, 1):
-            end = region._area_start(area) + region._area_bytes
-            region._words[ALLOCATED[area]] = end + 65536 if isinstance(word, str) else word
+            end = inside.area_start(region, area) + inside.area_bytes_of(region)
+            inside.words_of(region)[ALLOCATED[area]] = (
+                end + 65536 if isinstance(word, str) else word
+            )
         shared["a"] = n
         with _opened_anew(shared) as again:
             assert again == {"a": n, "b": "b" * 100}
@@ -84,14 +84,14 @@ def test_the_same_in_a_shared_dict(monkeypatch, word):
 
 def test_a_delta_never_leaves_its_area(monkeypatch):
     """An area that seemed to have memory without end took a record that reached into the other."""
-    monkeypatch.setattr(_index, "_SPARE_BYTES", 1 << 30)
+    monkeypatch.setattr(*inside.at("SPARE_BYTES"), 1 << 30)
     shared = SharedDict({"a": b""}, max_size="1M")
-    region = shared._region
-    region._words[ALLOCATED[0]] = MOST
+    region = inside.region_of(shared)
+    inside.words_of(region)[ALLOCATED[0]] = MOST
     for n in range(12):
         shared["a"] = bytes([n]) * 1_000_000
         newest = region.newest()
-        assert newest[_log.END] <= newest[_log.BASE] + region._area_bytes
+        assert newest[inside.LOG_END] <= newest[inside.LOG_BASE] + inside.area_bytes_of(region)
     assert shared["a"] == bytes([n]) * 1_000_000
 
 
@@ -100,11 +100,11 @@ def test_a_version_of_0_does_not_empty_a_share():
     share = Share(1)
     share.set(2)
     with _opened_anew(share) as again:
-        again._region._words[VERSION] = 0
+        inside.header_of(again)[VERSION] = 0
         for act in (again.get, again.info, lambda: again.set(3), lambda: share.get()):
             with pytest.raises(CorruptRegionError, match="the region's version is 0"):
                 act()
-        again._region._words[VERSION] = 2
+        inside.header_of(again)[VERSION] = 2
         assert share.get() == again.get() == 2
 
 
@@ -112,12 +112,15 @@ def test_a_version_of_0_does_not_empty_a_share():
 def test_a_version_of_0_is_damage_to_who_has_seen_the_first(size):
     """Nothing in the region tells it: only that this process has read version 1."""
     share = Share(b"x" * size)
-    share._region._commit, share._region._seen = _region._UNREAD, _region._NOTHING
+    inside.commit_of.set(inside.region_of(share), inside.UNREAD_COMMIT)
+    inside.seen_of.set(inside.region_of(share), inside.NOTHING_SEEN)
     share.get()
-    assert (share._region._commit == _region._UNREAD) == (size > _region._CACHED_BYTES)
-    if size < _region._CACHED_BYTES:
-        share._region._seen = _region._NOTHING
-    share._region._words[VERSION] = 0
+    assert (inside.commit_of(inside.region_of(share)) == inside.UNREAD_COMMIT) == (
+        size > inside.CACHED_BYTES
+    )
+    if size < inside.CACHED_BYTES:
+        inside.seen_of.set(inside.region_of(share), inside.NOTHING_SEEN)
+    inside.header_of(share)[VERSION] = 0
     with pytest.raises(CorruptRegionError, match="the region's version is 0"):
         share.get()
 
@@ -127,7 +130,7 @@ def test_a_version_of_0_does_not_empty_a_dict():
     shared = SharedDict(a=1)
     shared["a"] = 2
     with _opened_anew(shared) as again:
-        again._region._words[VERSION] = 0
+        inside.header_of(again)[VERSION] = 0
         for act in (lambda: again["a"], lambda: len(again), lambda: again.update(b=1)):
             with pytest.raises(CorruptRegionError, match="the region's version is 0"):
                 act()
@@ -137,7 +140,7 @@ def test_a_first_commit_that_was_killed_leaves_an_empty_share():
     """Its slot may be there, or half of it: that is no damage."""
     share, shared = Share(1), SharedDict(a=1)
     with _opened_anew(share) as again, _opened_anew(shared) as again_shared:
-        share._region._words[VERSION] = shared._region._words[VERSION] = 0
+        inside.header_of(share)[VERSION] = inside.words_of(inside.region_of(shared))[VERSION] = 0
         assert again.info().version == 0
         assert len(again_shared) == 0
         assert again.set(5) == 1
@@ -149,7 +152,7 @@ def test_a_dict_does_not_follow_a_version_that_went_back():
     """It took what it knew of the newest version for the one before it."""
     shared = SharedDict(a=1)
     shared["a"] = 2
-    shared._region._words[VERSION] = 1
+    inside.header_of(shared)[VERSION] = 1
     with pytest.raises(CorruptRegionError, match="went back from 2 to 1"):
         shared.snapshot()
 
@@ -163,7 +166,10 @@ def test_a_dict_is_not_read_under_the_lock_where_the_floor_is_damaged():
     shared = SharedDict(a=1)
     with _opened_anew(shared) as again:
         assert again == {"a": 1}
-        shared._region._words[FLOOR], shared._region._words[VERSION] = 3, 1
+        (
+            inside.header_of(shared)[FLOOR],
+            inside.header_of(shared)[VERSION],
+        ) = 3, 1
         with pytest.raises(CorruptRegionError, match="FLOOR"):
             again.snapshot()
 
@@ -171,24 +177,24 @@ def test_a_dict_is_not_read_under_the_lock_where_the_floor_is_damaged():
 def test_counters_that_are_full_begin_again():
     """Adding one to a word of 2 ** 64 - 1 raised a ValueError out of taking the lock."""
     share = Share(1)
-    words = share._region._words[LOCK_WORDS]
+    words = inside.header_of(share)[LOCK_WORDS]
     words[CONTENDED] = words[FOUND_DEAD] = MOST
     words[HOLDER] = 1
     share.set(2)
-    share._region.lock._count(CONTENDED)
+    inside.count(inside.lock_of(share), CONTENDED)
     assert (share.info().contended_waits, share.info().holders_found_dead) == (0, 0)
     words.release()
 
 
 def test_a_lease_or_a_queue_from_a_far_future_is_forgotten():
     """Each commit looked for sleepers for ever, and who was blocked could not queue any more."""
-    assert _wait._LEASE_NS < _lock._LEASE_MOST_NS
+    assert inside.WAIT_LEASE_NS < inside.LEASE_MOST_NS
     share = Share(1)
-    words = share._region._words[LOCK_WORDS]
+    words = inside.header_of(share)[LOCK_WORDS]
     words[LEASE] = words[QUEUED] = MOST
     share.set(2)
     assert (words[LEASE], words[QUEUED]) == (0, 0)
-    words[LEASE] = good = time.monotonic_ns() + _wait._LEASE_NS
+    words[LEASE] = good = time.monotonic_ns() + inside.WAIT_LEASE_NS
     share.set(3)
     assert words[LEASE] == good
     words.release()
@@ -203,11 +209,11 @@ def test_a_lock_whose_words_lead_to_something_else_is_waited_for_in_peace(tmp_pa
     else:
         fds = [os.open(tmp_path, os.O_RDONLY)] if what == "folder" else list(os.pipe())
     mine, wanted = Share(1), Share(1, kind="memfd")
-    taken = Door(f"/proc/self/fd/{wanted._region.segment.fd}")
+    taken = Door(f"/proc/self/fd/{inside.segment_of(wanted).fd}")
     taken.flock(taken.fd, TRY)
-    words = wanted._region.lock.words
-    words[HOLDER], words[_deadlock.WAITS_ID] = os.getppid(), 12345
-    words[_deadlock.WAITS_PID], words[_deadlock.WAITS_FD] = os.getpid(), fds[0]
+    words = inside.lock_of(wanted).words
+    words[HOLDER], words[inside.WAITS_ID] = os.getppid(), 12345
+    words[inside.WAITS_PID], words[inside.WAITS_FD] = os.getpid(), fds[0]
     mine.lock()
     try:
         with pytest.raises(LockTimeout):
@@ -222,16 +228,16 @@ def test_a_lock_whose_words_lead_to_something_else_is_waited_for_in_peace(tmp_pa
 def test_a_file_that_was_emptied_is_refused():
     """It was a ValueError of mmap's."""
     share = Share(1, kind="file")
-    path = os.path.join(share._region.segment.folder, "region")
+    path = os.path.join(inside.segment_of(share).folder, "region")
     size = os.path.getsize(path)
     handle = pickle.dumps(share)
-    _handle._open_here.pop(share._region.identity.region_id)
+    inside.open_here.pop(inside.region_id_of(share))
     os.truncate(path, 0)
     absent = pickle.loads(handle)
     with pytest.raises(CorruptRegionError, match="empty"):
         absent.get()
     os.truncate(path, size)
-    _handle.register(share)
+    inside.register_open(share)
 
 
 @pytest.mark.parametrize(
@@ -244,10 +250,10 @@ def test_a_file_that_was_emptied_is_refused():
 def test_a_size_that_cannot_be_is_damage_and_no_want_of_memory(make, stream):
     """A payload whose bytes ask for more than any machine has came out as a MemoryError."""
     share = make(b"x" * 100)
-    region = share._region
-    start, end = region.extent()[_region.START : _region.END + 1]
-    region._map[start:end] = (pickle.PROTO + b"\x05" + stream).ljust(end - start, b"\0")
-    region._commit = _region._UNREAD
+    region = inside.region_of(share)
+    start, end = region.extent()[inside.VALUE_START : inside.VALUE_END + 1]
+    inside.map_of(region)[start:end] = (pickle.PROTO + b"\x05" + stream).ljust(end - start, b"\0")
+    inside.commit_of.set(region, inside.UNREAD_COMMIT)
     with pytest.raises(CorruptRegionError, match="overwritten") as caught:
         share.get()
     assert isinstance(caught.value.__cause__, MemoryError)
@@ -255,49 +261,49 @@ def test_a_size_that_cannot_be_is_damage_and_no_want_of_memory(make, stream):
 
 def test_a_want_of_memory_stays_one():
     """A sound stream that finds no memory is not damaged."""
-    frames = _codec.encode({"a": [1, 2, 3], "b": b"x" * 300})
+    frames = inside.encode({"a": [1, 2, 3], "b": b"x" * 300})
     with pytest.raises(MemoryError):
-        _codec.recover(frames, MemoryError())
+        inside.recover(frames, MemoryError())
 
 
 def test_a_memo_that_is_larger_than_its_stream_is_damage():
     """A number for an object that a stream of some bytes cannot have counted up to."""
     stream = b"\x80\x05K\x01r\xff\xff\xff\x7f."
     with pytest.raises(CorruptRegionError):
-        _codec.recover((stream,), MemoryError())
+        inside.recover((stream,), MemoryError())
 
 
 def _forget(shared):
     """As a process that has not read it yet."""
-    shared._index.state = _index.Index(shared._region).state
+    inside.index_of(shared).state = inside.Index(inside.region_of(shared)).state
 
 
 def _heads(region):
     """Begin and end of what is checked of each record: head and directory."""
     newest = region.newest()
-    begin = newest[_log.BASE]
-    for raw, _, end, _ in region.records(begin, newest[_log.RUN], newest):
-        yield begin, begin + _layout.RECORD_BYTES + len(raw)
+    begin = newest[inside.LOG_BASE]
+    for raw, _, end, _ in region.records(begin, newest[inside.LOG_RUN], newest):
+        yield begin, begin + inside.RECORD_BYTES + len(raw)
         begin = end + 7 & -8
 
 
 @pytest.mark.parametrize("walk_bytes", [64, 1 << 20])
 def test_any_changed_byte_of_a_record_is_noticed(monkeypatch, walk_bytes):
     """Whether records are read one by one or many at a time, and before values are loaded."""
-    monkeypatch.setattr(_log, "_WALK_BYTES", walk_bytes)
+    monkeypatch.setattr(*inside.at("LOG_WALK_BYTES"), walk_bytes)
     keys = [f"key {n}" for n in range(20)]
     shared = SharedDict(dict.fromkeys(keys, 1))
     shared["a"] = 2
     shared.update(dict.fromkeys(keys[:10], 3))
-    region = shared._region
+    region = inside.region_of(shared)
     for begin, end in list(_heads(region)):
         for at in range(begin, end):
             for bit in (1, 128):
-                region._map[at] ^= bit
+                inside.map_of(region)[at] ^= bit
                 _forget(shared)
                 with pytest.raises(CorruptRegionError, match="record of version"):
                     shared.copy()
-                region._map[at] ^= bit
+                inside.map_of(region)[at] ^= bit
     assert shared.copy() == dict.fromkeys(keys[:10], 3) | dict.fromkeys(keys[10:], 1) | {"a": 2}
 
 
@@ -305,35 +311,35 @@ def test_any_changed_byte_of_the_newest_one_key_record_or_its_slot_is_noticed():
     """By a process that had read the version before it, which takes the shortest way."""
     shared = SharedDict(a=1)
     shared["a"] = 2
-    region, state = shared._region, shared._index.state
+    region, state = inside.region_of(shared), inside.index_of(shared).state
     with _opened_anew(shared) as again:
         again["a"] = 3
         *_, record = _heads(region)
-        slot = range(_layout.SLOTS[1].start, _layout.SLOTS[1].stop)
+        slot = range(inside.SLOTS[1].start, inside.SLOTS[1].stop)
         parts = slot[32:40]  # It is 1 in a log, and not looked at on this way.
         for at in (*range(*record), *(at for at in slot if at not in parts)):
             for bit in (1, 128):
-                region._map[at] ^= bit
+                inside.map_of(region)[at] ^= bit
                 assert state.version == 2
                 with pytest.raises(CorruptRegionError):
                     shared.get("a")
-                region._map[at] ^= bit
+                inside.map_of(region)[at] ^= bit
         assert shared["a"] == 3
-    assert shared._index.state is state
+    assert inside.index_of(shared).state is state
 
 
 def test_an_area_that_begins_with_a_delta_is_damage():
     """Its keys would have been taken for all that there are."""
     shared = SharedDict(a=1)
-    region = shared._region
-    begin = region.newest()[_log.BASE]
+    region = inside.region_of(shared)
+    begin = region.newest()[inside.LOG_BASE]
     key, value = pickle.dumps("a"), pickle.dumps(2)
-    at = _layout.RECORD_BYTES + len(key)
+    at = inside.RECORD_BYTES + len(key)
     size = at + len(value)
-    region._map[begin : begin + size] = (
-        _layout.pack_record(1, size, at, len(key) | _layout.ONE_KEY, key) + value
+    inside.map_of(region)[begin : begin + size] = (
+        inside.pack_record(1, size, at, len(key) | inside.ONE_KEY, key) + value
     )
-    region._map[_layout.SLOTS[1]] = _layout.pack_head(1, begin, begin + size, 1, 1)
+    inside.map_of(region)[inside.SLOTS[1]] = inside.pack_head(1, begin, begin + size, 1, 1)
     _forget(shared)
     with pytest.raises(CorruptRegionError, match="snapshot"):
         shared.copy()
@@ -342,19 +348,19 @@ def test_an_area_that_begins_with_a_delta_is_damage():
 def test_a_frame_table_that_does_not_fill_its_record_is_damage():
     """One that has its checks, but leads out of the record or leaves some of it over."""
     for second in (4999, 5001, 1 << 40):
-        table, parts = _layout.pack_table([10, second])
-        start = _layout.HEADER_BYTES
+        table, parts = inside.pack_table([10, second])
+        start = inside.HEADER_BYTES
         end = start + len(table) + 64 + 5000
-        head = _layout.Head(1, start, end, 1, parts)
+        head = inside.Head(1, start, end, 1, parts)
         with pytest.raises(CorruptRegionError, match="do not fill"):
-            _layout.frame_extents(head, table)
+            inside.frame_extents(head, table)
 
 
 def test_a_value_that_is_damaged_is_told_as_such_by_the_quickest_read():
     shared = SharedDict(a=[1, 2, 3])
-    begin, end = shared._index.state.places["a"]
-    shared._region._map[begin:end] = b"\xff" * (end - begin)
-    assert shared._region.version == shared._index.state.version
+    begin, end = inside.index_of(shared).state.places["a"]
+    inside.map_of(inside.region_of(shared))[begin:end] = b"\xff" * (end - begin)
+    assert inside.region_of(shared).version == inside.index_of(shared).state.version
     with pytest.raises(CorruptRegionError, match="overwritten"):
         shared["a"]
 
@@ -364,20 +370,20 @@ def test_the_locks_holder_notices_a_floor_that_is_ahead(word):
     """Nobody can overtake it: who asks for another attempt would ask for ever."""
     share, shared = Share([1]), SharedDict(a=1)
     for one in (share, shared):
-        one._region._words[FLOOR] = word
+        inside.header_of(one)[FLOOR] = word
         with _opened_anew(one) as again:
             with pytest.raises(CorruptRegionError, match="FLOOR"), again.locked():
                 raise AssertionError("it was opened")
-            assert again._region.lock.claim is None
+            assert inside.claim_of(again) is None
 
 
 def test_a_damaged_table_under_a_floor_that_is_ahead_ends_the_holders_read():
     """The table looks as if a writer had overtaken the reader, who has the lock."""
     share = Share(numpy.zeros(1000))
-    region = share._region
-    region._map[region.extent()[_region.START]] ^= 1
+    region = inside.region_of(share)
+    inside.map_of(region)[region.extent()[inside.VALUE_START]] ^= 1
     with _opened_anew(share) as again:
-        region._words[FLOOR] = MOST
-        assert again._region.try_read() is None
+        inside.words_of(region)[FLOOR] = MOST
+        assert inside.region_of(again).try_read() is None
         with pytest.raises(CorruptRegionError, match="FLOOR"), again.locked():
             raise AssertionError("it was opened")

@@ -9,15 +9,15 @@ import threading
 import time
 
 import pytest
-from support import Child, as_somebody_else, in_child
+from support import Child, as_somebody_else, in_child, inside
 
-from mmapshare import DeadlockError, LockTimeout, Share, SharedDict, _deadlock, _lock
+from mmapshare import DeadlockError, LockTimeout, Share, SharedDict
 
 SEED = int.from_bytes(os.urandom(4), "little")
 
 
 def _name(share):
-    return share._region.identity.region_id.hex()[:8]
+    return inside.region_id_of(share).hex()[:8]
 
 
 def _crossing(child, first, second):
@@ -262,7 +262,7 @@ def test_waiting_in_one_order_is_no_deadlock():
     children = [Child(threads, SEED + 10 * n) for n in range(3)]
     done = sum(child.result() for child in children)
     assert sum(share.get()["n"] for share in shares) == done
-    assert all(share._region.lock.words[_deadlock.WAITS_ID] == 0 for share in shares)
+    assert all(inside.lock_of(share).words[inside.WAITS_ID] == 0 for share in shares)
 
 
 def test_what_a_killed_waiter_left_behind_is_no_deadlock():
@@ -272,11 +272,11 @@ def test_what_a_killed_waiter_left_behind_is_no_deadlock():
     victim = Child(_crossing, a, b)
     victim.hear()
     victim.say()
-    while not a._region.lock.words[_deadlock.WAITS_ID]:
+    while not inside.lock_of(a).words[inside.WAITS_ID]:
         pass
     victim.kill()  # Holding a, waiting for b: so says the header of a.
     with b_held_by_us(holder, b), a.locked(timeout=5):
-        assert a._region.lock.words[_deadlock.WAITS_ID] == 0
+        assert inside.lock_of(a).words[inside.WAITS_ID] == 0
 
 
 def _hold(child, share):
@@ -312,12 +312,12 @@ def test_an_interrupted_wait_leaves_no_trace():
             try:
                 b.lock()
             except KeyboardInterrupt:
-                child.say(a._region.lock.words[_deadlock.WAITS_ID])
+                child.say(inside.lock_of(a).words[inside.WAITS_ID])
                 child.hear()
 
     waiter = Child(wait)
     waiter.hear()
-    while not a._region.lock.words[_deadlock.WAITS_ID]:
+    while not inside.lock_of(a).words[inside.WAITS_ID]:
         pass
     os.kill(waiter.pid, signal.SIGINT)
     assert waiter.hear() == 0
@@ -346,22 +346,22 @@ def test_a_wait_whose_track_is_lost_is_no_deadlock(leads, monkeypatch):
     a, b, other = Share({}), Share({}), Share({})
     holder = Child(_hold, b)
     holder.hear()
-    locks, others = _deadlock.all_locks, other._region.lock
+    locks, others = inside.all_locks, inside.lock_of(other)
     waits_id, pid, fd = {
         "nowhere": (1, 2**22 + 1, 0),
         "to another region": (1, os.getpid(), others.region_fd),
         "to a closed one": (others.region_id, os.getpid(), others.region_fd),
-        "round": (b._region.lock.region_id, holder.pid, b._region.lock.region_fd),
+        "round": (inside.lock_of(b).region_id, holder.pid, inside.lock_of(b).region_fd),
     }[leads]
     if leads == "to a closed one":
         other.close()  # By another thread, after one has looked which there are.
-        monkeypatch.setattr(_deadlock, "all_locks", lambda: [*locks(), others])
+        monkeypatch.setattr(*inside.at("all_locks"), lambda: [*locks(), others])
     if leads == "to another region":  # Whose holder does wait for us.
-        others.words[_deadlock.HOLDER] = os.getpid()
-        others.words[_deadlock.WAITS_ID] = a._region.lock.region_id
-    words = b._region.lock.words
-    words[_deadlock.WAITS_PID], words[_deadlock.WAITS_FD] = pid, fd
-    words[_deadlock.WAITS_ID] = waits_id
+        others.words[inside.HOLDER] = os.getpid()
+        others.words[inside.WAITS_ID] = inside.lock_of(a).region_id
+    words = inside.lock_of(b).words
+    words[inside.WAITS_PID], words[inside.WAITS_FD] = pid, fd
+    words[inside.WAITS_ID] = waits_id
     with a.locked(), pytest.raises(LockTimeout):
         b.lock(timeout=0)
     holder.say()
@@ -372,12 +372,12 @@ def test_a_holder_that_has_died_or_never_was_is_not_told_as_one():
     share = Share(0)
     gone = Child(lambda child: None)
     gone.wait()
-    words = share._region.lock.words
-    words[_deadlock.SINCE] = time.monotonic_ns()
+    words = inside.lock_of(share).words
+    words[inside.SINCE] = time.monotonic_ns()
     for pid in (gone.pid, 2**64 - 1):
-        words[_deadlock.HOLDER] = pid
+        words[inside.HOLDER] = pid
         assert share.info().holder_pid is None
-    assert _lock._called(gone.pid) == f"pid {gone.pid}"
+    assert inside.called(gone.pid) == f"pid {gone.pid}"
 
 
 def test_another_users_holder_is_alive_though_one_may_not_signal_it():
@@ -389,5 +389,5 @@ def test_another_users_holder_is_alive_though_one_may_not_signal_it():
 
     with share.locked():
         assert in_child(look) == os.getpid()
-        share._region.lock.words[_deadlock.HOLDER] = 1  # Root's, whoever runs this.
+        inside.lock_of(share).words[inside.HOLDER] = 1  # Root's, whoever runs this.
         assert in_child(look) == 1

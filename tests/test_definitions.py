@@ -1,12 +1,12 @@
 """Classes of ``__main__``: pickled once, the very same objects within a family of forks, rebuilt
 elsewhere. Each test is a program of its own, since its ``__main__`` is what it is about."""
 
-import os
 import subprocess
 import sys
 import textwrap
 
 import pytest
+from support import TESTS
 
 PRELUDE = """
 import enum, os, pickle, sys, attrs
@@ -33,8 +33,7 @@ class MyError(Exception):
 def run(program, tmp_path):
     """Run a program as ``__main__``, as a file (so that spawned children can import it)."""
     path = tmp_path / "program.py"
-    tests = os.path.dirname(os.path.abspath(__file__))
-    path.write_text(PRELUDE.format(tests=tests) + textwrap.dedent(program))
+    path.write_text(PRELUDE.format(tests=TESTS) + textwrap.dedent(program))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", str(path)],
         capture_output=True, text=True, timeout=100,
@@ -165,14 +164,14 @@ def test_a_changed_method_makes_a_new_definition(tmp_path):
     run(
         """
         share = Share(Point(1))
-        from mmapshare import _known
-        known = len(_known.by_key)
+        from support import inside
+        known = len(inside.known_by_key)
         share.set(Point(2))
-        assert len(_known.by_key) == known
+        assert len(inside.known_by_key) == known
         def check():
             Point.double = lambda self: "patched"
             share.set(Point(2))
-            assert len(_known.by_key) > known
+            assert len(inside.known_by_key) > known
             assert type(share.get()) is Point and share.get().double() == "patched"
         in_child(check)
         patched = share.get()
@@ -385,21 +384,22 @@ def test_nothing_that_a_value_needs_is_forgotten(tmp_path):
     """After 1024 definitions a process forgot those that its dict's values needed."""
     run(
         """
-        from mmapshare import SharedDict, _known
+        from mmapshare import SharedDict
+        from support import inside
         jobs = SharedDict(max_size="4M")
         early = Share([Point(1), Color.RED])
         jobs["first"], jobs["mood"] = Point(1), Color.RED
-        for n in range(3 * _known._HOT):
+        for n in range(3 * inside.HOT_MOST):
             jobs["rule"] = eval(f"lambda x: x * {n}")
             early.get()
-        assert len(_known._hot) == _known._HOT
+        assert len(inside.hot) == inside.HOT_MOST
         for point, red in early.get(), (jobs["first"], jobs["mood"]):
             assert type(point) is Point and red is Color.RED
         assert jobs["rule"](2) == 2 * n
         many = Share(["old"])
-        many.set([eval(f"lambda x: x + {n}") for n in range(3 * _known._HOT)])
+        many.set([eval(f"lambda x: x + {n}") for n in range(3 * inside.HOT_MOST)])
         def check():
-            assert [f(1) for f in many.get()] == [n + 1 for n in range(3 * _known._HOT)]
+            assert [f(1) for f in many.get()] == [n + 1 for n in range(3 * inside.HOT_MOST)]
         check()
         in_child(check)
         stranger([many, jobs], """
@@ -420,18 +420,19 @@ def test_nothing_that_a_value_needs_is_forgotten(tmp_path):
 def test_a_definition_that_is_missing_from_its_commit_is_damage(tmp_path):
     run(
         """
-        from mmapshare import CorruptRegionError, _codec, _definitions, _known
-        (frame,) = _codec.encode(Point(1))
-        bare = (_definitions.stream_of(frame, apart=False),)
-        assert len(bare[0]) < len(frame) and type(_codec.decode(bare)) is Point
-        _known.by_key.clear()
+        from mmapshare import CorruptRegionError
+        from support import inside
+        (frame,) = inside.encode(Point(1))
+        bare = (inside.stream_of(frame, apart=False),)
+        assert len(bare[0]) < len(frame) and type(inside.decode(bare)) is Point
+        inside.known_by_key.clear()
         try:
-            _codec.decode(bare)
+            inside.decode(bare)
         except CorruptRegionError as err:
             assert "missing from its commit" in str(err), err
         else:
             raise AssertionError
-        assert type(_codec.decode((frame,))) is Point
+        assert type(inside.decode((frame,))) is Point
         """,
         tmp_path,
     )
@@ -443,16 +444,16 @@ def test_a_class_attribute_that_cannot_be_compared_makes_no_new_definition(tmp_p
     run(
         """
         import numpy
-        from mmapshare import _known
+        from support import inside
         class Table:
             rows = numpy.arange(3)
         share = Share(Table())
-        known = len(_known.by_key)
+        known = len(inside.known_by_key)
         for _ in range(3):
             Table.rows = numpy.arange(3)
             share.set(Table())
             assert type(share.get()) is Table
-        assert len(_known.by_key) == known
+        assert len(inside.known_by_key) == known
         """,
         tmp_path,
     )

@@ -3,19 +3,10 @@
 import gc
 
 import pytest
-from support import in_child, stranger
+from support import in_child, inside, stranger
+from support.inside import is_sound, stream_of
 
-from mmapshare import (
-    CorruptRegionError,
-    SharedDict,
-    UnloadableError,
-    UnpicklableError,
-    _codec,
-    _known,
-    _sameness,
-)
-from mmapshare._definitions import stream_of
-from mmapshare._unloadable import is_sound
+from mmapshare import CorruptRegionError, SharedDict, UnloadableError, UnpicklableError
 
 
 def _made(name="Odd", **more):
@@ -24,7 +15,7 @@ def _made(name="Odd", **more):
 
 
 def _forget_all():
-    for known in list(_known._hot):
+    for known in list(inside.hot):
         known.kept, known.contents = None, ()
     gc.collect()
 
@@ -35,7 +26,7 @@ def _refuses(*args):
 
 def test_a_look_at_an_instance_that_pickles_anew_publishes_nothing(monkeypatch):
     """An attribute's name that is a key too is no longer the same string once it is loaded."""
-    monkeypatch.setattr(_sameness, "_ALWAYS", 1 << 30)
+    monkeypatch.setattr(*inside.at("SAMENESS_ALWAYS"), 1 << 30)
     cls = _made()
     shared = SharedDict()
 
@@ -106,11 +97,11 @@ def test_a_value_by_key_that_does_not_load_is_told_from_damage():
 
 def test_memory_that_runs_out_is_no_damage_of_a_value_by_key():
     apart = {}
-    frames = _codec.encode(_made()(), apart)
+    frames = inside.encode(_made()(), apart)
     with pytest.raises(MemoryError):
-        _codec.recover(frames, MemoryError(), apart)
+        inside.recover(frames, MemoryError(), apart)
     with pytest.raises(CorruptRegionError, match="overwritten"):
-        _codec.recover((frames[0][:20] + frames[0][30:],), MemoryError(), apart)
+        inside.recover((frames[0][:20] + frames[0][30:],), MemoryError(), apart)
 
 
 def test_a_key_that_ends_as_a_stream_does_is_taken_for_no_bundle():
@@ -128,8 +119,8 @@ def test_a_set_in_whose_members_something_changes_meanwhile_counts_as_changed(mo
         def frames_of(ordered, value):
             raise error
 
-        monkeypatch.setattr(_sameness._Ordered, "frames_of", frames_of)
-        return _sameness._same_but_for_sets({1}, {1})
+        monkeypatch.setattr(*inside.at("ordered_frames_of"), frames_of)
+        return inside.same_but_for_sets({1}, {1})
 
     assert look(RuntimeError("dictionary changed size during iteration")) is False
     with pytest.raises(RuntimeError, match="another"):
@@ -144,7 +135,7 @@ def test_a_class_that_is_met_at_the_edge_of_what_is_too_deep_can_be_rebuilt():
         for _ in range(depth):
             value = [value]
         try:
-            _codec.encode(value)
+            inside.encode(value)
         except UnpicklableError as err:
             assert "nested too deeply" in str(err)
             return False
@@ -153,11 +144,11 @@ def test_a_class_that_is_met_at_the_edge_of_what_is_too_deep_can_be_rebuilt():
                 value = value[0]
         return True
 
-    kept = len(_known.unpicklable)
+    kept = len(inside.known_unpicklable)
     most, too_much = 1, 1 << 18
     while too_much - most > 1:
         middle = (most + too_much) // 2
         most, too_much = (middle, too_much) if stores(middle) else (most, middle)
     for depth in range(max(1, most - 20), most + 20):
         stores(depth)
-    assert len(_known.unpicklable) == kept
+    assert len(inside.known_unpicklable) == kept

@@ -7,17 +7,9 @@ import threading
 import weakref
 
 import pytest
-from support import Child, in_child, stranger
+from support import Child, in_child, inside, stranger
 
-from mmapshare import (
-    CorruptRegionError,
-    Share,
-    SharedDict,
-    UnpicklableError,
-    _codec,
-    _known,
-    _pickler,
-)
+from mmapshare import CorruptRegionError, Share, SharedDict, UnpicklableError
 
 
 def _row(n):
@@ -51,21 +43,21 @@ def test_classes_that_no_value_needs_any_more_take_no_room():
             assert single == n
             sizes.append(latest.info().used_bytes)
     reader.kill()
-    assert alive < 2 * _known._HOT
-    assert _alive() < 2 * _known._HOT
+    assert alive < 2 * inside.HOT_MOST
+    assert _alive() < 2 * inside.HOT_MOST
     assert max(sizes) < 150 << 10
-    assert len(latest._index.state.definitions) < 100
+    assert len(inside.index_of(latest).state.definitions) < 100
 
 
 def _alive():
     """How many classes there are, and of how many definitions this process has the bytes."""
     gc.collect()
     rows = [cls for cls in tuple.__subclasses__() if cls.__name__ == "Row"]
-    return max(len(rows), len(_known.by_key), len(_known.by_address))
+    return max(len(rows), len(inside.known_by_key), len(inside.known_by_address))
 
 
 def test_a_snapshot_keeps_what_its_values_need_and_no_more(monkeypatch):
-    monkeypatch.setattr("mmapshare._index._SPARE_BYTES", 0)
+    monkeypatch.setattr(*inside.at("SPARE_BYTES"), 0)
 
     class Base:
         pass
@@ -87,7 +79,7 @@ def test_a_snapshot_keeps_what_its_values_need_and_no_more(monkeypatch):
         view["again"] = rare(3)
         view["rare"]
     gc.collect()
-    assert len(d._index.state.definitions) < 20
+    assert len(inside.index_of(d).state.definitions) < 20
     stranger(
         [d],
         """
@@ -102,19 +94,19 @@ def test_a_block_over_several_brings_the_definitions_that_making_room_dropped(mo
     """They were in the log when the block ended, but no value of it needed them any more."""
     from mmapshare import locked
 
-    monkeypatch.setattr("mmapshare._index._SPARE_BYTES", 0)
+    monkeypatch.setattr(*inside.at("SPARE_BYTES"), 0)
     row, d, other = _row(1), SharedDict(fill=bytes(1 << 16)), Share(0)
     d["row"] = row
     del d["row"]
     rewritten = []
-    real = type(d._index)._rewrite
+    real = inside.index_rewrite
 
     def counted(index, state, changes):
         rewritten.append(changes)
         return real(index, state, changes)
 
-    monkeypatch.setattr(type(d._index), "_rewrite", counted)
-    monkeypatch.setattr(type(d._index.log), "has_room", lambda *args: len(rewritten) > 0)
+    monkeypatch.setattr(*inside.at("index_rewrite"), counted)
+    monkeypatch.setattr(*inside.at("log_has_room"), lambda *args: len(rewritten) > 0)
     with locked(d, other) as (view, second):
         view["row"] = row
         second.value += 1
@@ -129,14 +121,14 @@ def test_a_late_reader_looks_at_each_definition_a_few_times_at_most():
     stranger(
         [d],
         """
-        import mmapshare._known as known
+        from support import inside
         asked = 0
-        real = known.Workshop.stored
+        real = inside.workshop_stored
         def counted(shop, key):
             global asked
             asked += 1
             return real(shop, key)
-        known.Workshop.stored = counted
+        inside.put("workshop_stored", counted)
         d, = shares
         assert [value.b for value in d.values()] == list(range(300))
         assert asked < 5 * len(d), asked
@@ -158,7 +150,7 @@ def test_a_class_that_cannot_be_rebuilt_is_kept_for_its_values():
         return Guarded()
 
     share = Share(made())
-    for n in range(2 * _known._HOT):
+    for n in range(2 * inside.HOT_MOST):
         Share(_rule(n))
     gc.collect()
     assert share.get().work() == 1
@@ -166,19 +158,19 @@ def test_a_class_that_cannot_be_rebuilt_is_kept_for_its_values():
 
 
 def test_a_class_that_others_still_use_is_warmed_again():
-    rows = [_row(n) for n in range(_known._HOT + 10)]
+    rows = [_row(n) for n in range(inside.HOT_MOST + 10)]
     share = Share(rows)
-    assert _known.by_address[id(type(rows[0]))].kept is None
+    assert inside.known_by_address[id(type(rows[0]))].kept is None
     again = share.get()
     assert all(type(a) is type(b) for a, b in zip(rows, again, strict=True))
     share.set(rows[0])
-    assert _known.by_address[id(type(rows[0]))].kept is type(rows[0])
-    assert len(_known._hot) <= _known._HOT
+    assert inside.known_by_address[id(type(rows[0]))].kept is type(rows[0])
+    assert len(inside.hot) <= inside.HOT_MOST
 
 
 def test_a_value_that_other_threads_change_meanwhile_is_pickled_again(monkeypatch):
     """Now and then a set failed: a dict had changed its size during iteration."""
-    real, failures = _codec._dump, [3]
+    real, failures = inside.dump_of_codec, [3]
 
     def dump(pickler, value):
         if failures[0]:
@@ -187,7 +179,7 @@ def test_a_value_that_other_threads_change_meanwhile_is_pickled_again(monkeypatc
             raise RuntimeError("dictionary changed size during iteration")
         real(pickler, value)
 
-    monkeypatch.setattr(_codec, "_dump", dump)
+    monkeypatch.setattr(*inside.at("dump_of_codec"), dump)
     share = Share(lambda: 5)
     assert failures == [0]
     assert share.get()() == 5
@@ -212,7 +204,7 @@ def test_a_value_that_other_threads_change_meanwhile_is_pickled_again(monkeypatc
 
 def test_a_class_that_changes_while_it_is_pickled_does_not_count_as_unpicklable(monkeypatch):
     """For good: who rebuilds it would be told that a dictionary had changed its size."""
-    real, failures = _pickler._dump, [1]
+    real, failures = inside.dump_of_pickler, [1]
 
     def dump(obj):
         if failures[0]:
@@ -220,11 +212,11 @@ def test_a_class_that_changes_while_it_is_pickled_does_not_count_as_unpicklable(
             raise RuntimeError("dictionary changed size during iteration")
         return real(obj)
 
-    monkeypatch.setattr(_pickler, "_dump", dump)
-    before = len(_known.unpicklable)
+    monkeypatch.setattr(*inside.at("dump_of_pickler"), dump)
+    before = len(inside.known_unpicklable)
     share = Share(_row(1))
     assert failures == [0]
-    assert len(_known.unpicklable) == before
+    assert len(inside.known_unpicklable) == before
     stranger([share], "assert shares[0].get().b == 1")
 
 
@@ -232,9 +224,9 @@ def test_a_class_that_another_thread_lets_go_meanwhile_is_not_held(monkeypatch):
     """Its attributes may hold the class: nobody would ever let go of them."""
     row = _row(1)
     share = Share(row)
-    known = _known.by_address[id(type(row))]
+    known = inside.known_by_address[id(type(row))]
     known.kept, known.contents = None, ()
-    monkeypatch.setattr(_pickler, "warm", lambda known, obj: None)
+    monkeypatch.setattr(*inside.at("warm_in_pickler"), lambda known, obj: None)
     share.set(row)
     assert known.contents == ()
     assert share.get() == row
@@ -246,14 +238,14 @@ def test_an_edited_class_that_dies_is_forgotten_under_all_its_keys():
         share = Share(made[0]())
         made[0].look = lambda self: 1
         share.set(made[0]())
-        keys = [key for key, one in _known.by_key.items() if one() is made[0]]
+        keys = [key for key, one in inside.known_by_key.items() if one() is made[0]]
         assert len(keys) == 2
         gone = weakref.ref(made.pop())
-        for n in range(2 * _known._HOT):
+        for n in range(2 * inside.HOT_MOST):
             Share(_rule(n))
         gc.collect()
         assert gone() is None
-        assert not any(key in _known.by_key for key in keys)
+        assert not any(key in inside.known_by_key for key in keys)
         assert share.get().look() == 1
 
 
@@ -294,15 +286,15 @@ def test_members_that_are_combined_are_stored_by_value():
 
 def test_a_definition_that_is_missing_from_a_dict_is_damage():
     row, apart = _row(1), {}
-    frames = _codec.encode(row, apart)
-    assert _codec.decode(frames, {}) == row
+    frames = inside.encode(row, apart)
+    assert inside.decode(frames, {}) == row
     del row
-    for known in list(_known._hot):
+    for known in list(inside.hot):
         known.kept, known.contents = None, ()
     gc.collect()
     with pytest.raises(CorruptRegionError, match="missing from its commit"):
-        _codec.decode(frames, {})
-    assert _codec.decode(frames, apart).b == 1
+        inside.decode(frames, {})
+    assert inside.decode(frames, apart).b == 1
 
 
 def test_threads_store_functions_and_classes_at_once():
@@ -343,10 +335,10 @@ def test_who_registers_a_reducer_later_is_heeded():
 
 
 def test_definitions_stand_behind_a_stream_where_unpickling_does_not_look():
-    (frame,) = _codec.encode(_row(1))
+    (frame,) = inside.encode(_row(1))
     apart = {}
-    (short,) = _codec.encode(_row(1), apart)
+    (short,) = inside.encode(_row(1), apart)
     assert pickle.loads(frame).b == pickle.loads(short).b == 1
     assert len(short) < len(frame) / 3
-    assert set(_codec.needs_of(short, len(short))) <= set(apart)
-    assert _codec.needs_of(pickle.dumps(1), len(pickle.dumps(1))) == []
+    assert set(inside.needs_of(short, len(short))) <= set(apart)
+    assert inside.needs_of(pickle.dumps(1), len(pickle.dumps(1))) == []

@@ -8,10 +8,8 @@ import os
 import sys
 import weakref
 
-from support import Child, in_child
+from support import Child, in_child, inside
 from test_definitions import run
-
-from mmapshare import _descent
 
 
 def test_what_two_processes_define_alike_after_a_fork_is_two(tmp_path):
@@ -267,27 +265,27 @@ def test_a_mark_is_inherited_and_ends_with_its_object():
     made = [type("Early", (), {})]
 
     def look(child):
-        mark = _descent.mark_of(made[0])
-        child.say((mark, _descent.descendant(address, mark) is made[0]))
+        mark = inside.mark_of(made[0])
+        child.say((mark, inside.descendant(address, mark) is made[0]))
 
     address = id(made[0])
     child = Child(look)
     mark, is_found = child.hear()
-    assert mark == _descent.mark_of(made[0])
+    assert mark == inside.mark_of(made[0])
     assert is_found
-    assert _descent.descendant(address, bytes(16)) is None
+    assert inside.descendant(address, bytes(16)) is None
 
     gone = weakref.ref(made.pop())
     child.wait()
     gc.collect()
     assert gone() is None
-    assert _descent.descendant(address, mark) is None
+    assert inside.descendant(address, mark) is None
     in_child(os.getpid)  # At a fork the dead ones go, or another has the address.
-    entry = _descent._marks.get(address)
+    entry = inside.descent_marks.get(address)
     assert entry is None or entry[1] != mark
 
 
 def test_what_stands_for_a_module_and_is_none_gets_no_mark(monkeypatch):
     monkeypatch.setitem(sys.modules, "__mp_main__", 5)
     in_child(os.getpid)
-    assert not any(entry[0]() == 5 for entry in list(_descent._marks.values()))
+    assert not any(entry[0]() == 5 for entry in list(inside.descent_marks.values()))

@@ -15,9 +15,9 @@ import sys
 import threading
 
 import pytest
-from support import Child, in_child, no_more_descriptors, open_fds
+from support import TESTS, Child, in_child, inside, no_more_descriptors, open_fds
 
-from mmapshare import ClosedError, HandleError, Share, SharedDict, _descriptor, _memory, locked
+from mmapshare import ClosedError, HandleError, Share, SharedDict, locked
 
 DESCRIPTORS = 1 if sys.version_info >= (3, 13) else 2
 """What one share takes: its own description, and mmap's duplicate where mmap keeps one."""
@@ -25,8 +25,8 @@ DESCRIPTORS = 1 if sys.version_info >= (3, 13) else 2
 
 def _numbers(share):
     """The descriptors of a share in this process, that of its lock last."""
-    segment = share._region.segment
-    all_of_them = (segment._hidden, segment._users, segment.door)
+    segment = inside.segment_of(share)
+    all_of_them = (inside.hidden_of(segment), inside.users_of(segment), segment.door)
     return [one.fd for one in all_of_them if one is not None]
 
 
@@ -34,7 +34,7 @@ def _close_all(child):
     """What python-daemon does; only this child's way to its parent stays."""
     sys.stdout = sys.stderr = sys.__stderr__  # pytest's files are gone too.
     for fd in open_fds():
-        if fd > 2 and fd not in (child._in, child._out):
+        if fd > 2 and fd not in (child.reads, child.writes):
             with contextlib.suppress(OSError):
                 os.close(fd)
 
@@ -106,8 +106,8 @@ def _refuses_everything(share, uses=USES):
     for use in uses.values():
         with pytest.raises(ClosedError, match="closed this share's file descriptors"):
             use(share)
-        assert share._region.lock.claim is None
-        assert share._region.lock.holder() is None
+        assert inside.claim_of(share) is None
+        assert inside.lock_of(share).holder() is None
     assert share.get() == {"n": 0}
     assert share.wait(since=0, timeout=0)
 
@@ -127,7 +127,7 @@ def test_a_daemon_that_closes_all_is_told_and_its_own_files_are_left_alone(
         assert len(ours) == DESCRIPTORS
         _close_all(child)
         strangers = Strangers(tmp_path, ours if replaced else ())
-        share._region.lock._look_ns = 0  # As if some time had gone by.
+        inside.looked_ns_of.set(inside.lock_of(share), 0)  # As if some time had gone by.
         _refuses_everything(share)
         in_child(_refuses_everything, share)
         strangers.are_untouched()
@@ -151,7 +151,7 @@ def test_one_descriptor_that_was_replaced_is_exact_or_told(tmp_path, which):
 
     def replaces():
         strangers = Strangers(tmp_path, [_numbers(share)[which]])
-        share._region.lock._look_ns = 0
+        inside.looked_ns_of.set(inside.lock_of(share), 0)
         told = 0
         for _ in range(500):
             try:
@@ -180,7 +180,7 @@ def test_a_number_that_came_to_another_share_is_not_taken_for_ones_own():
         share = Share({"n": 0})
         (*_, number) = _numbers(share)
         other = Share([])
-        os.dup2(other._region.segment.fd, number)
+        os.dup2(inside.segment_of(other).fd, number)
         with other.locked() as view:
             _refuses_everything(share)
             view.append(1)
@@ -197,7 +197,7 @@ def test_new_descriptors_do_not_get_the_number_of_one_that_was_closed_over():
         numbers = set()
         for _ in range(100):
             share = Share({"n": 0})
-            number = share._region.segment.fd
+            number = inside.segment_of(share).fd
             numbers.add(number)
             os.close(number)
             _refuses_everything(share, {"set": USES["set"]})
@@ -220,7 +220,7 @@ def test_a_dict_is_told_too(tmp_path, use):
         }
         with pytest.raises(ClosedError, match="file descriptors"):
             uses[use]()
-        assert shared._region.lock.claim is None
+        assert inside.claim_of(shared) is None
         assert shared["a"] == 1
         shared.close()
         strangers.are_untouched()
@@ -235,12 +235,12 @@ def test_what_was_closed_inside_of_a_block_and_changed_by_another_is_not_publish
     def closes(child):
         with pytest.raises(ClosedError), share.locked() as view:
             view["n"] += 1
-            os.close(share._region.segment.fd)
+            os.close(inside.segment_of(share).fd)
             child.say("closed")
             child.hear()
         with pytest.raises(ClosedError), share.locked():
             raise AssertionError("never reached")
-        assert share._region.lock.claim is None
+        assert inside.claim_of(share) is None
 
     child = Child(closes)
     child.hear()
@@ -255,7 +255,7 @@ def test_what_was_closed_inside_of_a_block_leaves_no_claim(leave):
     share, other = Share({"n": 0}), Share(0)
 
     def closes():
-        fd = share._region.segment.fd
+        fd = inside.segment_of(share).fd
         with pytest.raises((ClosedError, KeyError)):
             if leave == "together":
                 with locked(share, other) as (view, view_of_other):
@@ -274,9 +274,9 @@ def test_what_was_closed_inside_of_a_block_leaves_no_claim(leave):
                     if leave == "rollback":
                         view.rollback()
                 raise KeyError
-        assert share._region.lock.claim is None
-        assert other._region.lock.claim is None
-        assert share._region.lock.holder() is None
+        assert inside.claim_of(share) is None
+        assert inside.claim_of(other) is None
+        assert inside.lock_of(share).holder() is None
 
     in_child(closes)
     share.set({"n": 5})
@@ -293,7 +293,7 @@ def test_who_waits_while_the_descriptor_is_closed_gets_no_lock():
             child.hear()
 
     def waits(child):
-        lock = share._region.lock
+        lock = inside.lock_of(share)
         told = []
 
         def block():
@@ -304,9 +304,9 @@ def test_who_waits_while_the_descriptor_is_closed_gets_no_lock():
 
         thread = threading.Thread(target=block)
         thread.start()
-        while not lock._words[8]:  # Until it is about to block.
+        while not inside.lock_words_of(lock)[8]:  # Until it is about to block.
             pass
-        os.close(share._region.segment.fd)
+        os.close(inside.segment_of(share).fd)
         child.say("closed")
         thread.join()
         assert len(told) == 1
@@ -327,9 +327,9 @@ def test_a_holder_that_still_stands_there_is_a_reason_to_look():
     share = Share({"n": 0})
 
     def work():
-        share._region.lock._look_ns = 2**62  # As if it had looked this moment.
+        inside.looked_ns_of.set(inside.lock_of(share), 2**62)  # As if it had looked this moment.
         with open(os.devnull) as stranger:
-            os.dup2(stranger.fileno(), share._region.segment.fd)
+            os.dup2(stranger.fileno(), inside.segment_of(share).fd)
         with pytest.raises(ClosedError):
             _block(share)
 
@@ -340,7 +340,7 @@ def test_a_holder_that_still_stands_there_is_a_reason_to_look():
 def test_files_of_the_portable_kind_are_left_alone(tmp_path):
     def work(child):
         share = Share({"n": 0}, kind="file")
-        folder = share._region.segment.folder
+        folder = inside.segment_of(share).folder
         ours = _numbers(share)
         assert len(ours) == DESCRIPTORS + 1
         _close_all(child)
@@ -349,7 +349,7 @@ def test_files_of_the_portable_kind_are_left_alone(tmp_path):
         in_child(_refuses_everything, share, {"set": USES["set"]})
         share.close()
         strangers.are_untouched()
-        _memory._remove(folder)  # Whether others use it cannot be asked any more.
+        inside.remove_folder(folder)  # Whether others use it cannot be asked any more.
 
     Child(work).result()
 
@@ -360,9 +360,9 @@ def test_memory_whose_descriptor_was_replaced_stays_mapped_at_the_end(tmp_path):
     def work():
         share = Share({"n": 0})
         strangers = Strangers(tmp_path, _numbers(share))
-        _memory._spare_strangers()
-        mapping = share._region.segment.map
-        share._region.segment._finalizer.detach()
+        inside.spare_strangers()
+        mapping = inside.segment_of(share).map
+        inside.finalizer_of(inside.segment_of(share)).detach()
         before = sys.getrefcount(mapping)
         share.close()
         del share
@@ -378,7 +378,7 @@ def test_a_handle_passes_a_description_that_is_neither_locked_nor_gone():
     def work():
         share = Share(0)
         share.lock()
-        segment = share._region.segment
+        segment = inside.segment_of(share)
         passed = segment.fd_to_pass()
         assert passed == segment.fd_to_pass() != segment.fd
         os.close(passed)
@@ -407,9 +407,9 @@ def test_a_handle_to_what_was_closed_is_refused():
 
 
 def _load_anew(raw):
-    from mmapshare import _handle
+    from support import inside
 
-    _handle._open_here.clear()
+    inside.open_here.clear()
     return pickle.loads(raw).get()
 
 
@@ -418,7 +418,8 @@ def test_a_program_without_standard_streams_keeps_them_free(tmp_path, kind):
     """Our descriptors were 0 to 2: what a C library printed went over the region."""
     told = tmp_path / "told"
     program = f"""
-import ctypes, os, pickle, tempfile
+import ctypes, os, pickle, sys, tempfile
+sys.path.append({TESTS!r})
 tempfile.tempdir = {str(tmp_path)!r}
 from mmapshare import Share, SharedDict
 def ours():
@@ -445,8 +446,8 @@ def all_of_it():
         os.write(20 + write, repr(use(share)).encode()); os._exit(0)
     os.wait(); said.append(eval(os.read(20 + read, 1000)))
     raw = pickle.dumps(share)
-    from mmapshare import _handle
-    _handle._open_here.clear()
+    from support import inside as insides
+    insides.open_here.clear()
     said.append(use(pickle.loads(raw)))
     return said
 try:
@@ -460,14 +461,14 @@ open({str(told)!r}, "w").write(said)
     subprocess.run(["sh", "-c", command, sys.executable, program], check=True)
     said = told.read_text()
     assert said.startswith("["), said
-    for inside, afterwards in eval(said):
-        for least, low in (inside, afterwards):
+    for within, afterwards in eval(said):
+        for least, low in (within, afterwards):
             assert least >= 3
             assert low == []
 
 
 def test_descriptors_are_far_from_those_that_others_come_by():
-    assert Share(0)._region.segment.fd >= 128
+    assert inside.segment_of(Share(0)).fd >= 128
 
 
 def test_where_few_descriptors_are_allowed_more_than_a_hundred_shares_can_be_open():
@@ -495,7 +496,7 @@ def test_where_few_descriptors_are_allowed_more_than_a_hundred_shares_can_be_ope
 def test_without_a_number_to_spare_the_one_that_was_got_is_kept():
     fd = os.open(os.devnull, os.O_RDONLY)
     with no_more_descriptors():
-        assert _descriptor._lifted(fd) == fd
+        assert inside.lifted(fd) == fd
     os.close(fd)
 
 
@@ -504,7 +505,7 @@ def test_without_a_number_to_spare_a_stream_is_not_kept():
         os.close(0)
         fd = os.open(os.devnull, os.O_RDONLY)
         with no_more_descriptors(), pytest.raises(OSError) as caught:
-            _descriptor._lifted(fd)
+            inside.lifted(fd)
         assert (fd, caught.value.errno) == (0, errno.EMFILE)
         assert 0 not in open_fds()
 
@@ -515,7 +516,7 @@ def test_what_cannot_be_marked_is_closed():
     read, write = os.pipe()
     before = open_fds()
     with pytest.raises(OSError):
-        _descriptor.Descriptor(read)
+        inside.Descriptor(read)
     assert open_fds() == {fd: path for fd, path in before.items() if fd != read}
     os.close(write)
 
@@ -523,10 +524,10 @@ def test_what_cannot_be_marked_is_closed():
 def test_a_duplicate_is_found_wherever_it_is():
     fd = os.memfd_create("mark")
     duplicate = os.dup(fd)
-    assert _descriptor.duplicate_of(fd, duplicate).fd == duplicate
-    assert _descriptor.duplicate_of(fd, -1).fd == duplicate
+    assert inside.duplicate_of(fd, duplicate).fd == duplicate
+    assert inside.duplicate_of(fd, -1).fd == duplicate
     os.close(duplicate)
-    assert not _descriptor.duplicate_of(fd, duplicate).stands()
+    assert not inside.duplicate_of(fd, duplicate).stands()
     os.close(fd)
 
 
@@ -538,13 +539,13 @@ def test_a_handlers_timeout_is_not_taken_for_a_descriptor_that_is_gone(monkeypat
 
     monkeypatch.setattr(os, "lseek", interrupted)
     with pytest.raises(TimeoutError, match="SIGALRM"):
-        _descriptor.offset(0)
+        inside.offset_of_descriptor(0)
 
 
 def test_a_description_that_is_gone_is_replaced_without_closing_what_came_after(tmp_path):
     """Its number may be anybody's by then."""
     (tmp_path / "file").touch()
-    old, new = (_descriptor.Descriptor(os.open(tmp_path / "file", os.O_RDWR)) for _ in range(2))
+    old, new = (inside.Descriptor(os.open(tmp_path / "file", os.O_RDWR)) for _ in range(2))
     os.dup2(stranger := os.open("/dev/null", os.O_RDONLY), number := old.fd)
     old.replace_by(new)
     assert os.readlink(f"/proc/self/fd/{number}") == "/dev/null"

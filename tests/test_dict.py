@@ -12,8 +12,7 @@ import sys
 import threading
 
 import pytest
-import workers
-from support import Child, Wanted, in_child, opened_again, stranger
+from support import Child, Wanted, in_child, inside, opened_again, stranger, workers
 
 import mmapshare
 from mmapshare import (
@@ -26,8 +25,6 @@ from mmapshare import (
     TransactionError,
     UnpicklableError,
     ViewClosedError,
-    _index,
-    _log,
     shared_state,
 )
 
@@ -51,8 +48,8 @@ def make(kind):
 @pytest.fixture
 def often(monkeypatch):
     """New snapshots all the time."""
-    monkeypatch.setattr(_index, "_SPARE_BYTES", 200)
-    monkeypatch.setattr(_index, "_SPARE_KEYS", 3)
+    monkeypatch.setattr(*inside.at("SPARE_BYTES"), 200)
+    monkeypatch.setattr(*inside.at("SPARE_KEYS"), 3)
 
 
 # --- As a dict --------------------------------------------------------------------------------
@@ -178,7 +175,7 @@ def test_a_missing_key_is_a_keyerror_that_changes_nothing(make):
     assert shared.get("b") is None
     assert shared.get("b", 3) == 3
     assert shared.version == 1
-    assert not shared._region.lock.claim
+    assert not inside.claim_of(shared)
 
 
 # --- Blocks -----------------------------------------------------------------------------------
@@ -513,7 +510,7 @@ def test_a_process_that_slept_through_many_snapshots_finds_its_way(make, often):
         before = shared.snapshot()
         child.say()
         child.hear()
-        return shared["a"], before["a"], shared.copy(), shared._index.state.version
+        return shared["a"], before["a"], shared.copy(), inside.index_of(shared).state.version
 
     child = Child(sleep)
     child.hear()
@@ -590,7 +587,7 @@ def test_readers_across_a_thousand_snapshots_see_no_wrong_value(often):
                 ns = {n for _, n in shared.values()}
                 if max(ns) - min(ns) > 1 or len(ns) > 2:
                     wrong += 1
-            runs.add(shared._index.state.position[1])
+            runs.add(inside.index_of(shared).state.position[1])
             last = max(last, n)
             reads += 1
             if last >= 3000:
@@ -602,7 +599,7 @@ def test_readers_across_a_thousand_snapshots_see_no_wrong_value(often):
     snapshots = set()
     for n in range(1, 3001):
         shared.update({key: (key, n) for key in range(10)})
-        snapshots.add(shared._index.state.position[1])
+        snapshots.add(inside.index_of(shared).state.position[1])
     assert len(snapshots) > 1000
     for child in children:
         wrong, reads, runs = child.result()
@@ -612,16 +609,16 @@ def test_readers_across_a_thousand_snapshots_see_no_wrong_value(often):
 
 def test_a_forked_child_inherits_the_index_and_goes_on(make):
     shared = make({n: n for n in range(1000)})
-    before = shared._index.state
+    before = inside.index_of(shared).state
 
     def work():
-        assert shared._index.state is before
+        assert inside.index_of(shared).state is before
         shared["child"] = 1
         return shared[999]
 
     assert in_child(work) == 999
     assert shared["child"] == 1
-    assert shared._index.state is before
+    assert inside.index_of(shared).state is before
 
 
 def test_a_fork_beside_threads_that_read_and_write_hangs_nobody(make, often):
@@ -665,12 +662,12 @@ def test_an_index_that_was_interrupted_while_it_changed_is_made_anew(make):
 
         __hash__ = str.__hash__
 
-    shared._index.state.changing = True
+    inside.index_of(shared).state.changing = True
     assert shared["a"] == 1
     assert list(shared) == ["a", "b"]
-    assert shared._index.state.changing is False
+    assert inside.index_of(shared).state.changing is False
     in_child(shared.update, {"a": 5, "c": 6})
-    shared._index.state.changing = True
+    inside.index_of(shared).state.changing = True
     in_child(shared.update, {"a": 7})
     shared["d"] = 1
     assert shared == {"a": 7, "b": 2, "c": 6, "d": 1}
@@ -693,7 +690,7 @@ def test_close_and_repr(make):
 
 def test_a_dropped_one_closes_by_itself():
     shared = SharedDict(a=1)
-    fd = shared._region.segment.fd
+    fd = inside.segment_of(shared).fd
     os.fstat(fd)
     del shared
     gc.collect()
@@ -753,7 +750,7 @@ def test_a_share_inside_lives_as_long_as_its_key(make):
         view["inner"].set(6)
     assert shared["inner"].get() == 6
     del shared["inner"]
-    assert not shared._keeps
+    assert not inside.kept_of(shared)
 
 
 def test_wrong_options_say_what_is_right():
@@ -970,7 +967,7 @@ def test_where_what_is_dead_fills_an_area_a_block_of_several_shares_clears_it_fi
     make, monkeypatch
 ):
     """Room is made for all of them before one is published."""
-    monkeypatch.setattr(_index, "_SPARE_BYTES", 1 << 30)
+    monkeypatch.setattr(*inside.at("SPARE_BYTES"), 1 << 30)
     shared, log = make(max_size="1M"), Share([])
     size = 900_000
     for n in range(5, 12):
@@ -1010,14 +1007,14 @@ def test_where_no_memory_is_left_for_a_snapshot_a_delta_does(make, often, monkey
 
 def test_memory_of_a_snapshot_whose_writer_was_killed_is_given_back(make, monkeypatch):
     """It had been taken before the kill, and the next one there needs much less."""
-    monkeypatch.setattr(_index, "_SPARE_BYTES", -(1 << 30))  # Each change is a snapshot.
+    monkeypatch.setattr(*inside.at("SPARE_BYTES"), -(1 << 30))  # Each change is a snapshot.
     shared = make(a=1)
 
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
     def write(child):
-        monkeypatch.setattr(_log.Log, "_put", die)
+        monkeypatch.setattr(*inside.at("log_put"), die)
         shared["big"] = bytes(20_000_000)
 
     assert Child(write).wait() == -signal.SIGKILL
@@ -1030,7 +1027,7 @@ def test_memory_of_a_snapshot_whose_writer_was_killed_is_given_back(make, monkey
 def test_a_commit_that_is_made_again_changes_nothing_more(make):
     """A block of several shares that is interrupted while it publishes goes on from there."""
     shared = make(a=1, b=2)
-    index = shared._index
+    index = inside.index_of(shared)
     value = (pickle.dumps(3),)
     with shared.locked():
         for _ in range(2):
@@ -1057,11 +1054,11 @@ def test_a_key_that_writes_while_it_is_compared_takes_the_index_no_further(make,
     writes = []
     shared = make({Writing("a"): 1, Writing("b"): 2})
     for write in (lambda: shared.update(dict.fromkeys(range(20), b"x" * 200)), shared.clear):
-        state, version = shared._index.state, shared.version
+        state, version = inside.index_of(shared).state, shared.version
         writes.append(write)
         assert Writing("b") in shared
         assert not writes
-        assert shared._index.state is state
+        assert inside.index_of(shared).state is state
         assert shared.version == version + 1
         assert len(shared) == in_child(len, shared)
     assert len(shared) == 0
@@ -1099,7 +1096,7 @@ def test_the_views_value_takes_more_with_an_operator(make):
 def test_a_change_in_the_middle_of_ones_own_read_is_caught_up_with_afterwards():
     """As a finaliser or a signal handler does it; what is being read does not change."""
     shared = SharedDict(a=1)
-    index = shared._index
+    index = inside.index_of(shared)
 
     def look(state):
         before = state.places["a"]

@@ -1,12 +1,16 @@
 """Classes of ``__main__`` in a `SharedDict`: their definitions are stored once for all values."""
 
+import os
 import subprocess
 import sys
+
+from support import TESTS
 
 PROGRAM = """
 import multiprocessing, os, pickle, subprocess, sys
 import mmapshare
-from mmapshare import SharedDict, _index
+from mmapshare import SharedDict
+from support import inside
 
 class Point:
     def __init__(self, x):
@@ -20,7 +24,7 @@ def work(d, key):
         view["from " + str(key)] = Point(key)
 
 if __name__ == "__main__":
-    _index._SPARE_BYTES = 1000
+    inside.put("SPARE_BYTES", 1000)
     d = SharedDict({n: Point(n) for n in range(200)})
     assert d.info().used_bytes < 30_000, d.info()      # Not a definition with each of them.
     assert type(d[7]) is Point
@@ -59,5 +63,6 @@ d["more"] = [d[7], {d[7].x}]
 def test_definitions_are_stored_once_and_reach_every_process(tmp_path):
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
-    done = subprocess.run([sys.executable, path], capture_output=True, text=True)
+    environ = os.environ | {"PYTHONPATH": TESTS}
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, env=environ)
     assert done.stdout == "all well\n", done.stderr

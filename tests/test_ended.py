@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trio
-from support import Child
+from support import Child, inside
+from support.inside import current_owner, has_ended
 
 from mmapshare import DeadlockError, LockTimeout, Share, TransactionError, ViewClosedError
-from mmapshare._owner import current_owner, has_ended
 
 ENDED = pytest.warns(RuntimeWarning, match="has ended without letting go")
 
@@ -157,7 +157,7 @@ def test_a_thread_that_inherits_a_dead_ones_ident_inherits_no_lock():
 
     def block():
         idents.append(threading.get_ident())
-        assert not share._region.lock.holds_own()
+        assert not inside.lock_of(share).holds_own()
         with ENDED, share.locked(timeout=0) as view:
             view.append("in")
 
@@ -184,7 +184,7 @@ def test_who_stands_in_line_gets_the_lock_when_its_holder_ends():
     taken.wait()
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(wait) for _ in range(2)]
-        while len(share._region.lock._waiters) < 2:
+        while len(inside.waiters_of(inside.lock_of(share))) < 2:
             pass
         go.set()
         assert sorted(job.result() for job in waiting) == [2, 3]
@@ -261,19 +261,19 @@ def test_who_is_alive_has_not_ended(within):
 def test_two_who_clear_the_same_claim_open_the_door_once():
     """The second one would have opened the door that a third had come in by."""
     share = Share(0)
-    lock = share._region.lock
+    lock = inside.lock_of(share)
     in_thread(share.lock)
     claim = lock.claim
-    lock._clearing[0] = ["somebody else's turn"]
+    inside.clearing_of(lock)[0] = ["somebody else's turn"]
     lock.abandon(claim)  # As its finaliser does.
     lock.clear_ended()
     assert lock.claim is claim
     with pytest.raises(LockTimeout):
         share.lock(timeout=0)
-    del lock._clearing[0]
+    del inside.clearing_of(lock)[0]
     with ENDED:
         share.lock(timeout=0)
-    assert lock._clear(claim, ["late"]) is False
+    assert inside.clear(lock, claim, ["late"]) is False
     assert lock.holds_own()
     share.unlock()
 
@@ -281,27 +281,27 @@ def test_two_who_clear_the_same_claim_open_the_door_once():
 def test_a_handler_that_comes_in_the_middle_of_clearing_is_told_so():
     share = Share(0)
     in_thread(share.lock)
-    share._region.lock._clearing[0] = [current_owner()]
+    inside.clearing_of(inside.lock_of(share))[0] = [current_owner()]
     with pytest.raises(DeadlockError, match="leave a note"):
         share.set(1)
-    share._region.lock._clearing.clear()
+    inside.clearing_of(inside.lock_of(share)).clear()
     share.unlock()
 
 
 def test_an_interrupt_while_one_clears_leaves_nothing_held():
     share = Share(0)
-    lock = share._region.lock
+    lock = inside.lock_of(share)
     in_thread(share.lock)
-    real = lock._flock
+    real = inside.flock_of(lock)
 
     def flock(fd, operation):
-        lock._flock = real
+        inside.flock_of.set(lock, real)
         raise KeyboardInterrupt
 
-    lock._flock = flock
+    inside.flock_of.set(lock, flock)
     with pytest.raises(KeyboardInterrupt):
         share.set(1)
-    assert lock.claim is None and not lock._clearing
+    assert lock.claim is None and not inside.clearing_of(lock)
     share.lock(timeout=0)
     share.unlock()
 

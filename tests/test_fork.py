@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support import Child, as_somebody_else, in_child, open_fds
+from support import Child, as_somebody_else, in_child, inside, open_fds
 
 from mmapshare import HandleError, LockTimeout, Share, ViewClosedError
 
@@ -49,7 +49,7 @@ def test_a_fork_in_a_block_leaves_the_attributes_of_the_value_alone(make):
     share = make(Covered())
     with share.locked() as view:
         value = view.value
-        assert in_child(lambda: value._owner) == "somebody"
+        assert in_child(lambda: inside.owner_of(value)) == "somebody"
 
 
 def test_the_view_of_an_empty_share_is_dead_in_a_forked_child(make):
@@ -190,8 +190,8 @@ def test_a_child_without_descriptors_to_spare_gets_its_lock_later():
 
 def test_a_lock_whose_reopening_failed_is_reopened_when_it_is_wanted(monkeypatch):
     share = Share(0)
-    lock = share._region.lock
-    real = type(lock._door).reopened
+    lock = inside.lock_of(share)
+    real = type(inside.process_lock_of(lock)).reopened
     failures = iter([OSError(24, "no descriptors")])
 
     def reopened(door):
@@ -199,7 +199,7 @@ def test_a_lock_whose_reopening_failed_is_reopened_when_it_is_wanted(monkeypatch
             raise err
         return real(door)
 
-    monkeypatch.setattr(type(lock._door), "reopened", reopened)
+    monkeypatch.setattr(type(inside.process_lock_of(lock)), "reopened", reopened)
 
     def work():
         for _ in range(3):
@@ -252,7 +252,9 @@ def test_a_child_of_who_gave_up_privileges_is_told_why_it_cannot_lock():
             os.setresuid(*before)  # See `as_somebody_else`.
 
     def worker():
-        os.fchmod(share._region.segment.fd, 0)  # Not even for who made it, should that not be root.
+        os.fchmod(
+            inside.segment_of(share).fd, 0
+        )  # Not even for who made it, should that not be root.
         with as_somebody_else():
             share.set(2)
             return in_child(forked)
@@ -264,12 +266,14 @@ def test_a_child_of_who_gave_up_privileges_is_told_why_it_cannot_lock():
 def test_a_child_that_cannot_reopen_its_lock_lets_go_of_nothing(make, monkeypatch):
     """It has nothing but the inherited description, whose lock is the parent's."""
     share = make(0)
-    door = type(share._region.lock._door)
+    door = type(inside.process_lock_of(inside.lock_of(share)))
     real, failures = door.reopened, iter([OSError(24, "no descriptors")] * 3)
-    path = share._region.lock._door._path
+    path = inside.path_of(inside.process_lock_of(inside.lock_of(share)))
 
     def reopened(door):
-        for err in failures if door._path == path else ():  # Other shares may be open here.
+        for err in (
+            failures if inside.path_of(door) == path else ()
+        ):  # Other shares may be open here.
             raise err
         return real(door)
 
@@ -277,7 +281,7 @@ def test_a_child_that_cannot_reopen_its_lock_lets_go_of_nothing(make, monkeypatc
         for _ in range(2):  # And with the hook's attempt there were three: none to let go.
             with pytest.raises(OSError, match="no descriptors"):
                 share.lock(timeout=0)
-            assert share._region.lock.claim is None
+            assert inside.claim_of(share) is None
         with pytest.raises(LockTimeout):
             share.lock(timeout=0)
 
@@ -302,14 +306,14 @@ def test_a_fork_waits_until_a_late_import_is_over(monkeypatch):
     class Finder:
         @staticmethod
         def find_spec(name, path=None, target=None):
-            if name == "mmapshare._futex" and not entered.is_set():
+            if name == inside.FUTEX_MODULE and not entered.is_set():
                 entered.set()
                 forking.wait()
                 while main.read_text().rsplit(")", 1)[1].split()[0] != "S":
                     pass
 
     share = Share(0)
-    monkeypatch.delitem(sys.modules, "mmapshare._futex", raising=False)
+    monkeypatch.delitem(sys.modules, inside.FUTEX_MODULE, raising=False)
     monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
     thread = threading.Thread(target=share.wait, kwargs={"timeout": 0.001})
     thread.start()

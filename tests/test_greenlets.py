@@ -7,12 +7,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from support import TESTS
+from support.inside import current_owner, here, shares_thread
 
 from mmapshare import DeadlockError, Share
-from mmapshare._owner import current_owner, here, shares_thread
 
 greenlets = pytest.importorskip("greenlet")
-PLANTED = Path(__file__).with_name("planted_greenlets.py")
+PLANTED = Path(TESTS) / "support" / "planted_greenlets.py"
 
 
 @pytest.mark.parametrize("kind", ["gevent", "eventlet"])

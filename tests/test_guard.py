@@ -3,11 +3,8 @@
 import dis
 
 import pytest
-
-from mmapshare import _guard
-from mmapshare._lock import Lock
-from mmapshare._together import Together
-from mmapshare._transaction import Transaction
+from support import inside
+from support.inside import Lock, Together, Transaction
 
 
 @pytest.mark.parametrize(
@@ -37,15 +34,15 @@ def _late_try(n):
 @pytest.mark.parametrize("function", [_no_try, _late_try])
 def test_a_function_that_no_try_opens_is_left_as_it_is(function):
     code = function.__code__
-    assert _guard.from_first_instruction(function) is function
+    assert inside.from_first_instruction(function) is function
     assert function.__code__ is code
 
 
 @pytest.mark.parametrize("value", [0, 1, 63, 64, 4095, 4096, 10**6])
 def test_a_number_of_the_table_is_read_as_it_was_written(value):
-    assert _guard._number(_guard._digits(value) + b"rest") == (value, b"rest")
+    assert inside.table_number(inside.table_digits(value) + b"rest") == (value, b"rest")
 
 
 def test_a_number_that_does_not_end_is_an_error():
     with pytest.raises(ValueError, match="does not end"):
-        _guard._number(b"\x41\x41")
+        inside.table_number(b"\x41\x41")

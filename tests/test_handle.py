@@ -14,15 +14,23 @@ from types import SimpleNamespace
 import attrs
 import cloudpickle
 import pytest
-import workers
-from support import Child, Wanted, as_somebody_else, in_child, no_more_descriptors, open_fds
+from support import (
+    Child,
+    Wanted,
+    as_somebody_else,
+    in_child,
+    inside,
+    no_more_descriptors,
+    open_fds,
+    workers,
+)
 
-from mmapshare import ClosedError, HandleError, LockTimeout, Share, _handle, _lock, _shared
+from mmapshare import ClosedError, HandleError, LockTimeout, Share
 
 joblib = Wanted("joblib")
 
 METHODS = ["fork", "spawn", "forkserver"]
-NOWHERE = _handle.Place(2**22 + 1, 0, 0, 0, None, 0)
+NOWHERE = inside.Place(2**22 + 1, 0, 0, 0, None, 0)
 
 
 @pytest.fixture(params=METHODS)
@@ -104,7 +112,8 @@ def test_a_handle_is_pickled_twice_and_loaded_many_times(make):
     assert pickle.loads(first) is share
     for raw in (first, second):
         program = (
-            "import sys, pickle; sys.path[:] = pickle.load(sys.stdin.buffer); import workers;"
+            "import sys, pickle; sys.path[:] = pickle.load(sys.stdin.buffer);"
+            "from support import workers;"
             "print(workers.loads_into(sys.stdin.buffer.read(), 5))"
         )
         done = subprocess.run(
@@ -130,12 +139,12 @@ def test_a_stored_share_outlives_the_worker_that_stored_it_again(make):
     """Each worker stores the handle anew; newcomers must not be sent to a worker that has ended."""
     inner = make(5)
     outer = make({"inner": inner, "n": 0})
-    before = outer._region.read()[1]
+    before = inside.region_of(outer).read()[1]
 
     def work():
         with outer.locked() as view:
             view["n"] += 0
-        assert outer._region.read()[1] == before
+        assert inside.region_of(outer).read()[1] == before
         with outer.locked() as view:
             view["n"] += 1
 
@@ -185,7 +194,7 @@ def test_a_handle_to_a_closed_share_says_so(make):
 def test_a_number_that_now_leads_elsewhere_is_not_taken_for_the_region():
     share = Share(1)
     raw = pickle.dumps(share)
-    fd = share._region.segment.fd
+    fd = inside.segment_of(share).fd
     share.close()
     other = os.memfd_create("other")
     os.dup2(other, fd)
@@ -202,12 +211,12 @@ def test_a_number_that_now_leads_elsewhere_is_not_taken_for_the_region():
 def test_the_descriptor_that_multiprocessing_passes_serves_where_proc_does_not(monkeypatch):
     share = Share(0)
     context = multiprocessing.get_context("spawn")
-    monkeypatch.setattr(_handle.Place, "lives", lambda place: False)
-    real = _handle._own_place
-    monkeypatch.setattr(_handle, "_own_place", lambda segment: NOWHERE)
+    monkeypatch.setattr(*inside.at("place_lives"), lambda place: False)
+    real = inside.own_place
+    monkeypatch.setattr(*inside.at("own_place"), lambda segment: NOWHERE)
     _run(context, workers.add, share)
     assert share.get() == 1
-    monkeypatch.setattr(_handle, "_own_place", real)
+    monkeypatch.setattr(*inside.at("own_place"), real)
 
 
 def test_a_share_takes_two_descriptors_at_most_and_closing_gives_them_back():
@@ -302,7 +311,7 @@ def test_a_lack_of_descriptors_is_not_told_as_a_share_that_is_gone():
     raw = pickle.dumps(share)
 
     def load():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         before = open_fds()
         with no_more_descriptors():
             absent = pickle.loads(raw)
@@ -319,14 +328,14 @@ def test_a_lack_of_descriptors_is_not_told_as_a_share_that_is_gone():
 def test_a_descriptor_passed_along_is_closed_where_it_cannot_be_opened():
     """It was left open where the way through it failed."""
     share = Share(1)
-    fd = os.dup(share._region.segment.fd)
+    fd = os.dup(inside.segment_of(share).fd)
     passed = SimpleNamespace(detach=lambda: fd)
-    handle = _handle.Handle(share._region.identity.region_id, NOWHERE, None, None, passed)
+    handle = inside.Handle(inside.region_id_of(share), NOWHERE, None, None, passed)
 
     def load():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         with no_more_descriptors():
-            _shared._open_shared(Share, handle, None, False, (), {})
+            inside.open_shared(Share, handle, None, False, (), {})
         assert fd not in open_fds()
 
     in_child(load)
@@ -362,8 +371,8 @@ def test_a_place_that_holds_another_region_is_not_taken_for_the_shares(make):
     """Device and inode agree, as a number that came round does: the region's id decides."""
     share = make(1)
     before = open_fds()
-    handle = attrs.evolve(_handle.of(share), region_id=b"another region's")
-    absent = _shared._open_shared(Share, handle, None, False, (), {})
+    handle = attrs.evolve(inside.handle_of(share), region_id=b"another region's")
+    absent = inside.open_shared(Share, handle, None, False, (), {})
     with pytest.raises(HandleError, match="cannot be opened here"):
         absent.get()
     assert open_fds() == before
@@ -376,16 +385,16 @@ def test_a_share_that_a_worker_closes_is_not_kept_for_the_parent():
         pickle.dumps((first, second))
         first.close()
         third.close()
-        assert list(_handle._handed_out) == [second]
+        assert list(inside.handed_out) == [second]
         second.close()
-        assert list(_handle._handed_out) == []
+        assert list(inside.handed_out) == []
 
     _run(multiprocessing.get_context("fork"), work)
 
 
 def test_closing_a_share_that_another_thread_is_closing_is_harmless(make, monkeypatch):
     share = make(1)
-    real = _lock.Lock.claim.fget
+    real = inside.lock_claim.fget
     others = iter([share.close])
 
     def claim(lock):
@@ -393,7 +402,7 @@ def test_closing_a_share_that_another_thread_is_closing_is_harmless(make, monkey
             other()
         return real(lock)
 
-    monkeypatch.setattr(_lock.Lock, "claim", property(claim))
+    monkeypatch.setattr(*inside.at("lock_claim"), property(claim))
     share.close()
     assert share.closed
     with pytest.raises(ClosedError):

@@ -24,13 +24,14 @@ from typing import Any
 
 import attrs
 import pytest
-from hosts import EXAMPLES, ROOT, children, kill_a_child, started, until_ended
+from support.hosts import EXAMPLES, ROOT, children, kill_a_child, started, until_ended
 from test_examples import imported
 
 from mmapshare import Share, SharedDict
 
 pytest.importorskip("gunicorn")
 
+PLANTED = ROOT / "tests" / "support"
 CLIENTS = 8
 STATUS = {True: 200, False: 429}
 SOON = ("--graceful-timeout", 3)
@@ -90,8 +91,8 @@ class Server:
 def serving(home: Path, app: str, *options: object, **environ: str) -> Iterator[Server]:
     """gunicorn with four workers, as the example says, at a port that nobody else has."""
     command = [sys.executable, "-m", "gunicorn", "--workers", 4, "--chdir", EXAMPLES]
-    command += ["--pythonpath", ROOT / "tests", "--bind", "127.0.0.1:0"]
-    command += ["--config", ROOT / "tests" / "planted_gunicorn.py", *options, app]
+    command += ["--pythonpath", PLANTED, "--bind", "127.0.0.1:0"]
+    command += ["--config", PLANTED / "planted_gunicorn.py", *options, app]
     ready = Share(0)
     more = {"READY": pickle.dumps(ready).hex(), **environ}
     with contextlib.closing(ready), started(*command, home=home, **more) as process:

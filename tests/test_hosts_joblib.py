@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hosts import EXAMPLES, run
+from support.hosts import EXAMPLES, run
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")

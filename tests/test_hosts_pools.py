@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hosts import EXAMPLES, kill_a_child, run, started
+from support.hosts import EXAMPLES, kill_a_child, run, started
 from test_examples import fails, imported, without_the_lock  # noqa: F401 (a fixture)
 
 pytest.importorskip("tqdm")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import EXAMPLES, run
+from support.hosts import EXAMPLES, run
 
 from mmapshare import Share
 

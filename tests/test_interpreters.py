@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hosts import ROOT, run
+from support.hosts import ROOT, run
 
 pytest.importorskip("concurrent.interpreters", reason="interpreters are new in Python 3.14")
 
@@ -14,7 +14,7 @@ import threading
 from concurrent.futures import InterpreterPoolExecutor
 from concurrent import interpreters
 
-import workers
+from support import workers
 from mmapshare import Share, SharedDict, locked
 
 def call(func, *args):

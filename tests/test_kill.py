@@ -53,21 +53,21 @@ def test_workers_killed_at_random_lose_no_acknowledged_commit(make):
     def work(child):
         while True:
             share.update(int.__add__, 1)
-            os.write(child._out, b".")
+            os.write(child.writes, b".")
 
     acknowledged = 0
     for _ in range(8):
         child = Child(work)
         for _ in range(20):
-            child._read(1)
+            child.read(1)
         os.kill(child.pid, signal.SIGKILL)
         os.waitpid(child.pid, 0)
         acknowledged += 20
-        while piece := os.read(child._in, 1000):
+        while piece := os.read(child.reads, 1000):
             acknowledged += len(piece)
-        child._reaped = -9
-        os.close(child._in)
-        os.close(child._out)
+        child.reaped = -9
+        os.close(child.reads)
+        os.close(child.writes)
     # A worker may have been killed between its commit and its word of it.
     assert acknowledged <= share.get() <= acknowledged + 8
     assert share.info().holders_found_dead <= 8

@@ -10,10 +10,8 @@ import time
 from zlib import crc32
 
 import pytest
-from support import Wanted
-
-from mmapshare import CorruptRegionError, Share, SharedDict, _lock, _region
-from mmapshare._layout import (
+from support import Wanted, inside
+from support.inside import (
     Head,
     Identity,
     align,
@@ -25,6 +23,8 @@ from mmapshare._layout import (
     unpack_head,
 )
 
+from mmapshare import CorruptRegionError, Share, SharedDict
+
 numpy = Wanted("numpy")
 
 MIB = 1 << 20
@@ -32,11 +32,11 @@ AREA = 8192
 
 
 def _words(share):
-    return struct.unpack("<512Q", share._region.segment.map[:4096])
+    return struct.unpack("<512Q", inside.segment_of(share).map[:4096])
 
 
 def _bytes(share, begin, end):
-    return share._region.segment.map[begin:end]
+    return inside.segment_of(share).map[begin:end]
 
 
 def _check(version, start, end, run, parts):
@@ -52,11 +52,11 @@ def test_a_region_begins_with_its_identity():
     ]:
         raw = _bytes(share, 0, 64)
         assert raw[:16] == b"MMAPSHR\0" + bytes([1, 0, 0, 0, 0, 0, 0, 0])
-        assert raw[16:32] == share._region.identity.region_id
+        assert raw[16:32] == inside.region_id_of(share)
         area_bytes = -(-area_bytes // 4096) * 4096
-        max_size = share._region.identity.max_size
+        max_size = inside.region_of(share).identity.max_size
         assert struct.unpack("<QQQQ", raw[32:]) == (max_size, area_bytes, kind, crc32(raw[:56]))
-        assert share._region.segment.size_bytes == 4096 + 2 * area_bytes
+        assert inside.segment_of(share).size_bytes == 4096 + 2 * area_bytes
 
 
 def test_an_identity_that_is_cut_off_or_changed_is_refused():
@@ -72,11 +72,11 @@ def test_an_identity_that_is_cut_off_or_changed_is_refused():
 
 
 def test_header_words_and_slots_stand_where_the_format_says(monkeypatch):
-    monkeypatch.setattr(_region, "_WINDOW_LEAST", 64)
-    monkeypatch.setattr(_region, "_WINDOW_RECORDS", 1)
-    monkeypatch.setattr(_region, "_KEEP_BYTES", 4096)  # Just what each area has.
+    monkeypatch.setattr(*inside.at("WINDOW_LEAST"), 64)
+    monkeypatch.setattr(*inside.at("WINDOW_RECORDS"), 1)
+    monkeypatch.setattr(*inside.at("VALUE_KEEP_BYTES"), 4096)  # Just what each area has.
     share = Share(max_size=MIB)
-    area = share._region.identity.area_bytes
+    area = inside.region_of(share).identity.area_bytes
     assert _words(share)[8:] == (0,) * 18 + (4096, 4096 + area) + (0,) * 484
     found = []
     for n in range(1, 4):  # Each record moves to the other area.
@@ -115,15 +115,15 @@ def test_the_locks_words_stand_where_the_format_says():
         assert _words(share)[16] == os.getpid()
         assert before <= _words(share)[17] <= time.monotonic_ns()
     assert _words(share)[16] == 0
-    lock = share._region.lock
-    lock._count(_lock.CONTENDED)
-    lock._words[_lock.HOLDER] = 1
+    lock = inside.lock_of(share)
+    inside.count(lock, inside.CONTENDED)
+    inside.lock_words_of(lock)[inside.HOLDER] = 1
     share.set(2)
     assert _words(share)[18:20] == (1, 1)
     lock.take_lease(7)
     assert _words(share)[20] == 7
     lock.words[5:8] = memoryview(struct.pack("<3Q", 21, 22, 23)).cast("B").cast("Q")
-    lock._queue()
+    inside.queue_of(lock)()
     assert _words(share)[20:24] == (7, 21, 22, 23)
     assert before <= _words(share)[24] <= time.monotonic_ns()
     assert lock.region_id == _words(share)[2]

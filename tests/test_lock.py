@@ -9,14 +9,22 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support import Child, in_child
+from support import Child, in_child, inside
+from support.inside import (
+    HOLDER,
+    LEASE,
+    QUEUED,
+    RELEASE,
+    TRY,
+    ThreadOwner,
+    claim_by,
+    current_owner,
+    shares_thread,
+)
 
-from mmapshare import LockTimeout, Share, TransactionError, _deadlock, _futex, _lock
-from mmapshare._door import RELEASE, TRY
-from mmapshare._lock import HOLDER, LEASE, QUEUED
-from mmapshare._owner import _Thread, claim_by, current_owner, shares_thread
+from mmapshare import LockTimeout, Share, TransactionError
 
-THREADS = _Thread(), _Thread()
+THREADS = ThreadOwner(), ThreadOwner()
 HERE, ELSEWHERE = map(weakref.ref, THREADS)
 for _thread in THREADS:
     _thread.main = None  # Whatever has imported greenlet here: they are not this one.
@@ -31,7 +39,7 @@ def nobody_stands_in_line():
 
 def _stand_in_line(lock, waiter):
     WAITERS.append(waiter)  # As its frame keeps it.
-    lock._waiters.append(weakref.ref(waiter))
+    inside.waiters_of(lock).append(weakref.ref(waiter))
 
 
 def _held_by_a_child(share):
@@ -48,7 +56,7 @@ def _held_by_a_child(share):
 
 def _refuse(lock, times):
     """Let the door be taken so many times more."""
-    real, left = lock._flock, [None] * times
+    real, left = inside.flock_of(lock), [None] * times
 
     def flock(fd, operation):
         if operation == TRY and left:
@@ -56,13 +64,13 @@ def _refuse(lock, times):
             raise BlockingIOError
         real(fd, operation)
 
-    lock._flock = flock
+    inside.flock_of.set(lock, flock)
 
 
 def test_who_waits_at_the_door_does_not_have_the_lock():
     """It has the gate. Its wait for another lock must not be written into this one's header."""
     share = Share(0)
-    lock = share._region.lock
+    lock = inside.lock_of(share)
     holder = _held_by_a_child(share)
     waiter = threading.Thread(target=lambda: share.set(1))
     waiter.start()
@@ -81,18 +89,19 @@ def test_who_waits_at_the_door_does_not_have_the_lock():
         assert lock.is_held_by(current_owner(), lambda owner: False)
         assert not lock.is_held_by(ELSEWHERE, lambda owner: False)
         assert lock.is_held_by(ELSEWHERE, lambda owner: owner == current_owner())
-        lock.claim._owner, owner = None, lock.claim._owner  # As a void claim's.
+        owner = inside.owner_of(lock.claim)
+        inside.owner_of.set(lock.claim, None)  # As a void claim's.
         assert not lock.is_held_by(None, lambda owner: True)
-        lock.claim._owner = owner
+        inside.owner_of.set(lock.claim, owner)
     assert not lock.is_held_by(current_owner(), lambda owner: True)
 
 
 def test_who_lets_go_naps_for_nobody_who_only_sleeps(monkeypatch):
     """Beside a waiter for the next version each commit would take milliseconds."""
     share = Share(0)
-    lock, naps, wakes = share._region.lock, [], []
-    monkeypatch.setattr(_lock.time, "sleep", naps.append)
-    monkeypatch.setattr(_futex, "wake", lambda words, offset: wakes.append(offset))
+    lock, naps, wakes = inside.lock_of(share), [], []
+    monkeypatch.setattr(time, "sleep", naps.append)
+    monkeypatch.setattr(*inside.at("futex_wake"), lambda words, offset: wakes.append(offset))
     lock.take_lease(time.monotonic_ns() + 10**9)
     share.set(1)
     assert (naps, wakes) == ([], [64])
@@ -106,36 +115,36 @@ def test_who_lets_go_naps_for_nobody_who_only_sleeps(monkeypatch):
 
 def test_who_made_way_goes_on_as_soon_as_somebody_is_in(monkeypatch):
     share = Share(0)
-    words, naps = share._region.lock.words, []
+    words, naps = inside.lock_of(share).words, []
 
     def nap(seconds):
         naps.append(seconds)
         words[HOLDER] = len(naps) == 2
 
-    monkeypatch.setattr(_lock.time, "sleep", nap)
+    monkeypatch.setattr(time, "sleep", nap)
     words[QUEUED] = words[LEASE] = 1
     share.set(1)
-    assert tuple(naps) == _lock._WAY_S[:2]
+    assert tuple(naps) == inside.WAY_S[:2]
 
 
 def test_one_ring_at_a_time_and_the_next_where_the_first_does_not_wake():
     share = Share(0)
-    lock, rung = share._region.lock, []
+    lock, rung = inside.lock_of(share), []
     for name in "abc":
-        _stand_in_line(lock, _lock._Waiter(lambda name=name: rung.append(name)))
-    lock._wake_first()
+        _stand_in_line(lock, inside.Waiter(lambda name=name: rung.append(name)))
+    inside.wake_first(lock)
     assert rung == ["a"]
-    lock._wake_first()
+    inside.wake_first(lock)
     assert rung == ["a", "a", "b"]
-    lock._wake_first()
+    inside.wake_first(lock)
     assert rung == ["a", "a", "b", "a", "b", "c"]
-    lock._waiters.clear()
+    inside.waiters_of(lock).clear()
 
 
 def test_a_holder_that_is_dead_is_none():
     """What it left in the header names nobody who could let go."""
     share = Share(0)
-    lock, child = share._region.lock, Child(lambda child: None)
+    lock, child = inside.lock_of(share), Child(lambda child: None)
     child.result()
     lock.words[HOLDER] = child.pid
     assert lock.holder() is None
@@ -154,7 +163,7 @@ def test_a_holder_that_is_dead_is_none():
 @pytest.mark.parametrize(("refused", "contended"), [(0, 0), (1, 0), (2, 1), (3, 1), (11, 1)])
 def test_a_wait_counts_from_the_first_nap_on(refused, contended):
     share = Share(0)
-    lock = share._region.lock
+    lock = inside.lock_of(share)
     _refuse(lock, refused)
     share.set(1)
     assert lock.contended == contended
@@ -163,20 +172,20 @@ def test_a_wait_counts_from_the_first_nap_on(refused, contended):
 def test_who_has_got_the_lock_itself_while_it_stood_in_line_takes_it_no_second_time():
     """A signal handler may have done that for it, and left with the lock held."""
     share = Share(0)
-    lock, mine, handlers = share._region.lock, current_owner(), claim_by(current_owner())
-    lock._gate[0] = claim_by(ELSEWHERE)
+    lock, mine, handlers = inside.lock_of(share), current_owner(), claim_by(current_owner())
+    inside.gate_of(lock)[0] = claim_by(ELSEWHERE)
 
     def take():
-        while not lock._waiters:
+        while not inside.waiters_of(lock):
             pass
-        lock._gate[0] = handlers
-        lock._wake_first()
+        inside.gate_of(lock)[0] = handlers
+        inside.wake_first(lock)
 
     thread = threading.Thread(target=take)
     thread.start()
     assert lock.acquire(claim_by(mine), None) is False
     thread.join()
-    assert lock.claim is handlers and not lock._waiters and lock.words[HOLDER] == 0
+    assert lock.claim is handlers and not inside.waiters_of(lock) and lock.words[HOLDER] == 0
     assert lock.acquire(claim_by(mine), None) is False
     lock.abandon(handlers)
 
@@ -184,17 +193,17 @@ def test_who_has_got_the_lock_itself_while_it_stood_in_line_takes_it_no_second_t
 @pytest.mark.parametrize("gets_it", [True, False])
 def test_a_task_that_stood_in_line_has_the_lock_or_finds_it_its_own(gets_it):
     share = Share(0)
-    lock, claim, handlers = share._region.lock, claim_by(HERE), claim_by(HERE)
-    lock._gate[0] = claim_by(ELSEWHERE)
+    lock, claim, handlers = inside.lock_of(share), claim_by(HERE), claim_by(HERE)
+    inside.gate_of(lock)[0] = claim_by(ELSEWHERE)
 
     def leave():
-        while not lock._waiters:
+        while not inside.waiters_of(lock):
             pass
         if gets_it:
-            del lock._gate[0]
+            del inside.gate_of(lock)[0]
         else:
-            lock._gate[0] = handlers
-        lock._wake_first()
+            inside.gate_of(lock)[0] = handlers
+        inside.wake_first(lock)
 
     thread = threading.Thread(target=leave)
     thread.start()
@@ -209,57 +218,57 @@ def test_a_task_that_stood_in_line_has_the_lock_or_finds_it_its_own(gets_it):
 def test_letting_go_rings_however_it_is_done():
     """Who waits looks again by itself, but late."""
     share = Share(0)
-    lock, rung = share._region.lock, []
+    lock, rung = inside.lock_of(share), []
     claim = claim_by(current_owner())
     for let_go in (lock.release, lambda: lock.abandon(claim)):
         assert lock.acquire(claim, None)
-        _stand_in_line(lock, _lock._Waiter(lambda: rung.append(let_go)))
+        _stand_in_line(lock, inside.Waiter(lambda: rung.append(let_go)))
         let_go()
         assert rung.pop() is let_go and not rung
-        lock._waiters.clear()
-    _stand_in_line(lock, _lock._Waiter(lambda: rung.append(None)))
+        inside.waiters_of(lock).clear()
+    _stand_in_line(lock, inside.Waiter(lambda: rung.append(None)))
     lock.abandon(claim)
     assert not rung  # It had nothing.
-    lock._waiters.clear()
+    inside.waiters_of(lock).clear()
 
 
 @pytest.mark.parametrize("free", [True, False])
 def test_who_gives_up_hands_on_a_ring_that_was_meant_for_it(free):
     share = Share(0)
-    lock, rung = share._region.lock, []
-    lock._gate[0] = claim_by(ELSEWHERE)
+    lock, rung = inside.lock_of(share), []
+    inside.gate_of(lock)[0] = claim_by(ELSEWHERE)
     claim = claim_by(current_owner())
-    watch = _deadlock.Watch(lock, claim._owner, shares_thread)
-    line = lock._line_up(claim, None, lambda: rung.append("it"), shares_thread, watch)
+    watch = inside.Watch(lock, inside.owner_of(claim), shares_thread)
+    line = inside.line_up(lock, claim, None, lambda: rung.append("it"), shares_thread, watch)
     next(line)
-    _stand_in_line(lock, _lock._Waiter(lambda: rung.append("the next")))
+    _stand_in_line(lock, inside.Waiter(lambda: rung.append("the next")))
     if free:
-        lock._gate.clear()
+        inside.gate_of(lock).clear()
     line.close()
     assert rung == ["the next"] * free
-    assert len(lock._waiters) == 1
-    lock._waiters.clear()
-    lock._gate.clear()
+    assert len(inside.waiters_of(lock)) == 1
+    inside.waiters_of(lock).clear()
+    inside.gate_of(lock).clear()
 
 
 def test_how_long_the_lock_has_been_held_is_never_less_than_nothing():
     """The moment may lie ahead: in the header of a region stands whatever was written there."""
     share = Share(0)
-    lock = share._region.lock
+    lock = inside.lock_of(share)
     with share.locked():
-        since_ns = lock.words[_lock.SINCE] // 2  # Half as long as the machine runs.
-        lock.words[_lock.SINCE] -= since_ns
+        since_ns = lock.words[inside.SINCE] // 2  # Half as long as the machine runs.
+        lock.words[inside.SINCE] -= since_ns
         pid, held_s = lock.holder()
         assert pid == os.getpid() and held_s >= since_ns / 1e9
-        lock.words[_lock.SINCE] += since_ns + 3600 * 10**9
+        lock.words[inside.SINCE] += since_ns + 3600 * 10**9
         assert lock.holder() == (pid, 0.0)
 
 
 def test_who_has_stood_in_line_for_long_is_not_overtaken():
     """But what waits in the caller's own thread, or was rung and sleeps on, is."""
     share = Share(0)
-    lock, now = share._region.lock, time.monotonic()
-    first, second = (_lock._Waiter(lambda: None) for _ in range(2))
+    lock, now = inside.lock_of(share), time.monotonic()
+    first, second = (inside.Waiter(lambda: None) for _ in range(2))
     _stand_in_line(lock, first)
     other_thread = ELSEWHERE
     for since_s, rung_s, thread, expected in [
@@ -270,27 +279,27 @@ def test_who_has_stood_in_line_for_long_is_not_overtaken():
         (now - 60, None, current_owner(), False),
     ]:
         first.since_s, first.rung_s, first.thread = since_s, rung_s, thread
-        assert lock._somebody_waits_long(True) is expected
-        assert lock._somebody_waits_long(False) is (expected or thread == current_owner())
+        assert inside.somebody_waits_long(lock, True) is expected
+        assert inside.somebody_waits_long(lock, False) is (expected or thread == current_owner())
     first.rung_s, first.since_s = now - 60, now - 60
     second.since_s, second.thread = now - 60, other_thread
     _stand_in_line(lock, second)
-    assert lock._somebody_waits_long(True)
+    assert inside.somebody_waits_long(lock, True)
     second.since_s = now + 60
-    assert not lock._somebody_waits_long(True)
-    lock._waiters.clear()
+    assert not inside.somebody_waits_long(lock, True)
+    inside.waiters_of(lock).clear()
 
 
 def test_a_task_takes_the_lock_as_a_thread_does():
     share = Share(0)
-    lock, claim = share._region.lock, claim_by(current_owner())
+    lock, claim = inside.lock_of(share), claim_by(current_owner())
     for refused, dead in [(0, 0), (1, 1)]:
         _refuse(lock, refused)
         lock.words[HOLDER] = dead
         before = time.monotonic_ns()
         assert asyncio.run(lock.acquire_async(claim, None)) is True
         assert lock.words[HOLDER] == os.getpid()
-        assert before <= lock.words[_lock.SINCE] <= time.monotonic_ns()
+        assert before <= lock.words[inside.SINCE] <= time.monotonic_ns()
         lock.release()
         assert (lock.contended, lock.found_dead) == (refused, dead)
     assert lock.acquire(claim, 9)
@@ -302,22 +311,22 @@ def test_a_task_takes_the_lock_as_a_thread_does():
 def test_what_one_waits_for_is_told_while_one_waits_and_no_longer(way):
     """Left in the header it would be a link of circles that are none."""
     share, held = Share(0), Share(0)
-    lock, told = share._region.lock, []
+    lock, told = inside.lock_of(share), []
 
-    def flock(fd, operation, real=lock._flock):
-        told.append(held._region.lock.words[_deadlock.WAITS_ID])
+    def flock(fd, operation, real=inside.flock_of(lock)):
+        told.append(inside.lock_of(held).words[inside.WAITS_ID])
         if operation == TRY and len(told) < 4:
             raise BlockingIOError
         real(fd, operation)
 
-    lock._flock = flock
+    inside.flock_of.set(lock, flock)
     with held.locked():
         claim = claim_by(current_owner())
         if way == "task":
             assert asyncio.run(lock.acquire_async(claim, None))
         else:
             assert lock.acquire(claim, None)
-        assert held._region.lock.words[_deadlock.WAITS_ID] == 0
+        assert inside.lock_of(held).words[inside.WAITS_ID] == 0
         lock.release()
     assert told[1:4] == [lock.region_id] * 3
 
@@ -325,16 +334,16 @@ def test_what_one_waits_for_is_told_while_one_waits_and_no_longer(way):
 def test_a_wait_with_a_timeout_counts_as_one_without():
     share = Share(0)
     for refused, contended in [(1, 0), (2, 1)]:
-        _refuse(share._region.lock, refused)
+        _refuse(inside.lock_of(share), refused)
         with share.locked(timeout=60):
             pass
-        assert share._region.lock.contended == contended
+        assert inside.lock_of(share).contended == contended
 
 
 def test_who_takes_it_only_if_it_is_free_does_not_pause(monkeypatch):
     share = Share(0)
-    lock, pauses = share._region.lock, []
-    monkeypatch.setattr(_lock.time, "sleep", pauses.append)
+    lock, pauses = inside.lock_of(share), []
+    monkeypatch.setattr(time, "sleep", pauses.append)
     holder = _held_by_a_child(share)
     try:
         assert not lock.try_acquire(claim_by(current_owner()))
@@ -351,52 +360,56 @@ def test_who_takes_it_only_if_it_is_free_does_not_pause(monkeypatch):
 
 def test_pauses_at_the_door_double_and_end_with_the_deadline():
     share = Share(0)
-    lock = share._region.lock
-    watch = _deadlock.Watch(lock, current_owner(), shares_thread)
+    lock = inside.lock_of(share)
+    watch = inside.Watch(lock, current_owner(), shares_thread)
     _refuse(lock, 10)
-    pauses = list(lock._try_door(None, watch))
+    pauses = list(inside.try_process_lock(lock, None, watch))
     assert pauses[:6] == [50e-6, 100e-6, 200e-6, 400e-6, 800e-6, 1e-3]
     assert pauses[6:] == [1e-3] * 4
     _refuse(lock, 10)
-    door = lock._try_door(time.monotonic() + 1e-5, watch)
+    door = inside.try_process_lock(lock, time.monotonic() + 1e-5, watch)
     with pytest.raises(LockTimeout):
         assert all(pause_s <= 1e-5 for pause_s in door)
-    lock._flock(lock._fd, RELEASE)
+    inside.flock_of(lock)(inside.descriptor_of(lock), RELEASE)
 
 
 def test_who_stands_in_line_looks_again_as_often_as_it_must():
     share, held = Share(0), Share(0)
-    lock = share._region.lock
-    lock._gate[0] = claim_by(ELSEWHERE)
+    lock = inside.lock_of(share)
+    inside.gate_of(lock)[0] = claim_by(ELSEWHERE)
 
     def first_pause(deadline):
         claim = claim_by(current_owner())
-        watch = _deadlock.Watch(lock, claim._owner, shares_thread)
-        line = lock._line_up(claim, deadline, lambda: None, shares_thread, watch)
+        watch = inside.Watch(lock, inside.owner_of(claim), shares_thread)
+        line = inside.line_up(lock, claim, deadline, lambda: None, shares_thread, watch)
         pause_s = next(line)
         line.close()
         return pause_s
 
-    assert first_pause(None) == first_pause(time.monotonic() + 60) == _lock._GATE_RECHECK_S
+    assert first_pause(None) == first_pause(time.monotonic() + 60) == inside.GATE_RECHECK_S
     assert 0 < first_pause(time.monotonic() + 0.04) <= 0.04
     with pytest.raises(LockTimeout):
         first_pause(time.monotonic())
     with held.locked():  # Others could wait for what it holds.
-        assert first_pause(None) == _lock._WATCH_S
-    assert not lock._waiters
-    lock._gate.clear()
+        assert first_pause(None) == inside.WATCH_S
+    assert not inside.waiters_of(lock)
+    inside.gate_of(lock).clear()
 
 
 def test_an_interrupt_while_one_lets_go_leaves_nothing_held():
     share = Share(0)
-    lock, claim, real = share._region.lock, claim_by(current_owner()), share._region.lock._flock
+    lock, claim, real = (
+        inside.lock_of(share),
+        claim_by(current_owner()),
+        inside.flock_of(inside.lock_of(share)),
+    )
     assert lock.acquire(claim, None)
 
     def interrupted(fd, operation):
-        lock._flock = real
+        inside.flock_of.set(lock, real)
         raise KeyboardInterrupt
 
-    lock._flock = interrupted
+    inside.flock_of.set(lock, interrupted)
     with pytest.raises(KeyboardInterrupt):
         lock.abandon(claim)
     assert lock.claim is None and lock.words[HOLDER] == 0
@@ -406,10 +419,10 @@ def test_an_interrupt_while_one_lets_go_leaves_nothing_held():
 def test_one_whose_wait_was_cut_off_stands_in_nobodys_way():
     """An interrupt in the middle of leaving the line left it there, and all others behind it."""
     share = Share(0)
-    lock = share._region.lock
-    lock._waiters.append(weakref.ref(_lock._Waiter(lambda: None)))
+    lock = inside.lock_of(share)
+    inside.waiters_of(lock).append(weakref.ref(inside.Waiter(lambda: None)))
     assert share.set(1) == 2
-    assert not lock._waiters
+    assert not inside.waiters_of(lock)
 
 
 def test_who_may_be_waited_for_by_the_holder_is_told_so():
@@ -432,16 +445,16 @@ def test_who_may_be_waited_for_by_the_holder_is_told_so():
 
 def test_an_error_of_flock_itself_is_raised_as_it_is_and_the_lock_is_free():
     share = Share(0)
-    lock = share._region.lock
-    flock = lock._flock
+    lock = inside.lock_of(share)
+    flock = inside.flock_of(lock)
 
     def fail(fd, operation):
         if operation == RELEASE:
-            lock._flock = flock
+            inside.flock_of.set(lock, flock)
             raise OSError(errno.EIO, "the disk is gone")
         flock(fd, operation)
 
-    lock._flock = fail
+    inside.flock_of.set(lock, fail)
     with pytest.raises(OSError, match="the disk is gone"), share.locked():
         pass
     with share.locked(timeout=0) as view:

@@ -11,10 +11,10 @@ import tempfile
 import time
 
 import pytest
-from support import Wanted, in_child, no_more_descriptors, open_fds
+from support import Wanted, in_child, inside, no_more_descriptors, open_fds
+from support.inside import Segment
 
-from mmapshare import CorruptRegionError, RegionFullError, Share, _memory, _region
-from mmapshare._memory import Segment
+from mmapshare import CorruptRegionError, RegionFullError, Share
 
 numpy = Wanted("numpy")
 
@@ -70,12 +70,12 @@ def test_small_commits_rotate_through_a_small_window(make):
 
 def test_the_region_file_is_nobody_elses_and_cannot_shrink():
     share = Share(1)
-    fd = share._region.segment.fd
+    fd = inside.segment_of(share).fd
     assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o600
     with pytest.raises(PermissionError):
         os.ftruncate(fd, 4096)
     seals = fcntl.fcntl(fd, 1034)
-    assert seals & _memory._SEAL_SHRINK
+    assert seals & inside.SEAL_SHRINK
     assert not os.get_inheritable(fd)
 
 
@@ -85,7 +85,7 @@ def test_the_lock_is_on_a_description_of_its_own():
     share = Share(1)
     share.lock()
     try:
-        for fd in _region_fds() - before - {share._region.segment.fd}:
+        for fd in _region_fds() - before - {inside.segment_of(share).fd}:
             with pytest.raises(BlockingIOError):
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
@@ -128,7 +128,7 @@ def test_a_failing_setup_leaves_nothing_open(kind, monkeypatch):
     with pytest.raises(RegionFullError, match="max_size"):
         Share(kind=kind)
     monkeypatch.undo()
-    monkeypatch.setattr(_memory.mmap, "mmap", _refuse)
+    monkeypatch.setattr(mmap, "mmap", _refuse)
     with pytest.raises(RegionFullError, match="max_size"):
         Share(kind=kind)
     monkeypatch.undo()
@@ -151,7 +151,7 @@ def test_a_lack_of_descriptors_leaves_nothing_open_and_is_told_as_such(kind):
 def test_a_share_of_the_portable_kind_that_cannot_be_counted_leaves_nothing_open(monkeypatch):
     """The descriptor by which a process is a user of the folder was left open."""
     before = open_fds()
-    monkeypatch.setattr(_memory.fcntl, "flock", _refuse)
+    monkeypatch.setattr(fcntl, "flock", _refuse)
     with pytest.raises(RegionFullError):
         Share(kind="file")
     monkeypatch.undo()
@@ -179,8 +179,8 @@ def test_areas_alternate_only_when_their_window_is_full():
     starts = []
     for _ in range(200):
         share.set(b"x" * 1000)
-        starts.append(share._region.extent()[_region.START])
-    moves = sum(b < a or b - a > _region._WINDOW_MOST for a, b in zip(starts, starts[1:]))
+        starts.append(inside.region_of(share).extent()[inside.VALUE_START])
+    moves = sum(b < a or b - a > inside.WINDOW_MOST for a, b in zip(starts, starts[1:]))
     assert 2 <= moves <= 5
 
 
@@ -205,18 +205,18 @@ def test_what_is_received_and_cannot_be_mapped_is_closed():
 
 def test_a_folder_with_something_else_in_it_goes_too():
     share = Share(1, kind="file")
-    folder = share._region.segment.folder
+    folder = inside.segment_of(share).folder
     with open(os.path.join(folder, "stray"), "w") as stray:
         stray.write("of somebody else")
     share.close()
     assert not os.path.exists(folder)
 
 
-@pytest.mark.parametrize("size", [10, _memory._HUGE_LEAST - 1, _memory._HUGE_LEAST, 5 * MIB + 1])
+@pytest.mark.parametrize("size", [10, inside.HUGE_LEAST - 1, inside.HUGE_LEAST, 5 * MIB + 1])
 def test_a_private_copy_is_writeable_and_of_this_process_alone(size):
     source = bytearray(b"s" * size)
     with memoryview(source) as view:
-        copy = _memory.private_copy(view)
+        copy = inside.private_copy(view)
     assert bytes(copy) == source
     copy[0] = copy[size - 1] = 1
     assert source == b"s" * size
@@ -225,14 +225,14 @@ def test_a_private_copy_is_writeable_and_of_this_process_alone(size):
 
 
 def test_a_kernel_without_huge_pages_gives_private_copies_of_small_ones(monkeypatch):
-    source = memoryview(b"s" * _memory._HUGE_LEAST)
-    monkeypatch.setattr(_memory.mmap, "MADV_HUGEPAGE", 10_000)  # EINVAL
-    assert bytes(_memory.private_copy(source)) == source
-    monkeypatch.delattr(_memory.mmap, "MADV_HUGEPAGE")
-    assert bytes(_memory.private_copy(source)) == source
+    source = memoryview(b"s" * inside.HUGE_LEAST)
+    monkeypatch.setattr(mmap, "MADV_HUGEPAGE", 10_000)  # EINVAL
+    assert bytes(inside.private_copy(source)) == source
+    monkeypatch.delattr(mmap, "MADV_HUGEPAGE")
+    assert bytes(inside.private_copy(source)) == source
 
 
 def test_a_mapping_without_a_descriptor_of_its_own_is_unmapped():
     mapping = mmap.mmap(-1, 4096)
-    _memory._unmap(mapping, None)
+    inside.unmap(mapping, None)
     assert mapping.closed

@@ -6,10 +6,10 @@ import gc
 import sys
 
 import pytest
+from support import inside
+from support.inside import JOINED, Joined, is_apart
 
 from mmapshare import Share, SharedDict, TransactionError, ViewClosedError, locked, shared_state
-from mmapshare._nested import Joined, _is_apart
-from mmapshare._transaction import JOINED
 
 APART = pytest.raises(TransactionError, match="cannot be told apart")
 STILL_OPEN = pytest.raises(TransactionError, match="still open")
@@ -144,7 +144,7 @@ def test_a_generator_that_is_dropped_says_so_as_a_finaliser_can(share, monkeypat
     del first
     gc.collect()
     assert "cannot be told apart" in told[0]
-    assert not share._region.lock.holds_own()
+    assert not inside.lock_of(share).holds_own()
 
 
 class Wrapped:
@@ -305,36 +305,38 @@ def test_a_long_block_remembers_little_of_the_many_that_joined_it():
     with share.locked() as view:
         for depth in range(200):
             deep(share, depth)
-        joined = view._failed
+        joined = inside.failed_of(view)
         assert isinstance(joined, Joined) and len(joined.ended) < 100 and not joined.open
 
 
 def test_an_interrupt_as_a_block_joins_leaves_the_outer_one_whole(monkeypatch):
     share = Share(0)
-    real = type(share.locked())._opened
+    real = inside.transaction_opened
 
     def struck(self, view):
         raise KeyboardInterrupt
 
     with share.locked() as view:
-        monkeypatch.setattr(type(share.locked()), "_opened", struck)
+        monkeypatch.setattr(*inside.at("transaction_opened"), struck)
         with pytest.raises(KeyboardInterrupt):
             share.locked().__enter__()
-        monkeypatch.setattr(type(share.locked()), "_opened", real)
+        monkeypatch.setattr(*inside.at("transaction_opened"), real)
         view.value = 1
     assert share.get() == 1
 
 
 def test_a_block_that_was_left_in_none_of_the_callers_frames_is_apart():
-    assert _is_apart(frozenset())
+    assert is_apart(frozenset())
 
 
 def test_giving_up_between_the_steps_of_joining_is_harmless():
     """An interrupt may come before the view is the outer one's."""
     share = Share(0)
     transaction = share.locked()
-    transaction._view = view = share._view_class()
-    view._owner = view._failed = None
-    transaction._role = JOINED
-    transaction._give_up()
-    assert share._region.lock.claim is None
+    view = inside.view_class_of(share)()
+    inside.view_of.set(transaction, view)
+    inside.owner_of.set(view, None)
+    inside.failed_of.set(view, None)
+    inside.role_of.set(transaction, JOINED)
+    inside.give_up(transaction)
+    assert inside.claim_of(share) is None

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import Wanted
+from support import Wanted, inside
 
-from mmapshare import Share, SharedDict, _card, shared_state
+from mmapshare import Share, SharedDict, shared_state
 
 numpy = Wanted("numpy")
 nbformat = pytest.importorskip("nbformat")
@@ -112,8 +112,8 @@ def test_cards_of_the_empty_the_closed_and_the_unloadable():
 
     share.set([10**5000])  # Its repr is refused by Python itself.
     assert re.search(r"value (<list|\[<int)[^;]*; version 1", _texts(share)[0])
-    share._region._map[4096:4100] = b"torn"
-    share._region._commit = (0, (), 0, 0, 0, 0)
+    inside.map_of(inside.region_of(share))[4096:4100] = b"torn"
+    inside.commit_of.set(inside.region_of(share), (0, (), 0, 0, 0, 0))
     assert "CorruptRegionError" in _texts(share)[0]
     share.close()
     assert _texts(share)[0] == "Share (closed)"
@@ -141,7 +141,7 @@ def test_a_card_costs_no_transaction(make):
                              (3 << 30, "3.0 GiB"), (1 << 70, "1024.0 EiB")]
 )  # fmt: skip
 def test_sizes_as_people_read_them(size_bytes, said):
-    assert _card.size(size_bytes) == said
+    assert inside.card_size(size_bytes) == said
 
 
 def test_watch_in_a_terminal_writes_a_line_for_each_change(capsys):
@@ -250,7 +250,7 @@ def test_the_open_shares_are_listed_with_their_names(kernel):
 
 def test_shares_whose_holder_died_stand_in_one_table_with_others():
     """Only they have a count of the dead, and the table wanted it of all."""
-    page = _card.table([{"name": "a"}, {"name": "b", "holders found dead": "1"}])["text/html"]
+    page = inside.card_table([{"name": "a"}, {"name": "b", "holders found dead": "1"}])["text/html"]
     assert page.count("<td") == 4
     assert "holders found dead" in page
 

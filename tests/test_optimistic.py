@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from support import Child, in_child
+from support import Child, in_child, inside
 
 from mmapshare import (
     EmptyShareError,
@@ -12,7 +12,6 @@ from mmapshare import (
     Share,
     SharedDict,
     UnpicklableError,
-    _index,
 )
 
 
@@ -92,7 +91,7 @@ def test_after_the_retries_it_takes_the_lock(counted):
     held = []
 
     def work(value):
-        held.append(shared._region.lock.claim is not None)
+        held.append(inside.claim_of(shared) is not None)
         before = value["n"]
         if not held[-1]:
             in_child(_add_in_a_block, shared)
@@ -268,7 +267,7 @@ def test_what_the_function_sees_belongs_together():
 
 
 def test_snapshots_in_between_harm_nothing(monkeypatch):
-    monkeypatch.setattr(_index, "_SPARE_BYTES", 100)
+    monkeypatch.setattr(*inside.at("SPARE_BYTES"), 100)
     shared = SharedDict(dict.fromkeys(range(5), 0))
 
     def work(child, me):
@@ -323,13 +322,16 @@ def test_a_definition_is_stored_once_by_several_transactions():
 
     shared = SharedDict()
     shared.transact(put, 0)
-    used_bytes, definitions = shared.info().used_bytes, set(shared._index.state.definitions)
+    used_bytes, definitions = (
+        shared.info().used_bytes,
+        set(inside.index_of(shared).state.definitions),
+    )
     for n in (1, 2):
         shared.transact(put, n)
     for n in (3, 4):
         in_child(shared.transact, put, n)
     assert len(shared) == 5
-    assert shared._index.state.definitions.keys() == definitions
+    assert inside.index_of(shared).state.definitions.keys() == definitions
     assert shared.info().used_bytes - used_bytes < 4 * 200 < used_bytes
     assert [shared[n].x for n in shared] == [0, 1, 2, 3, 4]
 
@@ -340,7 +342,7 @@ def test_who_meets_a_new_snapshot_runs_again():
     seen = []
 
     def rewrite():
-        _index._SPARE_BYTES = -(1 << 30)
+        inside.put("SPARE_BYTES", -(1 << 30))
         shared["b"] = 2
 
     def count(view):

@@ -6,10 +6,10 @@ from contextlib import nullcontext
 from itertools import islice
 
 import pytest
-from support import SEED, Child, in_child
+from support import SEED, Child, in_child, inside
+from support.inside import Places
 
-from mmapshare import Share, SharedDict, ViewClosedError, _glance, _order
-from mmapshare._order import Begun, Places
+from mmapshare import Share, SharedDict, ViewClosedError
 
 MANY = 1000
 
@@ -18,14 +18,14 @@ MANY = 1000
 def no_lists(monkeypatch):
     """Nobody lists all keys, and what is remembered from the front is in proportion."""
     listed = []
-    monkeypatch.setattr(Begun, "keys", lambda begun: listed.append("all") or [])
-    real = _order._Front.__init__
+    monkeypatch.setattr(*inside.at("begun_keys"), lambda begun: listed.append("all") or [])
+    real = inside.Front.__init__
 
     def remember(front, keys):
         listed.extend(keys)
         real(front, keys)
 
-    monkeypatch.setattr(_order._Front, "__init__", remember)
+    monkeypatch.setattr(*inside.at("front_init"), remember)
     yield listed
     assert "all" not in listed
 
@@ -292,9 +292,9 @@ def test_a_conflict_of_another_dicts_is_not_taken_for_ones_own():
     one = SharedDict(a=0)
 
     def predicate(seen):
-        raise _glance.Conflict
+        raise inside.Conflict
 
-    with pytest.raises(_glance.Conflict):
+    with pytest.raises(inside.Conflict):
         one.wait(predicate, timeout=0)
 
 

@@ -5,9 +5,9 @@ header let somebody commit after the look whose turn it is, until a read has no 
 """
 
 import pytest
-from support import Child, Wanted, opened_again
+from support import Child, Wanted, inside, opened_again
 
-from mmapshare import ClosedError, Share, SharedDict, _dict, _index, _log, _region
+from mmapshare import ClosedError, Share, SharedDict
 
 numpy = Wanted("numpy")
 
@@ -38,20 +38,21 @@ class Words:
 
 def _forget(share):
     if isinstance(share, SharedDict):
-        share._index.state = _index.Index(share._region).state
+        inside.index_of(share).state = inside.Index(inside.region_of(share)).state
     else:
-        share._region._commit, share._region._seen = _region._UNREAD, _region._NOTHING
+        inside.commit_of.set(inside.region_of(share), inside.UNREAD_COMMIT)
+        inside.seen_of.set(inside.region_of(share), inside.NOTHING_SEEN)
 
 
 def _put_words(share, words):
-    share._region._words = words
+    inside.words_of.set(inside.region_of(share), words)
     if isinstance(share, SharedDict):
-        share._index.words = words
+        inside.index_of(share).words = words
 
 
 def _overtake_each_look(share, forgetful, prepare, act, read):
     """Call ``read`` once for each look that it has, or the first of them; returns how many."""
-    words = share._region._words
+    words = inside.header_of(share)
     for turn in range(1, MOST_LOOKS + 1):
         prepare()
         if forgetful:
@@ -91,8 +92,8 @@ def _arrays(n, parts):
 def test_a_share_is_read_whole_whichever_look_a_writer_follows(
     monkeypatch, forgetful, times, parts
 ):
-    monkeypatch.setattr(_region, "_WINDOW_LEAST", 64)
-    monkeypatch.setattr(_region, "_WINDOW_RECORDS", 1)
+    monkeypatch.setattr(*inside.at("WINDOW_LEAST"), 64)
+    monkeypatch.setattr(*inside.at("WINDOW_RECORDS"), 1)
     share = Share(_arrays(0, parts))
     writer = Writer(share, lambda other, n: other.set(_arrays(n, parts)))
 
@@ -164,18 +165,18 @@ def _read_all(shared):
 def test_a_dict_is_read_at_one_version_whichever_look_a_writer_follows(
     monkeypatch, forgetful, times, before, meanwhile, walk, commit, read
 ):
-    monkeypatch.setattr(_log, "_WALK_BYTES", walk)
+    monkeypatch.setattr(*inside.at("LOG_WALK_BYTES"), walk)
     shared = SharedDict(dict.fromkeys(KEYS, _value(0)))
     writer = Writer(shared, commit)
 
     def prepare():
-        monkeypatch.setattr(_index, "_SPARE_BYTES", before)
+        monkeypatch.setattr(*inside.at("SPARE_BYTES"), before)
         writer.write(1)
         read(shared)
         writer.write(ahead)
 
     def overtake():
-        monkeypatch.setattr(_index, "_SPARE_BYTES", meanwhile)
+        monkeypatch.setattr(*inside.at("SPARE_BYTES"), meanwhile)
         writer.write(times)
 
     def look():
@@ -193,7 +194,7 @@ def test_a_share_that_another_thread_closes_says_so_whichever_look_that_follows(
     for turn in range(1, 10):
         share = Share(_arrays(1, 2))
         _forget(share)
-        words = Words(share._region._words, turn, share.close)
+        words = Words(inside.header_of(share), turn, share.close)
         _put_words(share, words)
         try:
             assert len(share.get()) == 2
@@ -207,14 +208,14 @@ def test_a_share_that_another_thread_closes_says_so_whichever_look_that_follows(
 
 def test_an_optimistic_function_whose_value_is_overwritten_runs_again(monkeypatch):
     """Its value was copied while writers came back to the place where it was."""
-    monkeypatch.setattr(_index, "_SPARE_BYTES", ALWAYS)
+    monkeypatch.setattr(*inside.at("SPARE_BYTES"), ALWAYS)
     shared = SharedDict(a=_value(1), b=0)
     writer = Writer(shared, lambda other, n: other.update(b="b" * n))
-    real, runs = _index.Index.frames, []
+    real, runs = inside.index_frames, []
 
     def frames(index, extents):
         copy = real(index, extents)
-        if index is shared._index and len(runs) == 1:
+        if index is inside.index_of(shared) and len(runs) == 1:
             writer.write(3)
         return copy
 
@@ -222,7 +223,7 @@ def test_an_optimistic_function_whose_value_is_overwritten_runs_again(monkeypatc
         runs.append(writer.n)
         view["c"] = view["a"]
 
-    monkeypatch.setattr(_index.Index, "frames", frames)
+    monkeypatch.setattr(*inside.at("index_frames"), frames)
     shared.transact(work)
     assert runs == [0, 3]
     assert shared["c"] == _value(1)
@@ -255,8 +256,8 @@ def test_a_share_that_another_holds_is_read_without_its_lock(monkeypatch):
     _forget(share)
     holder = Child(_hold, share)
     holder.hear()
-    attempt, made = _fails(20, _region.Region.try_read)
-    monkeypatch.setattr(_region.Region, "try_read", attempt)
+    attempt, made = _fails(20, inside.region_try_read)
+    monkeypatch.setattr(*inside.at("region_try_read"), attempt)
     assert share.get() == "value"
     assert len(made) == 21
     holder.say()
@@ -267,8 +268,8 @@ def test_a_dict_that_another_holds_is_read_without_its_lock(monkeypatch):
     shared = SharedDict(a=1)
     holder = Child(_hold, shared)
     holder.hear()
-    attempt, made = _fails(20, _index.Index._try_read)
-    monkeypatch.setattr(_index.Index, "_try_read", attempt)
+    attempt, made = _fails(20, inside.index_try_read)
+    monkeypatch.setattr(*inside.at("index_try_read"), attempt)
     assert shared.copy() == {"a": 1}
     assert len(made) == 21
     holder.say()
@@ -277,14 +278,14 @@ def test_a_dict_that_another_holds_is_read_without_its_lock(monkeypatch):
 
 def test_a_dicts_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
     shared = SharedDict(a=1)
-    monkeypatch.setattr(_index.Index, "_try_read", lambda index, look: None)
-    lock, free = shared._region.lock, []
+    monkeypatch.setattr(*inside.at("index_try_read"), lambda index, look: None)
+    lock, free = inside.lock_of(shared), []
 
     def look(state):
         free.append(lock.claim is None)
         return list(state.places)
 
-    assert shared._index.read(look) == ["a"]
+    assert inside.index_of(shared).read(look) == ["a"]
     assert free == [False]
     assert lock.claim is None
 
@@ -294,9 +295,9 @@ def test_a_dicts_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
 
 @pytest.fixture
 def unordered(monkeypatch):
-    monkeypatch.setattr(_index, "ORDERED_STORES", False)
-    monkeypatch.setattr(_dict, "ORDERED_STORES", False)
-    monkeypatch.setattr(SharedDict, "__getitem__", SharedDict._read_item)
+    monkeypatch.setattr(*inside.at("ORDERED_STORES_in_index"), False)
+    monkeypatch.setattr(*inside.at("ORDERED_STORES_in_dict"), False)
+    monkeypatch.setattr(*inside.at("dict_getitem"), inside.dict_read_item)
 
 
 def test_where_stores_are_not_ordered_a_dicts_readers_wait_for_the_lock(unordered):
@@ -315,7 +316,7 @@ def test_where_stores_are_not_ordered_a_dicts_readers_wait_for_the_lock(unordere
     holder.say()
     holder.result()
     assert reader.result() == (2, 2, 4999)
-    assert shared._region.lock.claim is None
+    assert inside.claim_of(shared) is None
 
 
 def test_where_stores_are_not_ordered_the_holder_reads_without_waiting_for_itself(unordered):

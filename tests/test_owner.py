@@ -7,17 +7,17 @@ from types import ModuleType
 
 import pytest
 from support import Wanted
-
-from mmapshare import Share, ViewClosedError
-from mmapshare._owner import (
+from support.inside import (
     ENDED,
-    _Thread,
+    ThreadOwner,
     current_owner,
     here,
     in_trio,
     shares_thread,
     stands_still,
 )
+
+from mmapshare import Share, ViewClosedError
 
 trio = Wanted("trio")
 
@@ -76,7 +76,7 @@ def test_a_loop_that_runs_no_task_leaves_the_thread_the_owner():
 
 def test_who_is_held_up_while_one_waits_through_a_hub():
     """Other greenlets of the thread run on; a loop that stands still does not."""
-    other = _Thread()
+    other = ThreadOwner()
     assert not shares_thread(ENDED) and not stands_still(ENDED)
     assert not stands_still(here.owner)
     assert not stands_still((here.owner, weakref.ref(other)))

@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ["mmapshare", "naive", "Manager"]
 SVG = "{http://www.w3.org/2000/svg}"
-PLANTED = [f"tests.planted_peers:{name}" for name in ("Losing", "Hanging", "Failing")]
+PLANTED = [f"tests.support.planted_peers:{name}" for name in ("Losing", "Hanging", "Failing")]
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peers run on Linux"),
@@ -195,14 +195,14 @@ def test_the_table_replaces_what_stands_between_the_marks(
     readme = tmp_path / "README.md"
     monkeypatch.setattr(command, "README", readme)
     readme.write_text("before\n<!-- peers -->\nold\n<!-- /peers -->\nafter\n")
-    command._write("| new |")
-    command._write("| newer |")
+    command.write("| new |")
+    command.write("| newer |")
     picture = "![The same as a picture](tests/benchmarks/peers.svg)"
     between = f"<!-- peers -->\n| newer |\n\n{picture}\n<!-- /peers -->"
     assert readme.read_text() == f"before\n{between}\nafter\n"
     readme.write_text("no marks")
     with pytest.raises(SystemExit, match="no place"):
-        command._write("| new |")
+        command.write("| new |")
 
 
 def test_an_unknown_name_is_refused() -> None:

@@ -7,20 +7,10 @@ import signal
 import time
 
 import pytest
-from support import Child, Wanted, forget, open_fds, region_mappings
+from support import Child, Wanted, forget, inside, open_fds, region_mappings
+from support.inside import Region, Segment, claim_by, current_owner
 
-from mmapshare import (
-    CorruptRegionError,
-    RegionFullError,
-    Share,
-    UnloadableError,
-    _layout,
-    _lock,
-    _region,
-)
-from mmapshare._memory import Segment
-from mmapshare._owner import claim_by, current_owner
-from mmapshare._region import Region
+from mmapshare import CorruptRegionError, RegionFullError, Share, UnloadableError
 
 numpy = Wanted("numpy")
 
@@ -58,14 +48,14 @@ def test_reads_need_about_one_attempt(monkeypatch):
             share.set(bytes([n]) * (1 << 20))
 
     attempts = 0
-    real = Region.try_read
+    real = inside.region_try_read
 
     def counted(region):
         nonlocal attempts
         attempts += 1
         return real(region)
 
-    monkeypatch.setattr(Region, "try_read", counted)
+    monkeypatch.setattr(*inside.at("region_try_read"), counted)
     child = Child(write)
     try:
         for _ in range(200):
@@ -78,7 +68,7 @@ def test_reads_need_about_one_attempt(monkeypatch):
 
 def test_an_overtaken_reader_reads_again(monkeypatch):
     share = Share(b"a" * 100_000)
-    real = Region._copy
+    real = inside.region_copy
     overtaken = 0
 
     def slow(region, extents):
@@ -86,15 +76,15 @@ def test_an_overtaken_reader_reads_again(monkeypatch):
         frames = real(region, extents)
         if overtaken < 3:
             overtaken += 1
-            monkeypatch.setattr(Region, "_copy", real)
+            monkeypatch.setattr(*inside.at("region_copy"), real)
             for n in range(200):
                 share.set(bytes([n]) * 100_000)
-            monkeypatch.setattr(Region, "_copy", slow)
+            monkeypatch.setattr(*inside.at("region_copy"), slow)
         return frames
 
-    region = share._region
+    region = inside.region_of(share)
     forget(share)
-    monkeypatch.setattr(Region, "_copy", slow)
+    monkeypatch.setattr(*inside.at("region_copy"), slow)
     assert region.try_read() is None
     assert share.get() == bytes([199]) * 100_000
     assert overtaken >= 1
@@ -102,54 +92,54 @@ def test_an_overtaken_reader_reads_again(monkeypatch):
 
 def test_a_reader_beside_a_shrink_does_not_take_zeros_for_the_value(monkeypatch):
     """The version before stays whole after a move; not where its memory is given back."""
-    monkeypatch.setattr(_region, "_KEEP_BYTES", 4096)
+    monkeypatch.setattr(*inside.at("VALUE_KEEP_BYTES"), 4096)
     share = Share(b"a" * 100_000)
-    region, real = share._region, Region._copy
+    region, real = inside.region_of(share), inside.region_copy
 
     def slow(region, extents):
-        monkeypatch.setattr(Region, "_copy", real)
-        while region.extent()[_region.RUN] == 1:
+        monkeypatch.setattr(*inside.at("region_copy"), real)
+        while region.extent()[inside.VALUE_RUN] == 1:
             share.set(b"b")
         (copy,) = real(region, extents)
         assert copy.count(0) > 50_000
         return (copy,)
 
     forget(share)
-    monkeypatch.setattr(Region, "_copy", slow)
+    monkeypatch.setattr(*inside.at("region_copy"), slow)
     assert region.try_read() is None
     assert share.get() == b"b"
 
 
 def test_who_sleeps_on_the_version_says_so_before():
     share = Share(1)
-    region = share._region
+    region = inside.region_of(share)
     until_ns = time.monotonic_ns() + 10**9
     assert region.sleep(region.version + 1, until_ns, 60)
-    assert region.lock.words[_lock.LEASE] == until_ns
+    assert region.lock.words[inside.LEASE] == until_ns
 
 
 def test_a_first_commit_beside_the_look_for_one_is_no_damage():
     """1. The version is 0. 2. Others commit twice. 3. The slots say so, and so does the version."""
     share = Share(1)
     share.set(2)
-    share._region._check_empty()
+    inside.check_empty(inside.region_of(share))
 
 
 def test_a_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
     share = Share(b"value")
-    real = Region.try_read
+    real = inside.region_try_read
     forget(share)
 
     def never(region):
         return real(region) if region.lock.claim is not None else None
 
-    monkeypatch.setattr(Region, "try_read", never)
+    monkeypatch.setattr(*inside.at("region_try_read"), never)
     assert share.get() == b"value"
-    assert share._region.lock.claim is None
+    assert inside.claim_of(share) is None
 
 
 def test_where_stores_are_not_ordered_readers_take_the_lock(make, monkeypatch):
-    monkeypatch.setattr(_region, "ORDERED_STORES", False)
+    monkeypatch.setattr(*inside.at("ORDERED_STORES_in_region"), False)
     share = make([1])
     forget(share)
     with share.locked() as view:
@@ -179,7 +169,7 @@ def test_where_stores_are_not_ordered_readers_take_the_lock(make, monkeypatch):
 
 
 def _corrupt(share, at, byte):
-    share._region.segment.map[at] ^= byte
+    inside.segment_of(share).map[at] ^= byte
     forget(share)
 
 
@@ -187,7 +177,7 @@ def test_any_changed_byte_of_header_and_slots_is_noticed_or_harmless():
     share = Share({"n": 1})
     share.set({"n": 2})
     noticed = 0
-    for at in range(_layout.SLOTS[1].stop):
+    for at in range(inside.SLOTS[1].stop):
         for bit in (1, 128):
             _corrupt(share, at, bit)
             try:
@@ -204,8 +194,8 @@ def test_any_changed_byte_of_header_and_slots_is_noticed_or_harmless():
 def test_a_damaged_slot_says_whose_it_is():
     share = Share(1)
     share.set(2)
-    _corrupt(share, _layout.SLOTS[0].start + 8, 1)
-    for act in (share.get, lambda: share.set(3), lambda: share._region.used_bytes()):
+    _corrupt(share, inside.SLOTS[0].start + 8, 1)
+    for act in (share.get, lambda: share.set(3), lambda: inside.region_of(share).used_bytes()):
         with pytest.raises(CorruptRegionError, match="slot of version 2"):
             act()
 
@@ -213,10 +203,10 @@ def test_a_damaged_slot_says_whose_it_is():
 def test_any_changed_byte_of_a_frame_table_is_noticed():
     share = Share(bytearray(10_000))
     share.set(numpy.arange(10_000))
-    head = share._region._load_head()
+    head = inside.load_head(inside.region_of(share))
     assert head.frames == 2
     for floor in (0, head.version):
-        share._region._words[_layout.FLOOR] = floor
+        inside.header_of(share)[inside.FLOOR] = floor
         for at in range(head.start, head.start + 16):
             _corrupt(share, at, 4)
             with pytest.raises(CorruptRegionError, match="table"):
@@ -230,7 +220,7 @@ def test_changed_payload_is_an_error_or_some_value_and_never_a_crash():
     print("seed", seed)
     rng = random.Random(seed)
     share = Share({"key": ["value", 1, 2.5, b"bytes"]})
-    head = share._region._load_head()
+    head = inside.load_head(inside.region_of(share))
     for _ in range(500):
         at, bit = rng.randrange(head.start, head.end), 1 << rng.randrange(8)
         _corrupt(share, at, bit)
@@ -248,11 +238,11 @@ def test_another_programs_file_is_no_region():
     try:
         with pytest.raises(CorruptRegionError, match="no mmapshare region"):
             Region(segment)
-        segment.map[:64] = _layout.Identity(b"i" * 16, 10, 8192, 0).pack()
+        segment.map[:64] = inside.Identity(b"i" * 16, 10, 8192, 0).pack()
         with pytest.raises(CorruptRegionError, match="size"):
             Region(segment)
-        other = _layout._identity.pack(_layout.MAGIC, 99, b"i" * 16, 10, 8192, 0)
-        segment.map[:64] = other + _layout.crc32(other).to_bytes(8, "little")
+        other = inside.IDENTITY_STRUCT.pack(inside.MAGIC, 99, b"i" * 16, 10, 8192, 0)
+        segment.map[:64] = other + inside.crc32(other).to_bytes(8, "little")
         with pytest.raises(CorruptRegionError, match="format 99"):
             Region(segment)
     finally:
@@ -262,7 +252,7 @@ def test_another_programs_file_is_no_region():
 def test_an_8_byte_store_is_seen_whole():
     """What every commit rests on: no reader of a word ever sees half of a store."""
     share = Share(0)
-    words = share._region._words
+    words = inside.header_of(share)
     one, two = 0x1111111111111111, 0x2222222222222222
     free = 500
 
@@ -300,7 +290,7 @@ def test_children_with_a_version_each_end_at_the_sum(make):
 
 
 def test_an_empty_region_has_nothing_to_be_looked_at(make):
-    region = make()._region
+    region = inside.region_of(make())
     assert region.glimpse(10) == b""
     assert region.used_bytes() == 0
 
@@ -319,9 +309,9 @@ def test_many_parts_that_fit_the_ceiling_but_not_aligned_are_refused():
 
 
 def test_the_machine_is_known_without_uname(monkeypatch):
-    assert _region._machine() == platform.machine().lower()
+    assert inside.machine() == platform.machine().lower()
     monkeypatch.delattr(os, "uname")
-    assert _region._machine() == platform.machine().lower()
+    assert inside.machine() == platform.machine().lower()
 
 
 def test_a_reader_who_cannot_borrow_the_lock_goes_on_trying(make, monkeypatch):
@@ -336,17 +326,18 @@ def test_a_reader_who_cannot_borrow_the_lock_goes_on_trying(make, monkeypatch):
     holder = Child(hold)
     holder.hear()
     claim = claim_by(current_owner())
-    assert not share._region.lock.try_acquire(claim)
-    assert share._region.lock.claim is None
-    overtaken = iter(range(_region._ATTEMPTS_BEFORE_LOCK + 3))
-    real = Region.try_read
+    assert not inside.lock_of(share).try_acquire(claim)
+    assert inside.claim_of(share) is None
+    overtaken = iter(range(inside.ATTEMPTS_BEFORE_LOCK + 3))
+    real = inside.region_try_read
     monkeypatch.setattr(
-        Region, "try_read", lambda region: real(region) if next(overtaken, None) is None else None
+        *inside.at("region_try_read"),
+        lambda region: real(region) if next(overtaken, None) is None else None,
     )
     forget(share)
     assert share.get() == b"value"
     assert next(overtaken, None) is None
-    assert share._region.lock.claim is None
+    assert inside.claim_of(share) is None
     assert share.info().holder_pid == holder.pid
     holder.say()
     holder.result()
@@ -355,7 +346,7 @@ def test_a_reader_who_cannot_borrow_the_lock_goes_on_trying(make, monkeypatch):
 def test_closing_lets_go_at_once_whoever_still_knows_the_region(make):
     before = open_fds(), region_mappings()
     share = make(1)
-    region = share._region
+    region = inside.region_of(share)
     share.close()
     assert (open_fds(), region_mappings()) == before
     assert region.segment.map.closed

@@ -18,10 +18,10 @@ import uuid
 import cloudpickle
 import numpy
 import pytest
-from support import in_child
+from support import in_child, inside
+from support.inside import decode, encode
 
-from mmapshare import Share, SharedDict, _index, _log, _sameness, _tensors, locked
-from mmapshare._codec import decode, encode
+from mmapshare import Share, SharedDict, locked
 
 
 class Job:
@@ -194,11 +194,11 @@ def test_a_look_at_a_key_publishes_nothing(make_value):
     with shared.locked() as view:
         view["k"]
         view["n"] += 1
-    begin = shared._index.state.places["k"]
+    begin = inside.index_of(shared).state.places["k"]
     with shared.locked() as view:
         view["k"]
         view["n"] += 1
-    assert shared._index.state.places["k"] == begin
+    assert inside.index_of(shared).state.places["k"] == begin
     assert shared["n"] == 3
 
 
@@ -253,7 +253,9 @@ def test_every_change_is_published(make_value):
 def second_looks(monkeypatch):
     """How often a value is loaded once more to compare it with."""
     looks = []
-    monkeypatch.setattr(_sameness, "decode", lambda *args: looks.append(1) or decode(*args))
+    monkeypatch.setattr(
+        *inside.at("decode_in_sameness"), lambda *args: looks.append(1) or decode(*args)
+    )
     return looks
 
 
@@ -317,7 +319,7 @@ def test_a_look_at_what_ones_own_block_has_made_publishes_nothing():
 
 
 def test_trust_is_kept_for_a_bounded_number_of_keys():
-    trusts = _sameness.Trusts()
+    trusts = inside.Trusts()
     for key in range(3000):
         trusts[key].looked(True, b"a", b"b")
     assert list(trusts) == list(range(2000, 3000))
@@ -326,9 +328,9 @@ def test_trust_is_kept_for_a_bounded_number_of_keys():
 def test_a_set_that_costs_too_much_to_put_in_order_counts_as_changed(monkeypatch):
     """Members that each hold all the others pickle to the square of what they take."""
     value = [{Job(n) for n in range(5)}, 0]
-    assert _sameness._same_but_for_sets(value, decode(encode(value)))
-    monkeypatch.setattr(_sameness, "_ORDERED_BYTES_MOST", 100)
-    assert not _sameness._same_but_for_sets(value, decode(encode(value)))
+    assert inside.same_but_for_sets(value, decode(encode(value)))
+    monkeypatch.setattr(*inside.at("ORDERED_BYTES_MOST"), 100)
+    assert not inside.same_but_for_sets(value, decode(encode(value)))
 
 
 @pytest.mark.parametrize("beside", [numpy.zeros(10_000), 0])
@@ -382,7 +384,7 @@ def test_transactions_do_not_run_again_because_somebody_looked():
 def test_a_value_that_another_thread_overtakes_while_it_is_compared_is_a_conflict(monkeypatch):
     """It was unpickled from what a writer was writing there."""
     shared = SharedDict(k=[Twice(), numpy.zeros(10_000)], n=0)
-    seen, frames_of = [], shared._index.frames
+    seen, frames_of = [], inside.index_of(shared).frames
 
     def overtaken(extents):
         frames = frames_of(extents)
@@ -395,7 +397,7 @@ def test_a_value_that_another_thread_overtakes_while_it_is_compared_is_a_conflic
     def look_only(view):
         seen.append(view["k"])
 
-    monkeypatch.setattr(_index.Index, "frames", lambda index, extents: overtaken(extents))
+    monkeypatch.setattr(*inside.at("index_frames"), lambda index, extents: overtaken(extents))
     shared.transact(look_only)
     assert len(seen) == 3 and seen[2] == [1, 2]
 
@@ -403,7 +405,7 @@ def test_a_value_that_another_thread_overtakes_while_it_is_compared_is_a_conflic
 def test_a_value_whose_place_is_overwritten_while_it_is_compared_is_a_conflict(monkeypatch):
     shared = SharedDict(k=[Twice(), numpy.zeros(10_000)])
     reads, calls = [], []
-    frames_of, stands = _index.Index.frames, _log.Log.stands
+    frames_of, stands = inside.index_frames, inside.log_stands
 
     def stands_but_once(log, position):
         if len(reads) == 2:  # The first was for the function, the second to compare with.
@@ -411,8 +413,8 @@ def test_a_value_whose_place_is_overwritten_while_it_is_compared_is_a_conflict(m
             return False
         return stands(log, position)
 
-    monkeypatch.setattr(_index.Index, "frames", lambda *of: reads.append(of) or frames_of(*of))
-    monkeypatch.setattr(_log.Log, "stands", stands_but_once)
+    monkeypatch.setattr(*inside.at("index_frames"), lambda *of: reads.append(of) or frames_of(*of))
+    monkeypatch.setattr(*inside.at("log_stands"), stands_but_once)
     shared.transact(lambda view: calls.append(view["k"]))
     assert (len(calls), shared.version) == (2, 1)
 
@@ -462,7 +464,7 @@ def test_tensors_come_back_equal_and_share_what_they_shared():
     share = Share(torch.zeros(5000))
     with share.locked() as view:
         view.value[7] += 1
-    assert share.get()[7] == 1 and len(share._region.read()[1]) == 2
+    assert share.get()[7] == 1 and len(inside.region_of(share).read()[1]) == 2
 
 
 def test_a_storage_lives_as_long_as_its_buffer():
@@ -486,11 +488,11 @@ def test_what_others_pickle_is_left_as_it_is():
 
 def test_a_torch_whose_import_is_under_way_is_none_yet(monkeypatch):
     """A program's other thread may be importing it at this very moment."""
-    monkeypatch.setattr(_tensors, "reducers", {})
+    monkeypatch.setattr(*inside.at("reducers"), {})
     monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
     assert decode(encode([lambda: 1, Job("torch")]))[1].id == "torch"
     assert decode(encode([Job("torch")]))[0].id == "torch"
-    assert not _tensors.reducers
+    assert not inside.reducers
 
 
 def test_torch_is_not_imported_for_values_without_tensors():

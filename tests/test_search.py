@@ -6,10 +6,9 @@ import pickle
 
 import attrs
 import pytest
-import workers
-from support import Child, in_child, open_fds
+from support import Child, in_child, inside, open_fds, workers
 
-from mmapshare import HandleError, Share, SharedDict, _handle, _search
+from mmapshare import HandleError, Share, SharedDict
 
 
 def _made_by_one_that_has_ended(kind="memfd"):
@@ -111,7 +110,7 @@ def test_shares_within_shares_within_shares_are_found_one_after_the_other():
     maker.result()
 
     def look():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         return pickle.loads(raw).get()["middle"]["innermost"].get()
 
     assert in_child(look) == "here"
@@ -126,15 +125,15 @@ def test_a_look_at_a_value_whose_shares_maker_is_gone_publishes_nothing():
     shared = SharedDict(inner=inner)
 
     def look():
-        _handle._open_here.pop(inner._region.identity.region_id)
+        inside.open_here.pop(inside.region_id_of(inner))
         for share in (outer, shared):
             with share.locked() as view:
                 assert view["inner"].get() == {"n": 1}
 
-    look_here = _handle._open_here.copy()
+    look_here = inside.open_here.copy()
     versions = outer.version, shared.version
     in_child(look)
-    _handle._open_here.update(look_here)
+    inside.open_here.update(look_here)
     for share in (outer, shared):
         with share.locked() as view:
             assert view["inner"] is inner
@@ -147,10 +146,10 @@ def test_a_look_at_a_value_whose_shares_maker_is_gone_publishes_nothing():
 def test_who_hands_a_share_on_is_named_where_its_maker_is_gone(monkeypatch):
     """So that who gets it need not look through all processes."""
     share, raw = _made_by_one_that_has_ended()
-    monkeypatch.setattr(_handle, "holders", lambda *which: [])
+    monkeypatch.setattr(*inside.at("holders_in_handle"), lambda *which: [])
 
     def load(raw):
-        _handle._open_here.clear()
+        inside.open_here.clear()
         return pickle.loads(raw).get()
 
     assert in_child(load, pickle.dumps(share)) == {"n": 1}
@@ -163,15 +162,15 @@ def test_what_is_no_region_is_not_opened_in_its_place(monkeypatch):
     """Opening what has the number now may do harm: a terminal, a tape, a FIFO."""
     share = Share(1)
     read, write = os.pipe()
-    own = _handle._own_place(share._region.segment)
+    own = inside.own_place(inside.segment_of(share))
     place = attrs.evolve(own, fd=read)
     opened = []
     real = os.open
-    monkeypatch.setattr(_handle.os, "open", lambda *args: opened.append(args) or real(*args))
+    monkeypatch.setattr(os, "open", lambda *args: opened.append(args) or real(*args))
     with pytest.raises(FileNotFoundError, match="another file"):
         place.open()
     assert not opened
-    monkeypatch.setattr(_handle.Place, "lives", lambda place: True)  # Then it was exchanged.
+    monkeypatch.setattr(*inside.at("place_lives"), lambda place: True)  # Then it was exchanged.
     before = open_fds()
     with pytest.raises(FileNotFoundError, match="another file"):
         place.open()
@@ -183,10 +182,10 @@ def test_what_is_no_region_is_not_opened_in_its_place(monkeypatch):
 
 def test_descriptors_that_are_closed_during_the_search_are_passed_over(monkeypatch):
     share = Share(1)
-    found = os.fstat(share._region.segment.fd)
+    found = os.fstat(inside.segment_of(share).fd)
     which = (found.st_dev, found.st_ino)
-    own = [fd for pid, fd in _search.holders(*which) if pid == os.getpid()]
-    assert share._region.segment.fd in own
+    own = [fd for pid, fd in inside.holders(*which) if pid == os.getpid()]
+    assert inside.segment_of(share).fd in own
     real = os.readlink
 
     def readlink(path):
@@ -194,17 +193,19 @@ def test_descriptors_that_are_closed_during_the_search_are_passed_over(monkeypat
             raise FileNotFoundError
         return real(path)
 
-    monkeypatch.setattr(_search.os, "readlink", readlink)
-    assert [fd for pid, fd in _search.holders(*which) if pid == os.getpid()] == own[1:]
+    monkeypatch.setattr(os, "readlink", readlink)
+    assert [fd for pid, fd in inside.holders(*which) if pid == os.getpid()] == own[1:]
 
 
 def test_a_found_descriptor_that_cannot_be_opened_is_not_the_last_word(monkeypatch):
     share, raw = _made_by_one_that_has_ended()
-    real = _handle.holders
-    monkeypatch.setattr(_handle, "holders", lambda *which: [(2**22 + 1, 0), *real(*which)])
+    real = inside.holders_in_handle
+    monkeypatch.setattr(
+        *inside.at("holders_in_handle"), lambda *which: [(2**22 + 1, 0), *real(*which)]
+    )
 
     def load():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         return pickle.loads(raw).get()
 
     assert in_child(load) == {"n": 1}

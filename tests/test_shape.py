@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 
-from mmapshare._shape import shape_of
+from support import TESTS
+from support.inside import shape_of
 
 
 def _class_with(**members):
@@ -53,7 +54,7 @@ def test_a_variable_that_has_no_value_yet_counts_as_none():
 
 
 PROGRAM = """
-from mmapshare._shape import shape_of
+from support.inside import shape_of
 class Parser:
     def is_known(self, word):
         return word in {"alpha", "beta", "gamma", "delta", "epsilon", "zeta"}
@@ -67,7 +68,7 @@ def test_the_order_of_a_set_in_the_source_is_no_part_of_it():
     for seed in range(4):
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM],
-            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            env={**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": TESTS},
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         shape, _, order = done.stdout.partition(" ")

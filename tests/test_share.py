@@ -7,7 +7,8 @@ import time
 from functools import partial
 
 import pytest
-from support import Child, Wanted, in_child
+from support import Child, Wanted, in_child, inside
+from support.inside import claim_by, current_owner
 
 import mmapshare
 from mmapshare import (
@@ -22,7 +23,6 @@ from mmapshare import (
     UnpicklableError,
     VersionConflict,
 )
-from mmapshare._owner import claim_by, current_owner
 
 numpy = Wanted("numpy")
 
@@ -348,7 +348,7 @@ def test_a_timeout_says_when_the_holder_is_a_thread_of_ones_own_process(make):
 
     def wait():
         with pytest.raises(LockTimeout, match="thread of this process"):
-            share.set(2) if share._timeout else share.lock(timeout=0.01)
+            share.set(2) if inside.timeout_of(share) else share.lock(timeout=0.01)
 
     thread = threading.Thread(target=wait)
     thread.start()
@@ -547,10 +547,10 @@ def test_an_unpicklable_value_is_named_and_changes_nothing(make):
 def test_a_set_clears_a_claim_that_an_interrupted_one_left(make):
     """Its owner asks for the lock, has it already, and nothing of it is under way any more."""
     share = make(1)
-    assert share._region.lock.acquire(claim_by(current_owner()), 0)
+    assert inside.lock_of(share).acquire(claim_by(current_owner()), 0)
     assert share.set(2) == 2
     assert in_child(share.set, 3) == 3
-    assert share._region.lock.claim is None
+    assert inside.claim_of(share) is None
 
 
 def test_a_value_gets_more_parts_or_fewer_in_a_block(make):

@@ -14,9 +14,8 @@ import threading
 
 import cloudpickle
 import pytest
-import stateful
-from stateful import Counter, Shared, countdown, known_as_async, tally, tally_async
-from support import Child, Wanted, in_child
+from support import Child, Wanted, in_child, stateful
+from support.stateful import Counter, Shared, countdown, known_as_async, tally, tally_async
 
 from mmapshare import (
     LockTimeout,
@@ -422,7 +421,11 @@ def test_its_own_signature_shows_no_address():
 
 
 def test_it_keeps_what_describes_a_function():
-    assert (tally.__name__, tally.__qualname__, tally.__module__) == ("tally", "tally", "stateful")
+    assert (tally.__name__, tally.__qualname__, tally.__module__) == (
+        "tally",
+        "tally",
+        "support.stateful",
+    )
     assert tally.__doc__ == "Count calls."
     assert tally.__wrapped__.__name__ == "tally"
     assert list(inspect.signature(tally).parameters) == ["n"]

@@ -19,9 +19,8 @@ import weakref
 import attrs
 import cloudpickle
 import pytest
-import stateful
-from stateful import Dispatcher, Point, Shared, Slotted, known_as_async
-from support import Wanted, in_child
+from support import Wanted, in_child, stateful
+from support.stateful import Dispatcher, Point, Shared, Slotted, known_as_async
 
 from mmapshare import LockTimeout, RegionFullError, Share, UnpicklableError, shared_state
 

@@ -11,18 +11,16 @@ import threading
 import weakref
 
 import pytest
-from support import in_child
+from support import in_child, inside
+from support.inside import RELEASE, Transaction, claim_by, current_owner
 
-from mmapshare import LockTimeout, Share, TransactionError, _async, _deadlock, _lock
-from mmapshare._door import RELEASE
-from mmapshare._owner import claim_by, current_owner
-from mmapshare._transaction import Transaction
+from mmapshare import LockTimeout, Share, TransactionError
 
 
 def _strike(share, times):
     """Interrupt that many attempts to let go of the lock, each before it has done so."""
-    lock = share._region.lock
-    real, left = lock._flock, iter(range(times))
+    lock = inside.lock_of(share)
+    real, left = inside.flock_of(lock), iter(range(times))
 
     def flock(fd, operation):
         if operation == RELEASE:
@@ -30,11 +28,11 @@ def _strike(share, times):
                 raise KeyboardInterrupt
         return real(fd, operation)
 
-    lock._flock = flock
+    inside.flock_of.set(lock, flock)
 
 
 def _is_free(share):
-    return share._region.lock.claim is None and in_child(lambda: share.lock(timeout=0)) is None
+    return inside.claim_of(share) is None and in_child(lambda: share.lock(timeout=0)) is None
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -87,7 +85,7 @@ def test_a_finaliser_that_is_interrupted_before_there_is_a_view_has_nothing_to_g
 
 def test_who_is_interrupted_while_ringing_for_the_next_takes_nothing_from_that(make):
     share = make(1)
-    lock = share._region.lock
+    lock = inside.lock_of(share)
     claim = claim_by(current_owner())
     lock.acquire(claim, None)
     held, leave = threading.Event(), threading.Event()
@@ -104,12 +102,12 @@ def test_who_is_interrupted_while_ringing_for_the_next_takes_nothing_from_that(m
         held.wait()
         raise KeyboardInterrupt
 
-    waiter = _lock._Waiter(ring)
-    lock._waiters.append(weakref.ref(waiter))
+    waiter = inside.Waiter(ring)
+    inside.waiters_of(lock).append(weakref.ref(waiter))
     try:
         with pytest.raises(KeyboardInterrupt):
             lock.abandon(claim)
-        lock._waiters.remove(weakref.ref(waiter))
+        inside.waiters_of(lock).remove(weakref.ref(waiter))
         with pytest.raises(LockTimeout):
             in_child(lambda: share.lock(timeout=0))
     finally:
@@ -121,7 +119,7 @@ def test_who_is_interrupted_while_ringing_for_the_next_takes_nothing_from_that(m
 def test_a_wait_whose_end_is_interrupted_leaves_no_trace(monkeypatch):
     a, b = Share(1), Share(2)
     taken, done = threading.Event(), threading.Event()
-    real = _lock.Lock.words.fget
+    real = inside.lock_words.fget
     strikes = iter([KeyboardInterrupt])
 
     def hold():
@@ -130,7 +128,7 @@ def test_a_wait_whose_end_is_interrupted_leaves_no_trace(monkeypatch):
             done.wait()
 
     def over(watch):
-        monkeypatch.setattr(_lock.Lock, "words", property(words))
+        monkeypatch.setattr(*inside.at("lock_words"), property(words))
         real_over(watch)
 
     def words(lock):
@@ -138,8 +136,8 @@ def test_a_wait_whose_end_is_interrupted_leaves_no_trace(monkeypatch):
             raise strike
         return real(lock)
 
-    real_over = _deadlock.Watch.over
-    monkeypatch.setattr(_deadlock.Watch, "over", over)
+    real_over = inside.watch_over
+    monkeypatch.setattr(*inside.at("watch_over"), over)
     with a.locked():
         holder = threading.Thread(target=hold)
         holder.start()
@@ -150,7 +148,7 @@ def test_a_wait_whose_end_is_interrupted_leaves_no_trace(monkeypatch):
         finally:
             done.set()
             holder.join()
-        assert a._region.lock._words[_deadlock.WAITS_ID] == 0
+        assert inside.lock_words_of(inside.lock_of(a))[inside.WAITS_ID] == 0
 
 
 # --- A block whose end was stopped for good ------------------------------------------------------
@@ -192,7 +190,7 @@ def _handled_as_a_cause(share):
 
 
 def _append(share):
-    assert share._region.lock.claim is not None, "nothing was stopped"
+    assert inside.claim_of(share) is not None, "nothing was stopped"
     with share.locked(timeout=5) as view:
         view.append(3)
 
@@ -266,7 +264,7 @@ def _in_a_task(left, use, share):
 @USES
 def test_what_a_stopped_set_has_left_is_cleared_by_the_same_owner(make, use):
     share = make(1)
-    lock = share._region.lock
+    lock = inside.lock_of(share)
     _in_a_task(lambda: lock.acquire(claim_by(current_owner()), None), use, share)
     assert share.get() == 2
     assert _is_free(share)
@@ -296,9 +294,9 @@ def test_a_block_that_its_finaliser_clears_meanwhile_is_not_joined(make, use, mo
             gc.collect()
         return taken
 
-    real, real_async = _lock.Lock.acquire, _lock.Lock.acquire_async
-    monkeypatch.setattr(_lock.Lock, "acquire", acquire)
-    monkeypatch.setattr(_lock.Lock, "acquire_async", acquire_async)
+    real, real_async = inside.lock_acquire, inside.lock_acquire_async
+    monkeypatch.setattr(*inside.at("lock_acquire"), acquire)
+    monkeypatch.setattr(*inside.at("lock_acquire_async"), acquire_async)
     _in_a_task(leave, use, share)
     assert abandoned == []
     assert (share.get(), share.version) == (2, 2)
@@ -343,7 +341,7 @@ def test_a_block_in_line_stands_inside_of_what_a_handler_took_meanwhile(make):
     main = threading.get_ident()
 
     def interrupt():
-        while not share._region.lock._waiters:
+        while not inside.waiters_of(inside.lock_of(share)):
             pass
         signal.pthread_kill(main, signal.SIGUSR1)
 
@@ -364,7 +362,7 @@ def test_a_block_in_line_stands_inside_of_what_a_handler_took_meanwhile(make):
 
 def test_a_task_in_line_stands_inside_of_what_a_handler_took_meanwhile(make, monkeypatch):
     share = make(0)
-    real = _async.Bell
+    real = inside.Bell_in_async
 
     def bell():
         signal.raise_signal(signal.SIGUSR1)
@@ -379,7 +377,7 @@ def test_a_task_in_line_stands_inside_of_what_a_handler_took_meanwhile(make, mon
             in_child(lambda: share.lock(timeout=0))
         share.unlock()
 
-    monkeypatch.setattr(_async, "Bell", bell)
+    monkeypatch.setattr(*inside.at("Bell_in_async"), bell)
     with _Handler(share):
         asyncio.run(main())
     assert _is_free(share)

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 import attrs
 import cloudpickle
 import pytest
-import workers
-from support import in_child, no_more_descriptors
+from support import in_child, inside, no_more_descriptors, workers
 
-from mmapshare import Share, SharedDict, _handle
+from mmapshare import Share, SharedDict
 
 
 class Slotted(Share):
@@ -133,7 +132,7 @@ def _loaded_elsewhere(share, pickled, names):
     """What a process that does not have the share finds on it."""
 
     def load():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         loaded = pickle.loads(pickled)
         assert loaded is not share
         assert type(loaded) is type(share)
@@ -155,7 +154,7 @@ def test_what_a_subclass_has_of_its_own_travels_with_its_handle(dumps, cls, args
     raw = pickle.dumps(outer)
 
     def load():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         inner = pickle.loads(raw).get()["inner"]
         return {name: getattr(inner, name) for name in attributes}
 
@@ -205,7 +204,7 @@ def test_a_share_that_names_itself_travels():
     share = Circular()
 
     def load(raw):
-        _handle._open_here.clear()
+        inside.open_here.clear()
         loaded = pickle.loads(raw)
         return loaded.me[0] is loaded
 
@@ -216,7 +215,7 @@ def test_an_attribute_that_is_a_share_travels_too():
     holder = Holder(Share("inner"))
 
     def load(raw):
-        _handle._open_here.clear()
+        inside.open_here.clear()
         return pickle.loads(raw).inner.get()
 
     assert in_child(load, pickle.dumps(holder)) == "inner"
@@ -243,14 +242,14 @@ def test_attributes_that_came_later_are_not_overwritten_either():
         pass
 
     workers.Plain = Plain
-    Plain.__module__, Plain.__qualname__ = "workers", "Plain"
+    Plain.__module__, Plain.__qualname__ = "support.workers", "Plain"
     share = Plain(1)
     first = pickle.dumps(share)
     share.limit = 3
     second = pickle.dumps(share)
 
     def load():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         loaded = pickle.loads(first)
         loaded.limit = 9
         assert pickle.loads(second) is loaded
@@ -265,7 +264,7 @@ def test_a_thread_that_loads_what_another_is_loading_finds_the_attributes(monkey
     cache = workers.Cache(3)
     raw = pickle.dumps(cache)
     found = []
-    real = _handle.reach
+    real = inside.reach_handle
 
     def reach(share, passed_fd=-1):
         real(share, passed_fd)
@@ -276,8 +275,8 @@ def test_a_thread_that_loads_what_another_is_loading_finds_the_attributes(monkey
             thread.join()
 
     def load():
-        _handle._open_here.clear()
-        monkeypatch.setattr(_handle, "reach", reach)
+        inside.open_here.clear()
+        monkeypatch.setattr(*inside.at("reach_handle"), reach)
         assert pickle.loads(raw).limit == 3
         return found[1]
 
@@ -289,13 +288,13 @@ def test_an_absent_one_has_its_attributes_at_once():
     raw = pickle.dumps(cache)
 
     def load():
-        _handle._open_here.clear()
+        inside.open_here.clear()
         with no_more_descriptors():
             absent = pickle.loads(raw)
             assert repr(absent) == "<Cache, unreachable>"
             assert absent.limit == 3
             again = pickle.dumps(absent)
-        _handle._open_here.clear()
+        inside.open_here.clear()
         del absent
         return pickle.loads(again).limit
 

@@ -5,9 +5,9 @@ import threading
 import time
 
 import pytest
-from support import Child
+from support import Child, inside
 
-from mmapshare import DeadlockError, LockTimeout, Share, TransactionError, ViewClosedError, _lock
+from mmapshare import DeadlockError, LockTimeout, Share, TransactionError, ViewClosedError
 
 
 def test_threads_and_processes_add_up_exactly(make):
@@ -85,7 +85,7 @@ def test_no_thread_is_starved_by_a_busy_one(make):
 def test_who_lets_go_makes_way_for_who_has_been_blocked_for_long(monkeypatch):
     """flock hands nothing over: who let go had it back before anybody else woke up."""
     share = Share(0)
-    words = share._region.lock.words
+    words = inside.lock_of(share).words
 
     def wait(child):
         child.say()
@@ -94,25 +94,25 @@ def test_who_lets_go_makes_way_for_who_has_been_blocked_for_long(monkeypatch):
     share.lock()
     child = Child(wait)
     child.hear()
-    while not words[_lock.QUEUED]:
+    while not words[inside.QUEUED]:
         pass
     child.sleeps()
-    assert words[_lock.LEASE]
+    assert words[inside.LEASE]
     share.unlock()
     child.result()
     assert share.get() == 1
     pauses = []
-    monkeypatch.setattr(_lock.time, "sleep", pauses.append)
+    monkeypatch.setattr(time, "sleep", pauses.append)
     share.set(0)
     pauses.clear()
-    words[_lock.QUEUED] = 1  # As if its process had been killed.
-    words[_lock.LEASE] = 1
+    words[inside.QUEUED] = 1  # As if its process had been killed.
+    words[inside.LEASE] = 1
     share.set(1)
-    assert tuple(pauses) == _lock._WAY_S
+    assert tuple(pauses) == inside.WAY_S
     pauses.clear()
     share.set(2)
     assert pauses == []
-    assert (words[_lock.QUEUED], words[_lock.LEASE]) == (0, 0)
+    assert (words[inside.QUEUED], words[inside.LEASE]) == (0, 0)
 
 
 def test_two_tasks_of_one_thread_cannot_wait_for_each_other():

@@ -6,7 +6,7 @@ import random
 import threading
 
 import pytest
-from support import Child, in_child
+from support import Child, in_child, inside
 
 from mmapshare import (
     LockTimeout,
@@ -15,8 +15,6 @@ from mmapshare import (
     SharedDict,
     TransactionError,
     UnpicklableError,
-    _index,
-    _together,
     locked,
 )
 
@@ -54,7 +52,7 @@ def test_an_exception_changes_none_of_them(three):
                 view["n"] = 9
             raise error
     assert _numbers(three) == [0, 0, 0]
-    assert all(share._region.lock.claim is None for share in three)
+    assert all(inside.claim_of(share) is None for share in three)
 
 
 @pytest.mark.parametrize("where", [0, 1, 2])
@@ -64,7 +62,7 @@ def test_what_cannot_be_pickled_changes_none_of_them(three, where):
             view["n"] = 9
         views[where]["lock"] = threading.Lock()
     assert _numbers(three) == [0, 0, 0]
-    assert all(share._region.lock.claim is None for share in three)
+    assert all(inside.claim_of(share) is None for share in three)
 
 
 @pytest.mark.parametrize("make", [Share, SharedDict])
@@ -84,10 +82,10 @@ def test_a_dict_that_has_to_be_written_anew_first_takes_part():
             a["n"] = n
             b["n"] = n
             b["x"] = "x" * (n % 800)
-        if shared._index.state.position[1] > 1 and n > 3000:
+        if inside.index_of(shared).state.position[1] > 1 and n > 3000:
             break
     assert shared["n"] == share.get()["n"] == n
-    assert shared._index.state.position[1] > 1
+    assert inside.index_of(shared).state.position[1] > 1
 
 
 def test_crossing_blocks_do_not_wait_for_one_another(three):
@@ -191,13 +189,13 @@ def test_a_key_that_nobody_could_find_again_changes_none_of_them():
 def test_an_interrupt_on_the_way_out_leaves_nothing_held_even_while_it_is_handled(monkeypatch):
     """A new block in the handler joined the dead one, and what it wrote was lost in silence."""
     a, b = Share({"n": 0}), Share({"n": 0})
-    real = _together.Together._leave
+    real = inside.together_leave
 
     def interrupted(self, err):
-        monkeypatch.setattr(_together.Together, "_leave", real)
+        monkeypatch.setattr(*inside.at("together_leave"), real)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_together.Together, "_leave", interrupted)
+    monkeypatch.setattr(*inside.at("together_leave"), interrupted)
     try:
         with locked(a, b) as (x, y):
             x["n"] = y["n"] = 1
@@ -209,16 +207,16 @@ def test_an_interrupt_on_the_way_out_leaves_nothing_held_even_while_it_is_handle
 
 
 def test_an_interrupt_between_two_publishes_parts_nothing(monkeypatch):
-    real = _index.Index.commit
+    real = inside.index_commit
     for _ in range(6):
         shared, share = SharedDict(dict.fromkeys(range(2000), 0)), Share(0)
 
         def commit(index, state, changes):
-            monkeypatch.setattr(_index.Index, "commit", real)
+            monkeypatch.setattr(*inside.at("index_commit"), real)
             real(index, state, changes)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(_index.Index, "commit", commit)
+        monkeypatch.setattr(*inside.at("index_commit"), commit)
         with pytest.raises(KeyboardInterrupt), locked(shared, share) as (a, b):
             a.clear()
             b.value = 1

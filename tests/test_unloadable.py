@@ -7,7 +7,8 @@ import types
 
 import numpy
 import pytest
-from support import in_child
+from support import in_child, inside
+from support.inside import decode, encode
 
 from mmapshare import (
     CorruptRegionError,
@@ -15,12 +16,9 @@ from mmapshare import (
     SharedDict,
     UnloadableError,
     UnpicklableError,
-    _codec,
-    _unloadable,
     locked,
     shared_state,
 )
-from mmapshare._codec import decode, encode
 
 
 class ApiError(Exception):
@@ -158,7 +156,7 @@ def test_a_module_that_is_not_here_is_named_and_is_no_damage():
 
 def test_a_large_value_that_refuses_is_told_from_damage_by_its_error(monkeypatch):
     """Reading a large stream once more, slowly, would take too long."""
-    monkeypatch.setattr(_unloadable, "_SCANNED_BYTES", 10)
+    monkeypatch.setattr(*inside.at("SCANNED_BYTES"), 10)
     with pytest.raises(UnloadableError) as caught:
         decode(encode([ApiError(1, "x")]))
     assert caught.value.name is None
@@ -170,7 +168,7 @@ def test_a_large_value_that_refuses_is_told_from_damage_by_its_error(monkeypatch
 
 def test_what_refused_once_only_is_not_named():
     """A signal handler's exception may have come in between."""
-    err = _unloadable.why(encode([1, 2]), TimeoutError("a handler's"))
+    err = inside.why_unloadable(encode([1, 2]), TimeoutError("a handler's"))
     assert (type(err), err.name) == (UnloadableError, None)
     assert "a handler's" in str(err)
 
@@ -197,7 +195,7 @@ def test_no_memory_to_look_for_damage_with_is_none(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("pickletools.genops", genops)
-    assert _unloadable.is_sound(b"whatever")
+    assert inside.is_sound(b"whatever")
 
 
 def test_a_deep_recursion_while_loading_says_so():
@@ -208,7 +206,7 @@ def test_a_deep_recursion_while_loading_says_so():
     with pytest.raises(UnloadableError, match="nested too deeply") as caught:
         decode(encode(Deep()))
     assert isinstance(caught.value.__cause__, RecursionError)
-    err = _unloadable.why(encode(Deep()), ValueError("at first"))
+    err = inside.why_unloadable(encode(Deep()), ValueError("at first"))
     assert (type(err), err.name) == (UnloadableError, "test_unloadable._recurse")
 
 
@@ -520,7 +518,7 @@ def test_what_is_nested_too_deeply_is_said_in_a_line(make_deep, beside):
 
 def test_no_part_is_tried_where_it_is_nested_too_deeply(monkeypatch):
     made = nested(200_000)
-    monkeypatch.setattr(_codec, "blame", None)
+    monkeypatch.setattr(*inside.at("blame_in_codec"), None)
     with pytest.raises(UnpicklableError, match="nested too deeply"):
         encode(made)
     _unlink(made)

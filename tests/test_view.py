@@ -9,9 +9,9 @@ from collections import OrderedDict, deque
 
 import pytest
 from support import in_child
+from support.inside import MISSING
 
 from mmapshare import EmptyShareError, Share, SharedDict, View, ViewClosedError
-from mmapshare._view import MISSING
 
 
 class Point:

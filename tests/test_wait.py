@@ -10,18 +10,9 @@ import threading
 import time
 
 import pytest
-from support import Child, Wanted, in_child, killed_at_every_step
+from support import Child, Wanted, in_child, inside, killed_at_every_step
 
-from mmapshare import (
-    ClosedError,
-    DeadlockError,
-    DictSnapshot,
-    Share,
-    SharedDict,
-    Snapshot,
-    _futex,
-    _wait,
-)
+from mmapshare import ClosedError, DeadlockError, DictSnapshot, Share, SharedDict, Snapshot
 
 trio = Wanted("trio")
 
@@ -47,9 +38,9 @@ def shared(request, kind):
 def how(request, monkeypatch):
     """With a futex, and on a system that has none."""
     if request.param == "polling":
-        monkeypatch.setattr(_futex, "FUTEX", None)
+        monkeypatch.setattr(*inside.at("FUTEX"), None)
     else:
-        assert _futex.FUTEX is not None
+        assert inside.FUTEX is not None
 
 
 def _change(shared, n):
@@ -80,7 +71,7 @@ def test_a_predicate_sees_fresh_values_without_the_lock(shared, how):
     seen = []
 
     def enough(value):
-        assert shared._region.lock.claim is None
+        assert inside.claim_of(shared) is None
         seen.append(value["n"])
         if isinstance(value, dict):
             value["n"] = 99
@@ -165,8 +156,8 @@ def test_closing_in_another_thread_ends_the_wait_with_an_error(shared, how):
 
     thread = threading.Thread(target=wait)
     thread.start()
-    if _futex.FUTEX is not None:
-        while not shared._region.lock._words[4]:
+    if inside.FUTEX is not None:
+        while not inside.lock_words_of(inside.lock_of(shared))[4]:
             pass
     shared.close()
     thread.join()
@@ -225,18 +216,18 @@ def test_a_wake_up_is_never_late_though_its_writer_is_killed(shared):
 
 def test_nobody_waits_nothing_is_called(shared, monkeypatch):
     calls = []
-    monkeypatch.setattr(_futex, "wake", lambda *args: calls.append(args))
+    monkeypatch.setattr(*inside.at("futex_wake"), lambda *args: calls.append(args))
     for n in range(3):
         _change(shared, n)
     assert calls == []
-    shared._region.lock.take_lease(time.monotonic_ns() + 10**9)
+    inside.lock_of(shared).take_lease(time.monotonic_ns() + 10**9)
     _change(shared, 5)
     assert len(calls) == 1
-    shared._region.lock.take_lease(1)  # Long over: belongs to nobody.
+    inside.lock_of(shared).take_lease(1)  # Long over: belongs to nobody.
     _change(shared, 6)
     _change(shared, 7)
     assert len(calls) == 1
-    assert shared._region.lock._words[4] == 0
+    assert inside.lock_words_of(inside.lock_of(shared))[4] == 0
 
 
 @pytest.mark.alone
@@ -347,7 +338,7 @@ def test_a_forked_child_waits_and_wakes_as_its_parent_does(shared):
 
 
 def test_the_longest_sleep_is_shorter_than_what_is_promised():
-    assert _wait.NAP_S < 0.05
+    assert inside.NAP_S < 0.05
 
 
 def test_changes_ends_at_the_timeout_in_a_loop_too(shared):
@@ -358,24 +349,24 @@ def test_changes_ends_at_the_timeout_in_a_loop_too(shared):
 
 
 def test_a_sleep_that_the_system_refuses_is_an_error():
-    words = Share(0)._region.lock.words
+    words = inside.lock_of(Share(0)).words
     with pytest.raises(OSError) as caught:
-        _futex.sleep(words, 1, 0, 0)  # No four aligned bytes.
+        inside.futex_sleep(words, 1, 0, 0)  # No four aligned bytes.
     assert caught.value.errno == errno.EINVAL
 
 
 def test_a_system_without_a_futex_is_found_out(monkeypatch):
-    assert isinstance(_futex._futex(), _futex.Futex)
+    assert isinstance(inside.futex(), inside.Futex)
     no_system_call = 2**20
-    monkeypatch.setattr(_futex, "_NUMBERS", {platform.machine(): no_system_call})
-    assert _futex._futex() is None
-    monkeypatch.setattr(_futex, "_NUMBERS", {})
-    assert _futex._futex() is None
+    monkeypatch.setattr(*inside.at("FUTEX_NUMBERS"), {platform.machine(): no_system_call})
+    assert inside.futex() is None
+    monkeypatch.setattr(*inside.at("FUTEX_NUMBERS"), {})
+    assert inside.futex() is None
 
 
 def test_where_one_cannot_sleep_a_commit_wakes_nobody(shared, monkeypatch):
     """Who took the lease may be of another process, that can."""
-    monkeypatch.setattr(_futex, "FUTEX", None)
-    shared._region.lock.take_lease(time.monotonic_ns() + 10**9)
+    monkeypatch.setattr(*inside.at("FUTEX"), None)
+    inside.lock_of(shared).take_lease(time.monotonic_ns() + 10**9)
     _change(shared, 5)
     assert shared.version == 2

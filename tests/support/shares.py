@@ -1,0 +1,34 @@
+"""What is done to a share behind its back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from . import inside
+
+
+def opened_again(share: Any) -> Any:
+    """The same region as another process has it, in this one."""
+    twin = type(share).__new__(type(share))
+    segment = inside.Segment.adopt(os.dup(inside.segment_of(share).fd))
+    inside.bind(twin, inside.region_class_of(type(share))(segment))
+    return twin
+
+
+def forget(share: Any) -> None:
+    """Let the next read look at the region, whatever this process has seen of it."""
+    inside.commit_of.set(inside.region_of(share), inside.EMPTY_COMMIT)
+    inside.seen_of.set(inside.region_of(share), inside.NOTHING_SEEN)
+
+
+@contextlib.contextmanager
+def locked(share: Any) -> Iterator[Any]:
+    """The lock of a share, for who publishes frames that are no value's."""
+    share.lock()
+    try:
+        yield inside.region_of(share)
+    finally:
+        share.unlock()

@@ -1,0 +1,83 @@
+"""How the tests are laid out: what may reach where."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import TESTS, inside
+
+FILES = sorted(path for path in Path(TESTS).rglob("*.py") if path.name != Path(__file__).name)
+INSIDE = Path(inside.__file__)
+PRIVATE = re.compile(
+    r"mmapshare\._(?!_)|mmapshare import [^\n;]*\b_[a-z]|\._(region|index|lock|share)\b"
+)
+OTHERS = {
+    # The standard library's.
+    *("_exit", "_getframe", "_make", "_replace", "_fields", "_slotnames", "_is_owned", "_config"),
+    *("_forkserver", "_resource_tracker", "_stop", "_log_destroy_pending"),
+    # IPython's, which asks for it.
+    "_repr_mimebundle_",
+    # Other packages'.
+    *("_PICKLE_BY_VALUE_MODULES", "_tmp_path_factory", "_SHM_NAME_PREFIX"),
+    # A test's own, which says so.
+    "_private",
+}
+"""Names with an underscore that are no part of this package, or are its public ones."""
+
+
+def _reaches_into_privates(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module=str(module), names=names) if module.startswith("mmapshare"):
+                own = any(name.name.startswith("_") for name in names)
+                found = own or "._" in module
+            case ast.Import(names=names):
+                found = any(name.name.startswith("mmapshare._") for name in names)
+            case ast.Attribute(value=ast.Name("self" | "cls")):
+                found = False
+            case ast.Attribute(attr=attr):
+                found = attr.startswith("_") and not attr.startswith("__") and attr not in OTHERS
+            case ast.Constant(value=str(text)):  # A program that is started.
+                found = PRIVATE.search(text) is not None
+            case _:
+                continue
+        if found:
+            yield f"line {node.lineno}: {ast.unparse(node)[:80]}"
+
+
+def test_what_reaches_into_the_package_goes_through_inside() -> None:
+    found = {}
+    for path in FILES:
+        if path != INSIDE:
+            found[path.name] = list(_reaches_into_privates(ast.parse(path.read_text())))
+    assert {name: reaches for name, reaches in found.items() if reaches} == {}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from mmapshare import Share, _lock",
+        "from mmapshare._lock import Lock",
+        "import mmapshare._lock",
+        "share._region.lock",
+        "share._region = None",
+        "run('from mmapshare import _lock')",
+        "monkeypatch.setattr('mmapshare._lock.Lock', None)",
+    ],
+)
+def test_reaching_into_the_package_is_seen(code: str) -> None:
+    assert list(_reaches_into_privates(ast.parse(code)))
+
+
+def test_inside_knows_nothing_that_is_not_there_or_not_used() -> None:
+    for name in inside.PLACES:
+        getattr(inside, name)
+    words = {
+        word for path in FILES if path != INSIDE for word in re.findall(r"\w+", path.read_text())
+    }
+    defined = re.findall(r"^(?:def )?([a-z]\w*)(?: = |\()", INSIDE.read_text(), re.MULTILINE)
+    assert {*inside.PLACES, *defined} - words == set()
