@@ -237,13 +237,13 @@ class _Words:
         self._region, self.real, self._store = region, inside.words_of(region), store
 
     def __getitem__(self, word: int) -> int:
-        return self._words[word]
+        return self.real[word]
 
     def __setitem__(self, word: int, value: int) -> None:
         if word == inside.VERSION:
             self._store(self._region, value)
         else:
-            self._words[word] = value
+            self.real[word] = value
 
 
 def _storing(store: Callable[[Any, int], None]) -> Callable[[], None]:
