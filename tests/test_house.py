@@ -81,3 +81,40 @@ def test_inside_knows_nothing_that_is_not_there_or_not_used() -> None:
     }
     defined = re.findall(r"^(?:def )?([a-z]\w*)(?: = |\()", INSIDE.read_text(), re.MULTILINE)
     assert {*inside.PLACES, *defined} - words == set()
+
+
+# --- The layout ------------------------------------------------------------------------------
+
+WINGS = {
+    # What a user sees, on every medium; what is in the way between processes; what others start.
+    *("public", "crossing", "hosts"),
+    # A folder for each wing of the package.
+    *("decorator", "shared", "transaction", "store", "lock", "codec", "display", "integrations"),
+    *("proof", "benchmarks", "typing", "support"),
+}
+
+
+def test_each_test_stands_in_a_folder_that_says_what_it_is_about() -> None:
+    of_the_whole = {"conftest.py", "test_package.py", Path(__file__).name}
+    assert {path.name for path in Path(TESTS).glob("*.py")} == of_the_whole
+    folders = {path.relative_to(TESTS).parts[0] for path in FILES if path.parent != Path(TESTS)}
+    assert folders == WINGS
+
+
+def test_no_test_imports_another_and_each_has_a_name_of_its_own() -> None:
+    """What several of them need is in `support`, or a fixture."""
+    tests = [path.stem for path in FILES if path.stem.startswith("test_")]
+    assert len(tests) == len(set(tests))
+    for path in FILES:
+        imported = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                imported |= {*(node.module or "").split("."), *(name.name for name in node.names)}
+            elif isinstance(node, ast.Import):
+                imported |= {part for name in node.names for part in name.name.split(".")}
+        assert not imported & {*tests, "conftest"}, path
+
+
+def test_no_test_file_is_too_long_to_be_looked_through() -> None:
+    tests = [path for path in FILES if path.stem.startswith("test_")]
+    assert [path for path in tests if len(path.read_text().splitlines()) > 400] == []

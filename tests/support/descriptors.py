@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from .children import Child
 
 
 def open_fds() -> dict[int, str]:
@@ -18,6 +21,15 @@ def open_fds() -> dict[int, str]:
         except OSError:
             pass
     return found
+
+
+def close_all(child: Child) -> None:
+    """What python-daemon does; only this child's way to its parent stays."""
+    sys.stdout = sys.stderr = sys.__stderr__  # pytest's files are gone too.
+    for fd in open_fds():
+        if fd > 2 and fd not in (child.reads, child.writes):
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
 
 @contextlib.contextmanager

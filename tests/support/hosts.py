@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+from mmapshare import SharedFunction
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -85,3 +89,31 @@ def kill_a_child(parent: int) -> int:
                     return pid
             finally:
                 os.close(child)
+
+
+@contextlib.contextmanager
+def imported(name: str) -> Iterator[Any]:
+    """The example as a module, by its own name: by that its workers find its functions."""
+    import pytest  # The proof's processes do without it.
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)
+        patch.setattr(sys, "argv", [f"{name}.py"])
+        module = importlib.import_module(name)
+        try:
+            yield module
+        finally:
+            del sys.modules[name]
+            for function in vars(module).values():
+                if isinstance(function, SharedFunction):
+                    function.share.close()
+
+
+def fails(main: Callable[[], None], *args: object) -> str:
+    """What the example says when its check fails."""
+    import pytest
+
+    sys.argv += map(str, args)
+    with pytest.raises(SystemExit) as exit:
+        main()
+    return str(exit.value.code)
