@@ -12,9 +12,13 @@ from . import inside
 
 def opened_again(share: Any) -> Any:
     """The same region as another process has it, in this one."""
-    twin = type(share).__new__(type(share))
-    segment = inside.Segment.adopt(os.dup(inside.segment_of(share).fd))
-    inside.bind(twin, inside.region_class_of(type(share))(segment))
+    return adopted(type(share), os.dup(inside.segment_of(share).fd))
+
+
+def adopted(cls: type, fd: int) -> Any:
+    """A share or dict of the region that a descriptor leads to, which is its own from then on."""
+    twin = cls.__new__(cls)
+    inside.bind(twin, inside.region_class_of(cls)(inside.Segment.adopt(fd)))
     return twin
 
 
