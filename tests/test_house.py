@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import TESTS, inside
+from support.media import MEDIA, Medium, fitting
 
 FILES = sorted(path for path in Path(TESTS).rglob("*.py") if path.name != Path(__file__).name)
 INSIDE = Path(inside.__file__)
@@ -118,3 +119,22 @@ def test_no_test_imports_another_and_each_has_a_name_of_its_own() -> None:
 def test_no_test_file_is_too_long_to_be_looked_through() -> None:
     tests = [path for path in FILES if path.stem.startswith("test_")]
     assert [path for path in tests if len(path.read_text().splitlines()) > 400] == []
+
+
+# --- The media -------------------------------------------------------------------------------
+
+
+class Desk(Medium):
+    """One that no other process has."""
+
+    name = "desk"
+    crosses_fork = crosses_spawn = False
+
+
+def test_a_contract_runs_on_each_medium_that_promises_what_it_needs() -> None:
+    media = [Desk, *MEDIA]
+    assert fitting(set(), False, media) == media
+    assert fitting({"reads_wait_for_nobody"}, True, media) == [Desk]
+    assert fitting({"crosses_fork", "reads_wait_for_nobody"}, False, media) == MEDIA
+    with pytest.raises(AssertionError, match="no medium promises"):
+        fitting({"flies"}, False)

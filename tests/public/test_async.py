@@ -7,7 +7,7 @@ import time
 import pytest
 from support import Child, Wanted, inside
 
-from mmapshare import DeadlockError, LockTimeout, Share, TransactionError, ViewClosedError
+from mmapshare import DeadlockError, LockTimeout, TransactionError, ViewClosedError
 
 trio = Wanted("trio")
 
@@ -41,9 +41,10 @@ def loop(request):
     return trio.run, trio_gather, trio.sleep, trio.Event
 
 
-def test_tasks_threads_and_processes_add_up_exactly(make, loop):
+@pytest.mark.needs("crosses_fork")
+def test_tasks_threads_and_processes_add_up_exactly(medium, loop):
     run, gather, pause, _ = loop
-    share = make({"n": 0})
+    share = medium.share({"n": 0})
 
     def tasks():
         run(gather, *[(add, share, 5, pause)] * 10)
@@ -66,9 +67,10 @@ def test_tasks_threads_and_processes_add_up_exactly(make, loop):
     assert share.get() == {"n": 200}
 
 
-def test_the_loop_runs_on_while_another_process_holds_the_lock(make, loop):
+@pytest.mark.needs("crosses_fork")
+def test_the_loop_runs_on_while_another_process_holds_the_lock(medium, loop):
     run, gather, pause, _ = loop
-    share = make({"n": 0})
+    share = medium.share({"n": 0})
     order = []
 
     def hold(child):
@@ -95,9 +97,9 @@ def test_the_loop_runs_on_while_another_process_holds_the_lock(make, loop):
     assert share.get() == {"n": 11}
 
 
-def test_tasks_wait_in_line_and_time_out(make, loop):
+def test_tasks_wait_in_line_and_time_out(medium, loop):
     run, gather, _, event = loop
-    share = make(0)
+    share = medium.share(0)
 
     async def main():
         inside, leave = event(), event()
@@ -124,9 +126,9 @@ def test_tasks_wait_in_line_and_time_out(make, loop):
     assert run(main) == ["holder", "waiter"]
 
 
-def test_a_nested_block_of_the_same_task_joins(make, loop):
+def test_a_nested_block_of_the_same_task_joins(medium, loop):
     run, _, pause, _ = loop
-    share = make([])
+    share = medium.share([])
 
     async def main():
         async with share.locked() as outer:
@@ -146,9 +148,9 @@ def test_a_nested_block_of_the_same_task_joins(make, loop):
     assert share.get() == [1, 2, 3, 4]
 
 
-def test_an_exception_rolls_back_and_an_inner_one_fails_the_outer_block(loop):
+def test_an_exception_rolls_back_and_an_inner_one_fails_the_outer_block(medium, loop):
     run, *_ = loop
-    share = Share([])
+    share = medium.share([])
 
     async def main():
         with pytest.raises(ZeroDivisionError):
@@ -166,8 +168,8 @@ def test_an_exception_rolls_back_and_an_inner_one_fails_the_outer_block(loop):
     assert share.set([1])
 
 
-def test_a_loop_run_within_a_block_cannot_wait_for_that_block(make):
-    share = make(0)
+def test_a_loop_run_within_a_block_cannot_wait_for_that_block(medium):
+    share = medium.share(0)
 
     async def main():
         async with share.locked():
@@ -179,8 +181,8 @@ def test_a_loop_run_within_a_block_cannot_wait_for_that_block(make):
         trio.run(main)
 
 
-def test_two_trio_tasks_exclude_each_other():
-    share = Share(0)
+def test_two_trio_tasks_exclude_each_other(medium):
+    share = medium.share(0)
 
     async def main():
         inside, leave = trio.Event(), trio.Event()
@@ -203,9 +205,9 @@ def test_two_trio_tasks_exclude_each_other():
     assert share.get() == 1
 
 
-def test_a_view_belongs_to_its_task(loop):
+def test_a_view_belongs_to_its_task(medium, loop):
     run, gather, pause, event = loop
-    share = Share([1])
+    share = medium.share([1])
 
     async def main():
         async with share.locked() as view:
@@ -219,9 +221,9 @@ def test_a_view_belongs_to_its_task(loop):
     run(main)
 
 
-def test_a_transaction_is_used_once(loop):
+def test_a_transaction_is_used_once(medium, loop):
     run, *_ = loop
-    share = Share(0)
+    share = medium.share(0)
 
     async def main():
         transaction = share.locked()
@@ -234,9 +236,9 @@ def test_a_transaction_is_used_once(loop):
     run(main)
 
 
-def test_between_lock_and_unlock_a_block_stands_inside(loop):
+def test_between_lock_and_unlock_a_block_stands_inside(medium, loop):
     run, *_ = loop
-    share = Share(0)
+    share = medium.share(0)
 
     async def main():
         share.lock()
@@ -249,9 +251,9 @@ def test_between_lock_and_unlock_a_block_stands_inside(loop):
     assert share.get() == 2
 
 
-def test_a_waiting_task_whose_loop_is_busy_does_not_slow_others_down():
+def test_a_waiting_task_whose_loop_is_busy_does_not_slow_others_down(medium):
     """Each release rang for it alone, and everybody else slept until the next look, 50 ms on."""
-    share = Share({"n": 0})
+    share = medium.share({"n": 0})
     held, stop = threading.Event(), threading.Event()
 
     async def main():
@@ -277,8 +279,8 @@ def test_a_waiting_task_whose_loop_is_busy_does_not_slow_others_down():
     assert took_s < 100 * 0.05 / 2, took_s
 
 
-def test_a_plain_block_in_the_loops_own_thread_does_not_wait_for_its_tasks():
-    share = Share({"n": 0})
+def test_a_plain_block_in_the_loops_own_thread_does_not_wait_for_its_tasks(medium):
+    share = medium.share({"n": 0})
 
     async def main():
         async with share.locked():
@@ -292,8 +294,8 @@ def test_a_plain_block_in_the_loops_own_thread_does_not_wait_for_its_tasks():
     assert share.get() == {"n": 2}
 
 
-def test_a_spent_plain_transaction_is_not_used_again():
-    transaction = Share(0).locked()
+def test_a_spent_plain_transaction_is_not_used_again(medium):
+    transaction = medium.share(0).locked()
     with transaction:
         pass
 
@@ -305,8 +307,9 @@ def test_a_spent_plain_transaction_is_not_used_again():
         asyncio.run(main())
 
 
-def test_a_holder_that_was_killed_is_told_to_the_task_that_finds_it(make, caplog):
-    share = make(0)
+@pytest.mark.needs("crosses_fork", "free_at_once_after_kill")
+def test_a_holder_that_was_killed_is_told_to_the_task_that_finds_it(medium, caplog):
+    share = medium.share(0)
 
     def hold(child):
         share.lock()

@@ -7,8 +7,6 @@ import random
 import pytest
 from support import Child, Wanted, in_child, inside
 
-from mmapshare import Share
-
 trio = Wanted("trio")
 SEED = int.from_bytes(os.urandom(4), "little")
 
@@ -42,9 +40,10 @@ def loop(request):
     return trio.run, trio_gather, trio.sleep, trio.Event
 
 
-def test_a_task_cancelled_while_it_waits_leaves_nothing_held(loop):
+@pytest.mark.needs("crosses_fork")
+def test_a_task_cancelled_while_it_waits_leaves_nothing_held(medium, loop):
     run, gather, pause, event = loop
-    share = Share(0)
+    share = medium.share(0)
 
     def hold(child):
         with share.locked():
@@ -72,9 +71,9 @@ def test_a_task_cancelled_while_it_waits_leaves_nothing_held(loop):
     assert in_child(share.set, 1)
 
 
-def test_a_task_cancelled_in_line_leaves_the_line(loop):
+def test_a_task_cancelled_in_line_leaves_the_line(medium, loop):
     run, gather, pause, event = loop
-    share = Share(0)
+    share = medium.share(0)
 
     async def main():
         async with share.locked():
@@ -93,8 +92,8 @@ def test_a_task_cancelled_in_line_leaves_the_line(loop):
     assert share.set(1)
 
 
-def test_a_task_cancelled_inside_rolls_back():
-    share = Share({"n": 0})
+def test_a_task_cancelled_inside_rolls_back(medium):
+    share = medium.share({"n": 0})
 
     async def work(inside):
         async with share.locked() as view:
@@ -115,10 +114,12 @@ def test_a_task_cancelled_inside_rolls_back():
     assert asyncio.run(main()) == {"n": 0}
 
 
-def test_cancellations_at_random_moments_lose_nothing_and_hold_nothing():
+@pytest.mark.needs("crosses_fork")
+@pytest.mark.slow
+def test_cancellations_at_random_moments_lose_nothing_and_hold_nothing(medium):
     print("seed", SEED)
     rng = random.Random(SEED)
-    share = Share({"n": 0})
+    share = medium.share({"n": 0})
     done = 0
 
     async def work():

@@ -26,20 +26,21 @@ numpy = Wanted("numpy")
 # --- As a dict --------------------------------------------------------------------------------
 
 
-def test_it_is_made_as_a_dict_is(make_dict):
-    assert make_dict() == {}
-    assert make_dict({"a": 1}, b=2) == {"a": 1, "b": 2}
-    assert make_dict([("a", 1)]) == {"a": 1}
+def test_it_is_made_as_a_dict_is(medium):
+    assert medium.dict() == {}
+    assert medium.dict({"a": 1}, b=2) == {"a": 1, "b": 2}
+    assert medium.dict([("a", 1)]) == {"a": 1}
     assert SharedDict.fromkeys([1, 2]) == {1: None, 2: None}
     for wrong in (5, ["a"]):
         with pytest.raises((TypeError, ValueError)):
-            make_dict(wrong)
+            medium.dict(wrong)
     with pytest.raises(TypeError):
-        make_dict({}, {})
+        medium.dict({}, {})
 
 
-def test_order_is_a_dicts_in_every_process(make_dict, often):
-    shared, plain = make_dict(), {}
+@pytest.mark.needs("crosses_fork", "crosses_spawn")
+def test_order_is_a_dicts_in_every_process(medium, often):
+    shared, plain = medium.dict(), {}
     for do in [
         lambda d: d.update(a=1, b=2, c=3),
         lambda d: d.pop("a"),
@@ -58,8 +59,9 @@ def test_order_is_a_dicts_in_every_process(make_dict, often):
     stranger([shared], f"assert list(shares[0].items()) == {list(plain.items())!r}")
 
 
-def test_equal_keys_of_different_types_are_one_as_in_a_dict(make_dict):
-    shared = make_dict({1: "int"})
+@pytest.mark.needs("crosses_fork")
+def test_equal_keys_of_different_types_are_one_as_in_a_dict(medium):
+    shared = medium.dict({1: "int"})
     shared[1.0] = "float"
     shared[True] = "bool"
     assert list(shared.items()) == [(1, "bool")]
@@ -71,9 +73,10 @@ def test_equal_keys_of_different_types_are_one_as_in_a_dict(make_dict):
     assert type(next(iter(shared))) is float
 
 
-def test_any_hashable_that_pickles_is_a_key(make_dict):
+@pytest.mark.needs("crosses_fork")
+def test_any_hashable_that_pickles_is_a_key(medium):
     keys = ["s", 1, 2.5, None, (1, ("a",)), frozenset({1}), b"b", len, int, "ü", "", 10**30]
-    shared = make_dict(dict.fromkeys(keys, 1))
+    shared = medium.dict(dict.fromkeys(keys, 1))
     assert list(shared) == keys
     assert in_child(lambda: list(shared) == keys)
     with pytest.raises(TypeError, match="unhashable"):
@@ -83,8 +86,8 @@ def test_any_hashable_that_pickles_is_a_key(make_dict):
     assert list(shared) == keys
 
 
-def test_arithmetic_of_dicts_gives_plain_dicts(make_dict):
-    shared = make_dict(a=1)
+def test_arithmetic_of_dicts_gives_plain_dicts(medium):
+    shared = medium.dict(a=1)
     for result in (shared | {"b": 2}, {"b": 2} | shared, shared.copy()):
         assert type(result) is dict
     assert shared | {"a": 2} == {"a": 2}
@@ -101,8 +104,8 @@ def test_arithmetic_of_dicts_gives_plain_dicts(make_dict):
         hash(shared)
 
 
-def test_views_and_snapshots_are_of_one_version(make_dict):
-    shared = make_dict(a=1, b=[2])
+def test_views_and_snapshots_are_of_one_version(medium):
+    shared = medium.dict(a=1, b=[2])
     keys, values, items, snapshot = (
         shared.keys(),
         shared.values(),
@@ -125,20 +128,20 @@ def test_views_and_snapshots_are_of_one_version(make_dict):
         snapshot["a"] = 1
 
 
-def test_what_is_read_is_a_private_copy(make_dict):
-    shared = make_dict(jobs=[])
+def test_what_is_read_is_a_private_copy(medium):
+    shared = medium.dict(jobs=[])
     shared["jobs"].append(1)
     shared.setdefault("jobs", None).append(2)
     assert shared["jobs"] == []
 
 
-def test_a_missing_key_is_a_keyerror_that_changes_nothing(make_dict):
-    shared = make_dict(a=1)
+def test_a_missing_key_is_a_keyerror_that_changes_nothing(medium):
+    shared = medium.dict(a=1)
     for wrong in (
         lambda: shared["b"],
         lambda: shared.pop("b"),
         lambda: shared.__delitem__("b"),
-        lambda: make_dict().popitem(),
+        lambda: medium.dict().popitem(),
     ):
         with pytest.raises(KeyError):
             wrong()
@@ -152,12 +155,13 @@ def test_a_missing_key_is_a_keyerror_that_changes_nothing(make_dict):
 # --- Values and sizes -------------------------------------------------------------------------
 
 
-def test_values_are_whatever_a_share_takes(make_dict):
+@pytest.mark.needs("crosses_fork")
+def test_values_are_whatever_a_share_takes(medium):
     class Local:
         n = 3
 
     by = 5
-    shared = make_dict(
+    shared = medium.dict(
         f=lambda x: x + by, cls=Local, obj=Local(), array=numpy.arange(5000), none=None
     )
     assert shared["f"](1) == 6
@@ -170,8 +174,8 @@ def test_values_are_whatever_a_share_takes(make_dict):
     assert in_child(lambda: shared["f"](2)) == 7
 
 
-def test_close_and_repr(make_dict):
-    shared = make_dict(a=1)
+def test_close_and_repr(medium):
+    shared = medium.dict(a=1)
     assert repr(shared) == "{'a': 1}"
     assert json.dumps(shared.copy()) == '{"a": 1}'
     with shared.locked(), pytest.raises(TransactionError):
@@ -185,8 +189,8 @@ def test_close_and_repr(make_dict):
     assert "closed" in repr(shared)
 
 
-def test_a_dropped_one_closes_by_itself():
-    shared = SharedDict(a=1)
+def test_a_dropped_one_closes_by_itself(medium):
+    shared = medium.dict(a=1)
     fd = inside.segment_of(shared).fd
     os.fstat(fd)
     del shared
@@ -195,16 +199,17 @@ def test_a_dropped_one_closes_by_itself():
         os.fstat(fd)
 
 
-def test_info_and_version(make_dict):
-    shared = make_dict(a=1)
+def test_info_and_version(medium):
+    shared = medium.dict(a=1)
     shared["b"] = 2
     info = shared.info()
     assert (info.version, info.commits, info.holder_pid) == (2, 2, None)
     assert 0 < info.used_bytes < info.resident_bytes
 
 
-def test_shared_state_works_on_one(make_dict):
-    shared = make_dict(calls=0)
+@pytest.mark.needs("crosses_fork")
+def test_shared_state_works_on_one(medium):
+    shared = medium.dict(calls=0)
 
     @shared_state(share=shared)
     def tally(state, n):
@@ -219,8 +224,9 @@ def test_shared_state_works_on_one(make_dict):
         tally.reset()
 
 
-def test_a_share_inside_lives_as_long_as_its_key(make_dict):
-    shared = make_dict()
+@pytest.mark.needs("crosses_fork")
+def test_a_share_inside_lives_as_long_as_its_key(medium):
+    shared = medium.dict()
     shared["inner"] = Share(5)
     assert in_child(lambda: shared["inner"].get()) == 5
     shared["other"] = 1
@@ -243,7 +249,8 @@ def test_wrong_options_say_what_is_right():
     assert mmapshare.SharedDict({"timeout": 3})["timeout"] == 3
 
 
-def test_keys_that_nobody_could_find_again_are_refused(make_dict):
+@pytest.mark.needs("crosses_fork")
+def test_keys_that_nobody_could_find_again_are_refused(medium):
     """One that loads as something unhashable kept every other process from reading anything."""
 
     class Unhashable:
@@ -258,7 +265,7 @@ def test_keys_that_nobody_could_find_again_are_refused(make_dict):
         def __reduce__(self):
             return int, ("x",)
 
-    shared = make_dict(a=1)
+    shared = medium.dict(a=1)
     for key in (Unhashable(), Changing(), Refusing(), object(), float("nan")):
         for change in (
             lambda k=key: shared.update({k: 1}),
@@ -269,27 +276,27 @@ def test_keys_that_nobody_could_find_again_are_refused(make_dict):
     assert in_child(shared.copy) == {"a": 1}
 
 
-def test_another_shared_dict_is_taken_at_one_version(make_dict):
-    first, second = make_dict(a=1), make_dict(b=2)
+def test_another_shared_dict_is_taken_at_one_version(medium):
+    first, second = medium.dict(a=1), medium.dict(b=2)
     assert first | second == {"a": 1, "b": 2}
     assert second | first == {"b": 2, "a": 1}
     first |= second
     second.update(first)
     assert first == second
     with first.locked() as view:
-        view.update(make_dict(c=3))
-        view |= make_dict(d=4)
+        view.update(medium.dict(c=3))
+        view |= medium.dict(d=4)
         assert view.pop("c") == 3
         view.value = second
     assert first == second
-    assert make_dict(first) == second
+    assert medium.dict(first) == second
     assert list(reversed(first.keys())) == ["a", "b"]
     assert list(reversed(first.items())) == [("a", 1), ("b", 2)]
     assert list(reversed(first.values())) == [1, 2]
 
 
-def test_a_snapshot_says_what_it_is_and_stays_in_its_process(make_dict):
-    snapshot = make_dict(a=1, b=2).snapshot()
+def test_a_snapshot_says_what_it_is_and_stays_in_its_process(medium):
+    snapshot = medium.dict(a=1, b=2).snapshot()
     assert repr(snapshot) == "<DictSnapshot of version 1: 2 keys>"
     with pytest.raises(TypeError, match=r"dict\(snapshot\)"):
         pickle.dumps(snapshot)

@@ -23,8 +23,9 @@ numpy = Wanted("numpy")
 # --- Blocks -----------------------------------------------------------------------------------
 
 
-def test_a_block_commits_all_its_keys_and_changes_within_values_together(make_dict):
-    shared = make_dict(jobs=[], tree={"a": {"b": 0}}, n=1)
+@pytest.mark.needs("crosses_fork")
+def test_a_block_commits_all_its_keys_and_changes_within_values_together(medium):
+    shared = medium.dict(jobs=[], tree={"a": {"b": 0}}, n=1)
     version = shared.version
     with shared.locked() as view:
         view["jobs"].append(1)
@@ -38,8 +39,8 @@ def test_a_block_commits_all_its_keys_and_changes_within_values_together(make_di
     assert shared.version == version + 1
 
 
-def test_the_view_is_a_mutable_mapping(make_dict):
-    with make_dict(a=1, b=2).locked() as view:
+def test_the_view_is_a_mutable_mapping(medium):
+    with medium.dict(a=1, b=2).locked() as view:
         assert isinstance(view, collections.abc.MutableMapping)
         assert isinstance(view.value, collections.abc.MutableMapping)
         assert (len(view), list(view), "a" in view, view.get("z", 9)) == (2, ["a", "b"], True, 9)
@@ -70,8 +71,8 @@ def test_the_view_is_a_mutable_mapping(make_dict):
     assert repr(view) == "<View, closed>"
 
 
-def test_assigning_the_views_value_replaces_everything(make_dict):
-    shared = make_dict(a=1, b=2, c=3)
+def test_assigning_the_views_value_replaces_everything(medium):
+    shared = medium.dict(a=1, b=2, c=3)
     with shared.locked() as view:
         view.value = {"b": 5, "d": 6}
         assert view == {"b": 5, "d": 6}
@@ -81,8 +82,8 @@ def test_assigning_the_views_value_replaces_everything(make_dict):
     assert shared == {"b": 5, "d": 6}
 
 
-def test_only_what_was_changed_is_written(make_dict):
-    shared = make_dict({"array": numpy.zeros(100_000), "big": "x" * 100_000, "n": 0})
+def test_only_what_was_changed_is_written(medium):
+    shared = medium.dict({"array": numpy.zeros(100_000), "big": "x" * 100_000, "n": 0})
     before = shared.info().used_bytes
     with shared.locked() as view:
         assert view["array"].sum() == 0
@@ -98,9 +99,9 @@ def test_only_what_was_changed_is_written(make_dict):
     assert shared.version == version
 
 
-def test_a_set_that_lists_its_members_in_another_order_is_unchanged(make_dict):
+def test_a_set_that_lists_its_members_in_another_order_is_unchanged(medium):
     """A set that is built again from what was stored may do so."""
-    shared = make_dict({n: {f"{n} {m}" for m in range(40)} for n in range(20)})
+    shared = medium.dict({n: {f"{n} {m}" for m in range(40)} for n in range(20)})
     version = shared.version
     with shared.locked() as view:
         for key in view:
@@ -108,9 +109,10 @@ def test_a_set_that_lists_its_members_in_another_order_is_unchanged(make_dict):
     assert shared.version == version
 
 
-def test_a_read_that_another_thread_overtakes_is_not_older_than_its_begin(make_dict):
+@pytest.mark.needs("crosses_fork")
+def test_a_read_that_another_thread_overtakes_is_not_older_than_its_begin(medium):
     """Between the look at the index and the look at the version another thread caught up."""
-    shared = make_dict(a=1)
+    shared = medium.dict(a=1)
     assert shared["a"] == 1
     in_child(shared.update, {"a": 2})
     caught_up = []
@@ -135,8 +137,8 @@ def test_a_read_that_another_thread_overtakes_is_not_older_than_its_begin(make_d
     assert found == 2
 
 
-def test_an_exception_or_a_rollback_drops_all(make_dict):
-    shared = make_dict(a=[1])
+def test_an_exception_or_a_rollback_drops_all(medium):
+    shared = medium.dict(a=[1])
     with pytest.raises(ZeroDivisionError), shared.locked() as view:
         view["a"].append(2)
         view["b"] = 1
@@ -150,8 +152,8 @@ def test_an_exception_or_a_rollback_drops_all(make_dict):
     assert shared == {"a": [1], "c": 3}
 
 
-def test_what_cannot_be_pickled_is_named_with_its_key_and_nothing_is_changed(make_dict):
-    shared = make_dict(a=1)
+def test_what_cannot_be_pickled_is_named_with_its_key_and_nothing_is_changed(medium):
+    shared = medium.dict(a=1)
     with pytest.raises(UnpicklableError, match=r"value\['model'\]\['guard'\]") as caught:
         with shared.locked() as view:
             view["a"] = 2
@@ -160,8 +162,8 @@ def test_what_cannot_be_pickled_is_named_with_its_key_and_nothing_is_changed(mak
     assert shared == {"a": 1}
 
 
-def test_nested_blocks_join_and_a_failed_inner_one_fails_the_outer(make_dict):
-    shared = make_dict(a=1)
+def test_nested_blocks_join_and_a_failed_inner_one_fails_the_outer(medium):
+    shared = medium.dict(a=1)
     with shared.locked() as outer, shared.locked() as inner:
         assert inner is outer
         inner["a"] = 2
@@ -173,8 +175,8 @@ def test_nested_blocks_join_and_a_failed_inner_one_fails_the_outer(make_dict):
     assert shared["a"] == 2
 
 
-def test_changes_inside_ones_own_block_are_refused_and_the_block_goes_on(make_dict):
-    shared = make_dict(a=1)
+def test_changes_inside_ones_own_block_are_refused_and_the_block_goes_on(medium):
+    shared = medium.dict(a=1)
     with shared.locked() as view:
         for change in (
             lambda: shared.update(a=2),
@@ -188,8 +190,9 @@ def test_changes_inside_ones_own_block_are_refused_and_the_block_goes_on(make_di
     assert shared["a"] == 5
 
 
-def test_between_lock_and_unlock_changes_commit_at_once(make_dict):
-    shared = make_dict(a=1)
+@pytest.mark.needs("crosses_fork")
+def test_between_lock_and_unlock_changes_commit_at_once(medium):
+    shared = medium.dict(a=1)
     shared.lock()
     shared["a"] = 2
     assert in_child(lambda: shared["a"]) == 2
@@ -201,8 +204,9 @@ def test_between_lock_and_unlock_changes_commit_at_once(make_dict):
     assert shared["a"] == 3
 
 
-def test_locks_time_out_and_views_close(make_dict):
-    shared = make_dict(a=1, timeout=0)
+@pytest.mark.needs("crosses_fork")
+def test_locks_time_out_and_views_close(medium):
+    shared = medium.dict(a=1, timeout=0)
 
     def hold(child):
         with shared.locked():
@@ -225,8 +229,8 @@ def test_locks_time_out_and_views_close(make_dict):
                 use()
 
 
-def test_an_empty_one_is_a_dict_like_any(make_dict):
-    shared = make_dict()
+def test_an_empty_one_is_a_dict_like_any(medium):
+    shared = medium.dict()
     assert (len(shared), list(shared), shared.version) == (0, [], 0)
     with pytest.raises(KeyError):
         shared["a"]
@@ -239,9 +243,9 @@ def test_an_empty_one_is_a_dict_like_any(make_dict):
 # --- What fresh eyes found ---------------------------------------------------------------------
 
 
-def test_a_draft_of_elsewhere_is_a_mapping_like_any_and_a_dead_one_is_dead(make_dict):
+def test_a_draft_of_elsewhere_is_a_mapping_like_any_and_a_dead_one_is_dead(medium):
     """Its positions were taken for this dict's, and a region was lost for good."""
-    first, second = make_dict(a=1), make_dict(b=2)
+    first, second = medium.dict(a=1), medium.dict(b=2)
     with first.locked() as one, second.locked() as other:
         one["new"] = [1]
         other.value = one.value
@@ -269,8 +273,8 @@ def test_a_draft_of_elsewhere_is_a_mapping_like_any_and_a_dead_one_is_dead(make_
         assert pickle.loads(pickle.dumps(before)) == {"a": 1, "new": [1], "kept": 1}
 
 
-def test_a_replaced_value_has_its_own_order(make_dict):
-    shared = make_dict(a=1, b=2)
+def test_a_replaced_value_has_its_own_order(medium):
+    shared = medium.dict(a=1, b=2)
     with shared.locked() as view:
         view.value = {"b": 1, "new": 2, "a": 3}
     assert list(shared) == ["b", "new", "a"]
@@ -280,9 +284,9 @@ def test_a_replaced_value_has_its_own_order(make_dict):
     assert shared.version == version
 
 
-def test_a_value_that_is_deleted_and_set_again_counts_once(make_dict):
+def test_a_value_that_is_deleted_and_set_again_counts_once(medium):
     """Its old size was taken off twice, and far more than the ceiling went in."""
-    shared = make_dict(max_size="1M", k=b"x" * 600_000)
+    shared = medium.dict(max_size="1M", k=b"x" * 600_000)
     with pytest.raises(RegionFullError), shared.locked() as view:
         del view["k"]
         view["k"] = b"y" * 1_500_000
@@ -290,8 +294,8 @@ def test_a_value_that_is_deleted_and_set_again_counts_once(make_dict):
     assert shared.keys() == {"k", "small"}
 
 
-def test_taking_many_items_from_the_end_is_not_quadratic(make_dict):
-    shared, plain = make_dict({n: n for n in range(3000)}), {n: n for n in range(3000)}
+def test_taking_many_items_from_the_end_is_not_quadratic(medium):
+    shared, plain = medium.dict({n: n for n in range(3000)}), {n: n for n in range(3000)}
     with shared.locked() as view:
         for n in range(3000):
             if n % 5 == 0:
@@ -303,9 +307,9 @@ def test_taking_many_items_from_the_end_is_not_quadratic(make_dict):
     assert shared == plain
 
 
-def test_items_taken_from_the_end_are_those_that_were_set_last(make_dict):
+def test_items_taken_from_the_end_are_those_that_were_set_last(medium):
     """A stored value that was looked at or replaced keeps its place; the last one goes first."""
-    shared = make_dict(a=[1], b=[2])
+    shared = medium.dict(a=[1], b=[2])
     with shared.locked() as view:
         view["c"] = [3]
         view["a"].append(1)
@@ -317,8 +321,8 @@ def test_items_taken_from_the_end_are_those_that_were_set_last(make_dict):
     assert shared == {}
 
 
-def test_the_views_value_takes_more_with_an_operator(make_dict):
-    shared = make_dict(a=1, b=2)
+def test_the_views_value_takes_more_with_an_operator(medium):
+    shared = medium.dict(a=1, b=2)
     with shared.locked() as view:
         view.value |= {"b": 3, "c": 4}
     assert list(shared.items()) == [("a", 1), ("b", 3), ("c", 4)]

@@ -9,7 +9,7 @@ import pytest
 from support import inside
 from support.inside import JOINED, Joined, is_apart
 
-from mmapshare import Share, SharedDict, TransactionError, ViewClosedError, locked, shared_state
+from mmapshare import SharedDict, TransactionError, ViewClosedError, locked, shared_state
 
 APART = pytest.raises(TransactionError, match="cannot be told apart")
 STILL_OPEN = pytest.raises(TransactionError, match="still open")
@@ -36,12 +36,10 @@ def between_lock_and_unlock(share):
         share.unlock()
 
 
-@pytest.fixture(params=[lambda: Share({"n": 0, "log": ()}), lambda: SharedDict(n=0, log=())])
-def share(request):
-    made = request.param()
-    yield made
+@pytest.fixture(params=["share", "dict"])
+def share(request, medium):
+    yield getattr(medium, request.param)({"n": 0, "log": ()})
     gc.collect()
-    made.close()
 
 
 @pytest.fixture(params=[one, together], ids=["locked", "together"])
@@ -293,7 +291,7 @@ def test_a_function_with_a_state_that_calls_another_one_fails_as_one():
     assert outer_share.get() == {"n": 1}
 
 
-def test_a_long_block_remembers_little_of_the_many_that_joined_it():
+def test_a_long_block_remembers_little_of_the_many_that_joined_it(medium):
     def deep(share, depth):
         if depth:
             deep(share, depth - 1)
@@ -301,7 +299,7 @@ def test_a_long_block_remembers_little_of_the_many_that_joined_it():
             with share.locked():
                 pass
 
-    share = Share(0)
+    share = medium.share(0)
     with share.locked() as view:
         for depth in range(200):
             deep(share, depth)
@@ -309,8 +307,8 @@ def test_a_long_block_remembers_little_of_the_many_that_joined_it():
         assert isinstance(joined, Joined) and len(joined.ended) < 100 and not joined.open
 
 
-def test_an_interrupt_as_a_block_joins_leaves_the_outer_one_whole(monkeypatch):
-    share = Share(0)
+def test_an_interrupt_as_a_block_joins_leaves_the_outer_one_whole(medium, monkeypatch):
+    share = medium.share(0)
     real = inside.transaction_opened
 
     def struck(self, view):
@@ -329,9 +327,9 @@ def test_a_block_that_was_left_in_none_of_the_callers_frames_is_apart():
     assert is_apart(frozenset())
 
 
-def test_giving_up_between_the_steps_of_joining_is_harmless():
+def test_giving_up_between_the_steps_of_joining_is_harmless(medium):
     """An interrupt may come before the view is the outer one's."""
-    share = Share(0)
+    share = medium.share(0)
     transaction = share.locked()
     view = inside.view_class_of(share)()
     inside.view_of.set(transaction, view)
@@ -342,8 +340,8 @@ def test_giving_up_between_the_steps_of_joining_is_harmless():
     assert inside.claim_of(share) is None
 
 
-def test_a_joined_block_that_outlives_the_outer_one_says_so(make):
-    share = make([])
+def test_a_joined_block_that_outlives_the_outer_one_says_so(medium):
+    share = medium.share([])
     outer = share.locked()
     outer.__enter__()
     inner = share.locked()

@@ -16,9 +16,9 @@ from mmapshare import (
 
 
 @pytest.fixture(params=["share", "dict"])
-def counted(request, kind):
+def counted(request, medium):
     """Something that counts, and how to add to it optimistically."""
-    shared = (Share if request.param == "share" else SharedDict)({"n": 0}, kind=kind)
+    shared = getattr(medium, request.param)({"n": 0})
 
     def add(by=1, **options):
         def work(value):
@@ -29,14 +29,14 @@ def counted(request, kind):
         else:
             shared.transact(work, **options)
 
-    yield shared, add
-    shared.close()
+    return shared, add
 
 
 def _value(shared):
     return shared.get() if isinstance(shared, Share) else shared.copy()
 
 
+@pytest.mark.needs("crosses_fork")
 def test_processes_and_threads_add_up_exactly(counted):
     shared, add = counted
 
@@ -55,6 +55,7 @@ def test_processes_and_threads_add_up_exactly(counted):
     assert _value(shared) == {"n": 240}
 
 
+@pytest.mark.needs("crosses_fork")
 def test_the_function_runs_without_the_lock(counted):
     shared, _ = counted
 
@@ -66,6 +67,7 @@ def test_the_function_runs_without_the_lock(counted):
     assert _value(shared) == {"n": 1}
 
 
+@pytest.mark.needs("crosses_fork")
 def test_a_conflict_runs_it_again_on_fresh_values(counted):
     shared, _ = counted
     seen = []
@@ -86,6 +88,7 @@ def _add_in_a_block(shared):
         view["n"] += 1
 
 
+@pytest.mark.needs("crosses_fork")
 def test_after_the_retries_it_takes_the_lock(counted):
     shared, _ = counted
     held = []
@@ -161,8 +164,9 @@ def test_within_ones_own_block_it_joins_that(counted):
     assert _value(shared) == {"n": 1}
 
 
-def test_the_commit_waits_for_the_lock_as_others_do(kind):
-    shared = Share({"n": 0}, kind=kind, timeout=0)
+@pytest.mark.needs("crosses_fork")
+def test_the_commit_waits_for_the_lock_as_others_do(medium):
+    shared = medium.share({"n": 0}, timeout=0)
 
     def hold(child):
         with shared.locked():
@@ -178,17 +182,17 @@ def test_the_commit_waits_for_the_lock_as_others_do(kind):
     shared.close()
 
 
-def test_an_empty_share_has_nothing_to_update():
+def test_an_empty_share_has_nothing_to_update(medium):
     with pytest.raises(EmptyShareError):
-        Share().update(list.append, 1, optimistic=True)
+        medium.share().update(list.append, 1, optimistic=True)
 
 
-def test_what_is_returned_becomes_a_shares_value_and_is_a_dicts_result():
-    share = Share(40)
+def test_what_is_returned_becomes_a_shares_value_and_is_a_dicts_result(medium):
+    share = medium.share(40)
     assert share.update(lambda n, by: n + by, 2, optimistic=True) == 42
     assert share.update(lambda n, by: n + by, by=1, optimistic=True) == 43
     assert share.get() == 43
-    shared = SharedDict(a=1)
+    shared = medium.dict(a=1)
     assert shared.transact(lambda view, by: view["a"] + by, by=5) == 6
     assert shared.version == 1
 
@@ -196,8 +200,9 @@ def test_what_is_returned_becomes_a_shares_value_and_is_a_dicts_result():
 # --- Keys ----------------------------------------------------------------------------------------
 
 
-def test_a_change_of_another_key_is_no_conflict():
-    shared = SharedDict(a=0, b=0, c=0)
+@pytest.mark.needs("crosses_fork")
+def test_a_change_of_another_key_is_no_conflict(medium):
+    shared = medium.dict(a=0, b=0, c=0)
     runs = []
 
     def work(view):
@@ -210,6 +215,7 @@ def test_a_change_of_another_key_is_no_conflict():
     assert shared == {"a": 1, "b": 1, "c": 0, "new": 1}
 
 
+@pytest.mark.needs("crosses_fork")
 @pytest.mark.parametrize(
     ("look", "change"),
     [
@@ -226,8 +232,8 @@ def test_a_change_of_another_key_is_no_conflict():
         (lambda view: next(reversed(view)), lambda d: d.update(new=2)),
     ],
 )
-def test_a_change_of_what_was_looked_at_is_a_conflict(look, change):
-    shared, model = SharedDict(a=0, b=0, c=0), {"a": 0, "b": 0, "c": 0}
+def test_a_change_of_what_was_looked_at_is_a_conflict(medium, look, change):
+    shared, model = medium.dict(a=0, b=0, c=0), {"a": 0, "b": 0, "c": 0}
     runs = []
 
     def work(view):
@@ -245,9 +251,10 @@ def test_a_change_of_what_was_looked_at_is_a_conflict(look, change):
     assert shared == model
 
 
-def test_what_the_function_sees_belongs_together():
+@pytest.mark.needs("crosses_fork")
+def test_what_the_function_sees_belongs_together(medium):
     """A reader of two keys that always change together never sees them apart."""
-    shared = SharedDict(a=0, b=0)
+    shared = medium.dict(a=0, b=0)
     apart = []
 
     def write(child):
@@ -266,9 +273,10 @@ def test_what_the_function_sees_belongs_together():
     assert apart == []
 
 
-def test_snapshots_in_between_harm_nothing(monkeypatch):
+@pytest.mark.needs("crosses_fork")
+def test_snapshots_in_between_harm_nothing(medium, monkeypatch):
     monkeypatch.setattr(*inside.at("SPARE_BYTES"), 100)
-    shared = SharedDict(dict.fromkeys(range(5), 0))
+    shared = medium.dict(dict.fromkeys(range(5), 0))
 
     def work(child, me):
         def add(view):
@@ -284,16 +292,17 @@ def test_snapshots_in_between_harm_nothing(monkeypatch):
     assert shared.copy() == {0: 60, 1: 60, 2: 60, 3: 0, 4: 0, "all": 180}
 
 
-def test_a_full_dict_is_said_to_be_full():
-    shared = SharedDict(max_size="64K")
+def test_a_full_dict_is_said_to_be_full(medium):
+    shared = medium.dict(max_size="64K")
     with pytest.raises(RegionFullError):
         shared.transact(lambda view: view.update(a=bytes(100_000)))
     assert len(shared) == 0
 
 
-def test_a_rollback_forgets_what_was_changed_but_not_what_was_looked_at():
+@pytest.mark.needs("crosses_fork")
+def test_a_rollback_forgets_what_was_changed_but_not_what_was_looked_at(medium):
     """What is written after it rests on what was read before it."""
-    shared = SharedDict(a=1, b=1)
+    shared = medium.dict(a=1, b=1)
     runs = []
 
     def work(view):
@@ -310,7 +319,8 @@ def test_a_rollback_forgets_what_was_changed_but_not_what_was_looked_at():
     assert shared == {"a": 2, "b": 1, "c": 2}
 
 
-def test_a_definition_is_stored_once_by_several_transactions():
+@pytest.mark.needs("crosses_fork")
+def test_a_definition_is_stored_once_by_several_transactions(medium):
     """It is looked up among those that the log has, which others may have brought meanwhile."""
 
     class Point:
@@ -320,7 +330,7 @@ def test_a_definition_is_stored_once_by_several_transactions():
     def put(view, n):
         view[n] = Point(n)
 
-    shared = SharedDict()
+    shared = medium.dict()
     shared.transact(put, 0)
     used_bytes, definitions = (
         shared.info().used_bytes,
@@ -336,9 +346,10 @@ def test_a_definition_is_stored_once_by_several_transactions():
     assert [shared[n].x for n in shared] == [0, 1, 2, 3, 4]
 
 
-def test_who_meets_a_new_snapshot_runs_again():
+@pytest.mark.needs("crosses_fork")
+def test_who_meets_a_new_snapshot_runs_again(medium):
     """There a key may be in the same place as before, with another value."""
-    shared = SharedDict(a=1, b=1)
+    shared = medium.dict(a=1, b=1)
     seen = []
 
     def rewrite():

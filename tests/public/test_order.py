@@ -9,7 +9,7 @@ import pytest
 from support import SEED, Child, in_child, inside
 from support.inside import Places
 
-from mmapshare import Share, SharedDict, ViewClosedError
+from mmapshare import SharedDict, ViewClosedError
 
 MANY = 1000
 
@@ -73,9 +73,9 @@ def last(mapping):
     return next(reversed(mapping))
 
 
-def test_a_queue_of_many_keys_lists_none_of_them_for_its_ends(no_lists):
+def test_a_queue_of_many_keys_lists_none_of_them_for_its_ends(medium, no_lists):
     """`popitem`, the first and the last key made a list of all keys: 8 ms of a million."""
-    shared = SharedDict(dict.fromkeys(range(MANY), 0))
+    shared = medium.dict(dict.fromkeys(range(MANY), 0))
     del no_lists[:]
     for n in range(300):
         assert first(shared) == n
@@ -90,8 +90,8 @@ def test_a_queue_of_many_keys_lists_none_of_them_for_its_ends(no_lists):
     assert len(no_lists) < 2000
 
 
-def test_a_block_that_takes_many_lists_none_of_them_for_its_ends(no_lists):
-    shared = SharedDict(dict.fromkeys(range(MANY), 0))
+def test_a_block_that_takes_many_lists_none_of_them_for_its_ends(medium, no_lists):
+    shared = medium.dict(dict.fromkeys(range(MANY), 0))
     del no_lists[:]
     with shared.locked() as view:
         for n in range(400):
@@ -108,8 +108,10 @@ def test_a_block_that_takes_many_lists_none_of_them_for_its_ends(no_lists):
     assert len(no_lists) < 3000
 
 
-def test_other_processes_that_take_from_a_queue_are_caught_up_with():
-    shared = SharedDict(dict.fromkeys(range(MANY), 0))
+@pytest.mark.needs("crosses_fork")
+@pytest.mark.slow
+def test_other_processes_that_take_from_a_queue_are_caught_up_with(medium):
+    shared = medium.dict(dict.fromkeys(range(MANY), 0))
     assert next(iter(shared)) == 0
 
     def take(n):
@@ -130,8 +132,8 @@ def test_other_processes_that_take_from_a_queue_are_caught_up_with():
         assert keys == in_child(lambda: list(shared))
 
 
-def test_an_iteration_gives_the_keys_as_they_were_when_it_began():
-    shared = SharedDict(dict.fromkeys(range(MANY), 0))
+def test_an_iteration_gives_the_keys_as_they_were_when_it_began(medium):
+    shared = medium.dict(dict.fromkeys(range(MANY), 0))
     forward, backward, begun = iter(shared), reversed(shared), iter(shared)
     assert next(begun) == 0
     shared["new"] = 1
@@ -144,8 +146,8 @@ def test_an_iteration_gives_the_keys_as_they_were_when_it_began():
     assert list(shared) == [*range(1, MANY, 2), "new", 0]
 
 
-def test_an_iteration_in_a_block_gives_the_keys_as_they_were_when_it_began():
-    shared = SharedDict(dict.fromkeys(range(MANY), 0))
+def test_an_iteration_in_a_block_gives_the_keys_as_they_were_when_it_began(medium):
+    shared = medium.dict(dict.fromkeys(range(MANY), 0))
     with shared.locked() as view:
         view["new"] = 1
         kept, late = iter(view), iter(view)
@@ -168,8 +170,8 @@ def test_an_iteration_in_a_block_gives_the_keys_as_they_were_when_it_began():
     assert list(shared) == ["last"]
 
 
-def test_an_iteration_that_outlives_its_block_is_not_changed_by_what_comes_after():
-    shared = SharedDict(dict.fromkeys(range(MANY), 0))
+def test_an_iteration_that_outlives_its_block_is_not_changed_by_what_comes_after(medium):
+    shared = medium.dict(dict.fromkeys(range(MANY), 0))
     with shared.locked() as view:
         left = iter(view)
         backward = reversed(view)
@@ -179,8 +181,8 @@ def test_an_iteration_that_outlives_its_block_is_not_changed_by_what_comes_after
     assert list(left) == list(range(MANY))
 
 
-def test_iterations_in_threads_beside_changes_are_of_one_version():
-    shared = SharedDict(dict.fromkeys(range(MANY), 0))
+def test_iterations_in_threads_beside_changes_are_of_one_version(medium):
+    shared = medium.dict(dict.fromkeys(range(MANY), 0))
     over, found = threading.Event(), []
 
     def look():
@@ -204,9 +206,9 @@ def test_iterations_in_threads_beside_changes_are_of_one_version():
 # --- wait(predicate) ------------------------------------------------------------------------------
 
 
-def test_a_predicate_that_looks_at_one_key_copies_nothing_else(no_lists, monkeypatch):
+def test_a_predicate_that_looks_at_one_key_copies_nothing_else(medium, no_lists, monkeypatch):
     """It got a copy of everything: 60 ms a look at a million keys."""
-    shared = SharedDict(dict.fromkeys(range(MANY), [0]))
+    shared = medium.dict(dict.fromkeys(range(MANY), [0]))
     monkeypatch.setattr(SharedDict, "snapshot", lambda shared: pytest.fail("it was copied"))
 
     def predicate(seen):
@@ -226,8 +228,8 @@ def test_a_predicate_that_looks_at_one_key_copies_nothing_else(no_lists, monkeyp
     assert shared.wait(predicate, timeout=0)
 
 
-def test_a_predicate_that_looks_at_all_of_it_sees_one_version(monkeypatch):
-    shared = SharedDict(dict.fromkeys(range(MANY), 1))
+def test_a_predicate_that_looks_at_all_of_it_sees_one_version(medium, monkeypatch):
+    shared = medium.dict(dict.fromkeys(range(MANY), 1))
     values = iter(range(2, 10))
 
     def predicate(seen):
@@ -244,8 +246,8 @@ def test_a_predicate_that_looks_at_all_of_it_sees_one_version(monkeypatch):
     assert next(values) == 6  # Three times it came in between; then there was a copy.
 
 
-def test_a_predicate_that_catches_all_is_asked_again():
-    shared = SharedDict(a=0)
+def test_a_predicate_that_catches_all_is_asked_again(medium):
+    shared = medium.dict(a=0)
     asked = []
 
     def predicate(seen):
@@ -260,8 +262,8 @@ def test_a_predicate_that_catches_all_is_asked_again():
     assert len(asked) == 4
 
 
-def test_what_a_predicate_keeps_is_a_copy():
-    shared = SharedDict(dict.fromkeys(range(MANY), 0))
+def test_what_a_predicate_keeps_is_a_copy(medium):
+    shared = medium.dict(dict.fromkeys(range(MANY), 0))
     kept = []
     assert shared.wait(lambda seen: not kept.append(seen), timeout=0)
     shared.clear()
@@ -272,8 +274,8 @@ def test_what_a_predicate_keeps_is_a_copy():
     assert len(kept[0]) == MANY
 
 
-def test_what_a_predicate_keeps_and_what_was_overtaken_says_so():
-    shared = SharedDict(a=0)
+def test_what_a_predicate_keeps_and_what_was_overtaken_says_so(medium):
+    shared = medium.dict(a=0)
     kept = []
 
     def predicate(seen):
@@ -288,8 +290,8 @@ def test_what_a_predicate_keeps_and_what_was_overtaken_says_so():
     assert kept[-1]["a"] == 3
 
 
-def test_a_conflict_of_another_dicts_is_not_taken_for_ones_own():
-    one = SharedDict(a=0)
+def test_a_conflict_of_another_dicts_is_not_taken_for_ones_own(medium):
+    one = medium.dict(a=0)
 
     def predicate(seen):
         raise inside.Conflict
@@ -298,8 +300,9 @@ def test_a_conflict_of_another_dicts_is_not_taken_for_ones_own():
         one.wait(predicate, timeout=0)
 
 
-def test_waiting_for_one_key_beside_a_writer_ends_when_it_comes():
-    shared = SharedDict(dict.fromkeys(range(100), 0), flag=0)
+@pytest.mark.needs("crosses_fork")
+def test_waiting_for_one_key_beside_a_writer_ends_when_it_comes(medium):
+    shared = medium.dict(dict.fromkeys(range(100), 0), flag=0)
 
     def write(child):
         child.hear()
@@ -312,4 +315,4 @@ def test_waiting_for_one_key_beside_a_writer_ends_when_it_comes():
     assert shared.wait(lambda seen: seen["flag"], timeout=30)
     assert not shared.wait(lambda seen: seen["flag"] == 2, timeout=0)
     writer.result()
-    assert Share(1).wait(lambda n: n == 1, timeout=0)
+    assert medium.share(1).wait(lambda n: n == 1, timeout=0)

@@ -17,8 +17,9 @@ from mmapshare import (
 )
 
 
-def test_get_does_not_wait_for_a_holder(make):
-    share = make("old")
+@pytest.mark.needs("crosses_fork", "reads_wait_for_nobody")
+def test_get_does_not_wait_for_a_holder(medium):
+    share = medium.share("old")
 
     def hold(child):
         with share.locked() as view:
@@ -36,8 +37,9 @@ def test_get_does_not_wait_for_a_holder(make):
     assert share.info().holder_pid is None
 
 
-def test_between_lock_and_unlock_set_commits_at_once(make):
-    share = make(1)
+@pytest.mark.needs("crosses_fork")
+def test_between_lock_and_unlock_set_commits_at_once(medium):
+    share = medium.share(1)
     share.lock()
     assert share.set(2) == 2
     assert in_child(share.get) == 2
@@ -61,8 +63,8 @@ def test_between_lock_and_unlock_set_commits_at_once(make):
     assert share.get() == 7
 
 
-def test_locking_twice_is_a_deadlock_and_unlocking_unlocked_an_error(make):
-    share = make(1)
+def test_locking_twice_is_a_deadlock_and_unlocking_unlocked_an_error(medium):
+    share = medium.share(1)
     share.lock()
     with pytest.raises(DeadlockError):
         share.lock()
@@ -75,8 +77,8 @@ def test_locking_twice_is_a_deadlock_and_unlocking_unlocked_an_error(make):
         share.unlock()
 
 
-def test_an_exception_between_lock_and_unlock_leaves_the_lock_usable(make):
-    share = make(1)
+def test_an_exception_between_lock_and_unlock_leaves_the_lock_usable(medium):
+    share = medium.share(1)
     share.lock()
     with pytest.raises(KeyError), share.locked() as view:
         view.value = 2
@@ -85,8 +87,8 @@ def test_an_exception_between_lock_and_unlock_leaves_the_lock_usable(make):
     share.unlock()
 
 
-def test_set_inside_ones_own_block_names_view_value(make):
-    share = make(1)
+def test_set_inside_ones_own_block_names_view_value(medium):
+    share = medium.share(1)
     with share.locked() as view:
         with pytest.raises(TransactionError, match=r"view\.value"):
             share.set(5)
@@ -94,8 +96,8 @@ def test_set_inside_ones_own_block_names_view_value(make):
     assert share.get() == 2
 
 
-def test_a_nested_block_joins_the_outer_one(make):
-    share = make([])
+def test_a_nested_block_joins_the_outer_one(medium):
+    share = medium.share([])
     with share.locked() as outer:
         outer.append(1)
         with share.locked() as inner:
@@ -106,18 +108,18 @@ def test_a_nested_block_joins_the_outer_one(make):
     assert (share.get(), share.version) == ([1, 2, 3], 2)
 
 
-def test_a_nested_block_of_an_empty_share_joins_the_outer_one(make):
+def test_a_nested_block_of_an_empty_share_joins_the_outer_one(medium):
     """What the outer view covered was looked for among the attributes of its value, and there
     was none yet: the inner block raised EmptyShareError. The state machines found it."""
-    share = make()
+    share = medium.share()
     with share.locked() as outer, share.locked() as inner:
         assert inner is outer
         inner.value = 1
     assert share.snapshot() == Snapshot(1, 1)
 
 
-def test_a_failed_inner_block_lets_the_outer_one_commit_nothing(make):
-    share = make([])
+def test_a_failed_inner_block_lets_the_outer_one_commit_nothing(medium):
+    share = medium.share([])
     with pytest.raises(TransactionError, match="KeyError") as caught, share.locked() as outer:
         outer.append(1)
         with pytest.raises(KeyError), share.locked() as inner:
@@ -128,8 +130,8 @@ def test_a_failed_inner_block_lets_the_outer_one_commit_nothing(make):
     assert share.get() == []
 
 
-def test_rollback_after_a_failed_inner_block_makes_the_outer_one_whole_again(make):
-    share = make([])
+def test_rollback_after_a_failed_inner_block_makes_the_outer_one_whole_again(medium):
+    share = medium.share([])
     with share.locked() as outer:
         outer.append(1)
         with pytest.raises(KeyError), share.locked():
@@ -139,8 +141,8 @@ def test_rollback_after_a_failed_inner_block_makes_the_outer_one_whole_again(mak
     assert share.get() == [3]
 
 
-def test_a_transaction_is_used_once(make):
-    share = make(1)
+def test_a_transaction_is_used_once(medium):
+    share = medium.share(1)
     transaction = share.locked()
     with transaction, pytest.raises(TransactionError, match="once"):
         transaction.__enter__()
@@ -149,8 +151,9 @@ def test_a_transaction_is_used_once(make):
     assert share.set(2) == 2
 
 
-def test_a_timeout_says_who_holds_the_lock_and_for_how_long(make):
-    share = make(1, timeout=0.01)
+@pytest.mark.needs("crosses_fork")
+def test_a_timeout_says_who_holds_the_lock_and_for_how_long(medium):
+    share = medium.share(1, timeout=0.01)
 
     def hold(child):
         with share.locked():
@@ -177,8 +180,8 @@ def test_a_timeout_says_who_holds_the_lock_and_for_how_long(make):
         pass
 
 
-def test_a_timeout_says_when_the_holder_is_a_thread_of_ones_own_process(make):
-    share = make(1)
+def test_a_timeout_says_when_the_holder_is_a_thread_of_ones_own_process(medium):
+    share = medium.share(1)
     share.lock()
 
     def wait():
@@ -191,8 +194,9 @@ def test_a_timeout_says_when_the_holder_is_a_thread_of_ones_own_process(make):
     share.unlock()
 
 
-def test_a_contended_wait_is_counted(make):
-    share = make(0)
+@pytest.mark.needs("crosses_fork")
+def test_a_contended_wait_is_counted(medium):
+    share = medium.share(0)
 
     def hold(child):
         with share.locked():
@@ -209,9 +213,10 @@ def test_a_contended_wait_is_counted(make):
     assert share.info().contended_waits == 1
 
 
-def test_a_set_clears_a_claim_that_an_interrupted_one_left(make):
+@pytest.mark.needs("crosses_fork")
+def test_a_set_clears_a_claim_that_an_interrupted_one_left(medium):
     """Its owner asks for the lock, has it already, and nothing of it is under way any more."""
-    share = make(1)
+    share = medium.share(1)
     assert inside.lock_of(share).acquire(claim_by(current_owner()), 0)
     assert share.set(2) == 2
     assert in_child(share.set, 3) == 3

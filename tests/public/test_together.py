@@ -12,7 +12,6 @@ from mmapshare import (
     LockTimeout,
     RegionFullError,
     Share,
-    SharedDict,
     TransactionError,
     UnpicklableError,
     locked,
@@ -22,17 +21,15 @@ SEED = int.from_bytes(os.urandom(4), "little")
 
 
 @pytest.fixture
-def three():
-    made = [Share({"n": 0}), SharedDict({"n": 0}), Share({"n": 0})]
-    yield made
-    for one in made:
-        one.close()
+def three(medium):
+    return [medium.share({"n": 0}), medium.dict({"n": 0}), medium.share({"n": 0})]
 
 
 def _numbers(shares):
     return [(share.get() if isinstance(share, Share) else share.copy())["n"] for share in shares]
 
 
+@pytest.mark.needs("crosses_fork")
 def test_all_are_committed_and_the_views_come_in_the_callers_order(three):
     a, b, c = three
     with locked(c, a, b) as (view_c, view_a, view_b):
@@ -65,9 +62,10 @@ def test_what_cannot_be_pickled_changes_none_of_them(three, where):
     assert all(inside.claim_of(share) is None for share in three)
 
 
-@pytest.mark.parametrize("make", [Share, SharedDict])
-def test_a_full_region_changes_none_of_them(make):
-    shares = [Share({"n": 0}), make({"n": 0}, max_size="64K"), SharedDict({"n": 0})]
+@pytest.mark.parametrize("make", ["share", "dict"])
+def test_a_full_region_changes_none_of_them(medium, make):
+    small = getattr(medium, make)({"n": 0}, max_size="64K")
+    shares = [medium.share({"n": 0}), small, medium.dict({"n": 0})]
     with pytest.raises(RegionFullError), locked(*shares) as views:
         for view in views:
             view["n"] = 9
@@ -75,8 +73,9 @@ def test_a_full_region_changes_none_of_them(make):
     assert _numbers(shares) == [0, 0, 0]
 
 
-def test_a_dict_that_has_to_be_written_anew_first_takes_part():
-    shared, share = SharedDict(max_size="1K"), Share({"n": 0})
+@pytest.mark.slow
+def test_a_dict_that_has_to_be_written_anew_first_takes_part(medium):
+    shared, share = medium.dict(max_size="1K"), medium.share({"n": 0})
     for n in range(30_000):
         with locked(share, shared) as (a, b):
             a["n"] = n
@@ -88,6 +87,7 @@ def test_a_dict_that_has_to_be_written_anew_first_takes_part():
     assert inside.index_of(shared).state.position[1] > 1
 
 
+@pytest.mark.needs("crosses_fork")
 def test_crossing_blocks_do_not_wait_for_one_another(three):
     a, b, c = three
 
@@ -121,6 +121,7 @@ def test_a_nested_one_joins_and_a_failed_inner_one_fails_the_outer(three):
         assert first is second
 
 
+@pytest.mark.needs("crosses_fork")
 def test_a_timeout_leaves_none_held(three):
     a, b, c = three
 
@@ -172,23 +173,26 @@ def test_tasks_take_several_too(three):
     assert _numbers(three)[:2] == [20, 30]
 
 
-def test_a_key_that_nobody_could_find_again_changes_none_of_them():
+def test_a_key_that_nobody_could_find_again_changes_none_of_them(medium):
     """It was noticed only when the shares before it were published."""
 
     class Lost:
         """Equals itself only, and so nothing once it is pickled."""
 
     for _ in range(8):  # The order is that of random ids.
-        share, shared = Share(1), SharedDict(a=1)
+        share, shared = medium.share(1), medium.dict(a=1)
         with pytest.raises(UnpicklableError), locked(share, shared) as (a, b):
             a.value = 2
             b[Lost()] = 1
         assert (share.get(), shared.copy()) == (1, {"a": 1})
 
 
-def test_an_interrupt_on_the_way_out_leaves_nothing_held_even_while_it_is_handled(monkeypatch):
+@pytest.mark.needs("crosses_fork")
+def test_an_interrupt_on_the_way_out_leaves_nothing_held_even_while_it_is_handled(
+    medium, monkeypatch
+):
     """A new block in the handler joined the dead one, and what it wrote was lost in silence."""
-    a, b = Share({"n": 0}), Share({"n": 0})
+    a, b = medium.share({"n": 0}), medium.share({"n": 0})
     real = inside.together_leave
 
     def interrupted(self, err):
@@ -206,10 +210,10 @@ def test_an_interrupt_on_the_way_out_leaves_nothing_held_even_while_it_is_handle
     assert in_child(lambda: b.lock(timeout=0)) is None
 
 
-def test_an_interrupt_between_two_publishes_parts_nothing(monkeypatch):
+def test_an_interrupt_between_two_publishes_parts_nothing(medium, monkeypatch):
     real = inside.index_commit
     for _ in range(6):
-        shared, share = SharedDict(dict.fromkeys(range(2000), 0)), Share(0)
+        shared, share = medium.dict(dict.fromkeys(range(2000), 0)), medium.share(0)
 
         def commit(index, state, changes):
             monkeypatch.setattr(*inside.at("index_commit"), real)
@@ -223,9 +227,9 @@ def test_an_interrupt_between_two_publishes_parts_nothing(monkeypatch):
         assert (len(shared), share.get()) == (0, 1)
 
 
-def test_an_outer_block_that_ended_first_keeps_no_other_share_locked():
+def test_an_outer_block_that_ended_first_keeps_no_other_share_locked(medium):
     for _ in range(6):
-        a, b = Share({}), Share({})
+        a, b = medium.share({}), medium.share({})
         outer = a.locked()
         outer.__enter__()
         both = locked(a, b)
@@ -244,9 +248,10 @@ def test_an_outer_block_that_ended_first_keeps_no_other_share_locked():
 ACCOUNTS, TOTAL = 10, 1000
 
 
-def test_money_moves_among_shares_and_the_sum_never_changes():
+@pytest.mark.needs("crosses_fork")
+def test_money_moves_among_shares_and_the_sum_never_changes(medium):
     print("seed", SEED)
-    accounts = [Share(TOTAL // ACCOUNTS) for _ in range(ACCOUNTS)]
+    accounts = [medium.share(TOTAL // ACCOUNTS) for _ in range(ACCOUNTS)]
 
     def move(child, seed):
         rng = random.Random(seed)
@@ -272,10 +277,12 @@ def test_money_moves_among_shares_and_the_sum_never_changes():
     assert sum(account.get() for account in accounts) == TOTAL
 
 
-def test_money_moves_in_a_dict_and_no_kill_changes_the_sum():
+@pytest.mark.needs("crosses_fork", "free_at_once_after_kill")
+@pytest.mark.slow
+def test_money_moves_in_a_dict_and_no_kill_changes_the_sum(medium):
     print("seed", SEED)
     rng = random.Random(SEED)
-    accounts = SharedDict(dict.fromkeys(range(ACCOUNTS), TOTAL // ACCOUNTS))
+    accounts = medium.dict(dict.fromkeys(range(ACCOUNTS), TOTAL // ACCOUNTS))
 
     def move(child, seed):
         rng = random.Random(seed)
@@ -309,6 +316,7 @@ def test_money_moves_in_a_dict_and_no_kill_changes_the_sum():
     assert sum(accounts.values()) == TOTAL
 
 
+@pytest.mark.needs("crosses_fork")
 def test_tasks_that_cannot_have_all_or_store_all_hold_none(three):
     a, b, c = three
 
@@ -341,8 +349,8 @@ def test_tasks_that_cannot_have_all_or_store_all_hold_none(three):
     del timed_out, refused  # No finaliser has helped: the tracebacks kept all alive.
 
 
-def test_one_that_stays_empty_does_not_keep_the_others_from_their_commit():
-    empty, full = Share(), Share(1)
+def test_one_that_stays_empty_does_not_keep_the_others_from_their_commit(medium):
+    empty, full = medium.share(), medium.share(1)
     with locked(empty, full) as (_, view):
         view.value = 2
     assert (empty.version, full.get()) == (0, 2)

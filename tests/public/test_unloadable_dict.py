@@ -6,18 +6,17 @@ from support import in_child
 from support.values import ApiError
 
 from mmapshare import (
-    SharedDict,
     UnloadableError,
     UnpicklableError,
 )
 
 
 @pytest.fixture(params=[0, numpy.zeros(10_000)], ids=["alone", "beside an array"])
-def make_mixed(request):
+def make_mixed(request, medium):
     """Two values that load, and between them one that does not."""
 
     def make():
-        shared = SharedDict(a=1)
+        shared = medium.dict(a=1)
         shared["e"] = [ApiError(1, "x"), request.param]
         shared["z"] = 3
         return shared
@@ -25,6 +24,7 @@ def make_mixed(request):
     return make
 
 
+@pytest.mark.needs("crosses_fork")
 def test_a_key_whose_value_does_not_load_is_named(make_mixed):
     mixed = make_mixed()
     for read in (
@@ -124,8 +124,8 @@ def test_iteration_goes_on_behind_what_does_not_load(make_mixed):
         assert found in ([("a", 1), ("z", 3)], [1, 3], [("z", 3), ("a", 1)], [3, 1])
 
 
-def test_a_key_that_does_not_load_is_refused_before_anybody_meets_it():
-    shared = SharedDict(a=1)
+def test_a_key_that_does_not_load_is_refused_before_anybody_meets_it(medium):
+    shared = medium.dict(a=1)
     with pytest.raises(UnpicklableError, match="cannot be loaded again"):
         shared[(ApiError(1, "x"),)] = 1
     assert dict(shared) == {"a": 1}

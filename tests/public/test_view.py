@@ -11,7 +11,7 @@ import pytest
 from support import in_child
 from support.inside import MISSING
 
-from mmapshare import EmptyShareError, Share, SharedDict, View, ViewClosedError
+from mmapshare import EmptyShareError, Share, View, ViewClosedError
 
 
 class Point:
@@ -26,8 +26,8 @@ class Point:
         return isinstance(other, Point) and self.x == other.x
 
 
-def test_items_iteration_len_and_in_go_to_the_value(make):
-    share = make({"a": 1, "b": 2})
+def test_items_iteration_len_and_in_go_to_the_value(medium):
+    share = medium.share({"a": 1, "b": 2})
     with share.locked() as view:
         view["c"] = view["a"] + view["b"]
         del view["a"]
@@ -39,15 +39,15 @@ def test_items_iteration_len_and_in_go_to_the_value(make):
     assert share.get() == {"b": 2, "c": 3}
 
 
-def test_a_views_truth_is_its_values(make):
+def test_a_views_truth_is_its_values(medium):
     for value in (0, "", [], {}, None):
-        with make(value).locked() as view:
+        with medium.share(value).locked() as view:
             assert not view
-    with make(7).locked() as view:
+    with medium.share(7).locked() as view:
         assert view
 
 
-def test_methods_of_containers_go_to_the_value():
+def test_methods_of_containers_go_to_the_value(medium):
     for value, change, expected in [
         ([1], lambda v: v.append(2), [1, 2]),
         ({"a": 1}, lambda v: v.setdefault("b", 2), {"a": 1, "b": 2}),
@@ -55,17 +55,17 @@ def test_methods_of_containers_go_to_the_value():
         (deque([1]), lambda v: v.appendleft(0), deque([0, 1])),
         (OrderedDict(a=1), lambda v: v.move_to_end("a"), OrderedDict(a=1)),
     ]:
-        share = Share(value)
+        share = medium.share(value)
         with share.locked() as view:
             change(view)
         assert share.get() == expected
         assert type(share.get()) is type(expected)
-    with Share([1]).locked() as view, pytest.raises(AttributeError, match="'list' object"):
+    with medium.share([1]).locked() as view, pytest.raises(AttributeError, match="'list' object"):
         view.keys()
 
 
-def test_attributes_are_read_set_and_deleted_on_the_value(make):
-    share = make(Point())
+def test_attributes_are_read_set_and_deleted_on_the_value(medium):
+    share = medium.share(Point())
     with share.locked() as view:
         view.x = 5
         assert view.move(2) == 7
@@ -81,9 +81,9 @@ def test_attributes_are_read_set_and_deleted_on_the_value(make):
     assert not hasattr(share.get(), "new")
 
 
-def test_an_empty_shares_view_has_nothing_to_read_set_or_delete(make):
+def test_an_empty_shares_view_has_nothing_to_read_set_or_delete(medium):
     """What stands there in place of a value took attributes like any object, for all shares."""
-    share = make()
+    share = medium.share()
     with share.locked() as view:
         for use in (
             lambda: view.x,
@@ -104,8 +104,8 @@ def test_a_share_without_a_value_is_shown_as_an_empty_one_by_help():
     assert "initial: T = <empty>" in str(inspect.signature(Share)).replace("'T'", "T")
 
 
-def test_assigning_the_value_changes_what_the_view_delegates_to(make):
-    share = make({"a": 1})
+def test_assigning_the_value_changes_what_the_view_delegates_to(medium):
+    share = medium.share({"a": 1})
     with share.locked() as view:
         view.value = Point()
         view.x = 9
@@ -116,15 +116,15 @@ def test_assigning_the_value_changes_what_the_view_delegates_to(make):
     assert share.get() == [1, 2]
 
 
-def test_changes_deep_inside_the_value_stick(make):
-    share = make({"jobs": [{"done": False}]})
+def test_changes_deep_inside_the_value_stick(medium):
+    share = medium.share({"jobs": [{"done": False}]})
     with share.locked() as view:
         view["jobs"][0]["done"] = True
     assert share.get() == {"jobs": [{"done": True}]}
 
 
-def test_a_view_does_no_arithmetic_itself(make):
-    share = make(1)
+def test_a_view_does_no_arithmetic_itself(medium):
+    share = medium.share(1)
     with share.locked() as view:
         for wrong in (
             lambda: view + 1,
@@ -141,8 +141,8 @@ def test_a_view_does_no_arithmetic_itself(make):
     assert share.get() == 2
 
 
-def test_a_view_shows_its_value_and_its_state(make):
-    share = make([1])
+def test_a_view_shows_its_value_and_its_state(medium):
+    share = medium.share([1])
     with share.locked() as view:
         assert repr(view) == "<View of version 1: [1]>"
         with pytest.raises(TypeError):
@@ -151,7 +151,7 @@ def test_a_view_shows_its_value_and_its_state(make):
             with pytest.raises(TypeError, match=r"view\.value"):
                 refused(view)
     assert repr(view) == "<View, closed>"
-    with make().locked() as view:
+    with medium.share().locked() as view:
         assert repr(view) == "<View of an empty share>"
 
 
@@ -170,8 +170,8 @@ def _every_use(view):
     yield lambda: view == 1
 
 
-def test_after_its_block_a_view_raises_and_what_it_gave_out_is_private(make):
-    share = make([[1]])
+def test_after_its_block_a_view_raises_and_what_it_gave_out_is_private(medium):
+    share = medium.share([[1]])
     with share.locked() as view:
         kept = view[0]
     for use in _every_use(view):
@@ -181,8 +181,8 @@ def test_after_its_block_a_view_raises_and_what_it_gave_out_is_private(make):
     assert share.get() == [[1]]
 
 
-def test_in_another_thread_a_view_raises(make):
-    share = make([1])
+def test_in_another_thread_a_view_raises(medium):
+    share = medium.share([1])
     seen = []
 
     def look():
@@ -202,8 +202,9 @@ def test_in_another_thread_a_view_raises(make):
     assert share.get() == [1, 2]
 
 
-def test_in_a_forked_child_a_view_is_dead(make):
-    share = make([1])
+@pytest.mark.needs("crosses_fork")
+def test_in_a_forked_child_a_view_is_dead(medium):
+    share = medium.share([1])
     with share.locked() as view:
 
         def look():
@@ -220,8 +221,8 @@ def test_in_a_forked_child_a_view_is_dead(make):
     assert share.get() == [1, 2]
 
 
-def test_in_another_task_a_view_raises():
-    share = Share([1])
+def test_in_another_task_a_view_raises(medium):
+    share = medium.share([1])
 
     async def main():
         with share.locked() as view:
@@ -237,8 +238,8 @@ def test_in_another_task_a_view_raises():
     assert share.get() == [1, 2]
 
 
-def test_an_empty_shares_view_takes_no_items_before_it_has_a_value():
-    share = Share()
+def test_an_empty_shares_view_takes_no_items_before_it_has_a_value(medium):
+    share = medium.share()
     with share.locked() as view:
         for use in (lambda: view[0], lambda: view.__setitem__(0, 1)):
             with pytest.raises(EmptyShareError, match=r"assign view\.value"):
@@ -248,8 +249,8 @@ def test_an_empty_shares_view_takes_no_items_before_it_has_a_value():
     assert share.get() == [2]
 
 
-def test_attributes_are_their_owners_a_task_or_a_thread():
-    share = Share(Point())
+def test_attributes_are_their_owners_a_task_or_a_thread(medium):
+    share = medium.share(Point())
 
     def elsewhere():
         for use in (lambda: view.x, lambda: setattr(view, "x", 9), lambda: delattr(view, "x")):
@@ -268,19 +269,19 @@ def test_attributes_are_their_owners_a_task_or_a_thread():
     assert share.get().x == 5
 
 
-def test_a_view_is_formatted_as_its_value():
+def test_a_view_is_formatted_as_its_value(medium):
     """f"{view}" gave the view's own repr, and a format's letters were refused."""
-    with Share(3.14159).locked() as number, Share([1]).locked() as items:
+    with medium.share(3.14159).locked() as number, medium.share([1]).locked() as items:
         assert (f"{number:.2f}", f"{number}", str(items)) == ("3.14", "3.14159", "[1]")
     assert str(items) == "<View, closed>"
-    with SharedDict(a=1).locked() as mapping:
+    with medium.dict(a=1).locked() as mapping:
         assert f"{mapping}" == str(mapping) == "{'a': 1}"
     with pytest.raises(ViewClosedError):
         f"{mapping}"
 
 
-def test_match_takes_a_views_value():
-    with Share({"kind": "square", "side": 2}).locked() as view:
+def test_match_takes_a_views_value(medium):
+    with medium.share({"kind": "square", "side": 2}).locked() as view:
         match view.value:
             case {"kind": "square", "side": side}:
                 view["area"] = side**2

@@ -12,26 +12,16 @@ import time
 import pytest
 from support import Child, Wanted, in_child, inside, killed_at_every_step
 
-from mmapshare import ClosedError, DeadlockError, DictSnapshot, Share, SharedDict, Snapshot
+from mmapshare import ClosedError, DeadlockError, DictSnapshot, Snapshot
 
 trio = Wanted("trio")
 
 SEED = int.from_bytes(os.urandom(4), "little")
 
 
-def _share(kind):
-    return Share({"n": 0}, kind=kind)
-
-
-def _dict(kind):
-    return SharedDict({"n": 0}, kind=kind)
-
-
-@pytest.fixture(params=[_share, _dict])
-def shared(request, kind):
-    made = request.param(kind)
-    yield made
-    made.close()
+@pytest.fixture(params=["share", "dict"])
+def shared(request, medium):
+    return getattr(medium, request.param)({"n": 0})
 
 
 @pytest.fixture(params=["futex", "polling"])
@@ -48,6 +38,7 @@ def _change(shared, n):
         view["n"] = n
 
 
+@pytest.mark.needs("crosses_fork")
 def test_a_commit_of_another_process_ends_the_wait(shared, how):
     def wait(child):
         child.say(shared.version)
@@ -67,6 +58,7 @@ def test_a_version_that_differs_already_is_not_waited_for(shared):
     assert not shared.wait(timeout=0.01)
 
 
+@pytest.mark.needs("crosses_fork")
 def test_a_predicate_sees_fresh_values_without_the_lock(shared, how):
     seen = []
 
@@ -94,13 +86,14 @@ def test_a_predicate_sees_fresh_values_without_the_lock(shared, how):
     assert seen == [0, 1, 2, 3] or seen == [0, 1, 2, 2, 3]
 
 
-def test_what_a_predicate_raises_is_raised():
+def test_what_a_predicate_raises_is_raised(medium):
     with pytest.raises(ZeroDivisionError):
-        Share(0).wait(lambda n: 1 / n)
+        medium.share(0).wait(lambda n: 1 / n)
 
 
-def test_an_empty_share_is_waited_for_until_it_has_a_value():
-    share = Share()
+@pytest.mark.needs("crosses_fork")
+def test_an_empty_share_is_waited_for_until_it_has_a_value(medium):
+    share = medium.share()
     assert not share.wait(lambda value: True, timeout=0)
     assert not share.wait(since=0, timeout=0)
     assert not share.wait(since=3, timeout=0)
@@ -115,9 +108,9 @@ def test_an_empty_share_is_waited_for_until_it_has_a_value():
     assert child.result() is True
 
 
-def test_an_empty_dict_has_a_value_to_ask_about():
-    assert SharedDict().wait(lambda snapshot: len(snapshot) == 0, timeout=0)
-    assert not SharedDict().wait(since=5, timeout=0)
+def test_an_empty_dict_has_a_value_to_ask_about(medium):
+    assert medium.dict().wait(lambda snapshot: len(snapshot) == 0, timeout=0)
+    assert not medium.dict().wait(since=5, timeout=0)
 
 
 def test_a_block_that_changed_nothing_wakes_nobody_for_good(shared, how):
@@ -164,6 +157,7 @@ def test_closing_in_another_thread_ends_the_wait_with_an_error(shared, how):
     assert len(errors) == 1
 
 
+@pytest.mark.needs("crosses_fork", "free_at_once_after_kill")
 def test_an_interrupt_ends_the_wait_at_once(shared, how):
     def wait(child):
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -180,6 +174,7 @@ def test_an_interrupt_ends_the_wait_at_once(shared, how):
     assert child.result() == "interrupted"
 
 
+@pytest.mark.needs("crosses_fork", "free_at_once_after_kill")
 def test_a_wake_up_is_never_late_though_its_writer_is_killed(shared):
     """Killed between its commit and the wake-up it wakes nobody: the sleeper looks by itself."""
 
@@ -230,11 +225,13 @@ def test_nobody_waits_nothing_is_called(shared, monkeypatch):
     assert inside.lock_words_of(inside.lock_of(shared))[4] == 0
 
 
+@pytest.mark.needs("crosses_fork", "free_at_once_after_kill")
+@pytest.mark.slow
 @pytest.mark.alone
-def test_many_waiters_some_of_them_killed_see_every_last_commit():
+def test_many_waiters_some_of_them_killed_see_every_last_commit(medium):
     print("seed", SEED)
     rng = random.Random(SEED)
-    share = Share(0)
+    share = medium.share(0)
 
     def wait(child):
         seen = 0
@@ -267,6 +264,7 @@ def test_changes_gives_each_version_once_and_ends_at_the_timeout(shared):
     assert [s.version for s in shared.changes(since=0, timeout=0)] == [3]
 
 
+@pytest.mark.needs("crosses_fork")
 def test_changes_goes_on_over_the_commits_of_another_process(shared):
     def work(child):
         for n in range(1, 6):
@@ -285,6 +283,7 @@ def test_changes_goes_on_over_the_commits_of_another_process(shared):
     assert seen == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.needs("crosses_fork")
 @pytest.mark.parametrize("run", [lambda main: asyncio.run(main()), lambda main: trio.run(main)])
 def test_tasks_wait_while_their_loop_runs_on(shared, run):
     async def main():
@@ -310,8 +309,8 @@ def test_tasks_wait_while_their_loop_runs_on(shared, run):
     assert run(main) == [2, 3]
 
 
-def test_the_loop_runs_other_tasks_meanwhile():
-    share = Share(0)
+def test_the_loop_runs_other_tasks_meanwhile(medium):
+    share = medium.share(0)
 
     async def main():
         async def other():
@@ -324,6 +323,7 @@ def test_the_loop_runs_other_tasks_meanwhile():
     asyncio.run(main())
 
 
+@pytest.mark.needs("crosses_fork")
 def test_a_forked_child_waits_and_wakes_as_its_parent_does(shared):
     assert not in_child(lambda: shared.wait(timeout=0.01))
 
@@ -348,8 +348,8 @@ def test_changes_ends_at_the_timeout_in_a_loop_too(shared):
     assert asyncio.run(main()) == [1]
 
 
-def test_a_sleep_that_the_system_refuses_is_an_error():
-    words = inside.lock_of(Share(0)).words
+def test_a_sleep_that_the_system_refuses_is_an_error(medium):
+    words = inside.lock_of(medium.share(0)).words
     with pytest.raises(OSError) as caught:
         inside.futex_sleep(words, 1, 0, 0)  # No four aligned bytes.
     assert caught.value.errno == errno.EINVAL
