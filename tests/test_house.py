@@ -138,3 +138,19 @@ def test_a_contract_runs_on_each_medium_that_promises_what_it_needs() -> None:
     assert fitting({"crosses_fork", "reads_wait_for_nobody"}, False, media) == MEDIA
     with pytest.raises(AssertionError, match="no medium promises"):
         fitting({"flies"}, False)
+
+
+# --- What is called by others ----------------------------------------------------------------
+
+
+def test_each_part_of_ci_that_is_called_is_one() -> None:
+    top = Path(TESTS).parent
+    if not (top / ".ci").exists():
+        pytest.skip("not a checkout")
+    parts = re.search(r"^ALL=\((.*)\)$", (top / ".ci" / "run").read_text(), re.MULTILINE)
+    assert parts is not None
+    called = set()
+    for path in (top / ".github").rglob("*.*"):
+        for names in re.findall(r"(?m)^(?: *- run: )?\.ci/run((?: [a-z]+)*)", path.read_text()):
+            called |= set(names.split())
+    assert {"lint", "tests", "coverage", "proof"} <= called <= set(parts[1].split())
