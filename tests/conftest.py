@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import open_fds, region_mappings
+from support import inside, open_fds, region_mappings
 
-from mmapshare import Share, _handle
+from mmapshare import Share, SharedDict
 
-collect_ignore_glob = ["planted_*.py"]  # What other programs import, with what they are given.
+# What other programs import, with what they are given.
+collect_ignore_glob = ["support/planted_*.py"]
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -128,7 +129,28 @@ def make(kind: str) -> Iterator[Callable[..., Share[Any]]]:
     yield make
     for share in made:
         share.close()
-    _handle._handed_out.clear()
+    inside.handed_out.clear()
+
+
+@pytest.fixture
+def make_dict(kind: str) -> Iterator[Callable[..., SharedDict[Any, Any]]]:
+    """`SharedDict` of the kind under test; closed after the test."""
+    made = []
+
+    def make_dict(*args: Any, **kwargs: Any) -> SharedDict[Any, Any]:
+        made.append(SharedDict(*args, kind=kind, **kwargs))
+        return made[-1]
+
+    yield make_dict
+    for shared in made:
+        shared.close()
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dicts write new snapshots all the time."""
+    monkeypatch.setattr(*inside.at("SPARE_BYTES"), 200)
+    monkeypatch.setattr(*inside.at("SPARE_KEYS"), 3)
 
 
 # --- What is skipped ---------------------------------------------------------------------------

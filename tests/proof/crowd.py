@@ -18,9 +18,9 @@ from typing import Any
 
 from lean import Events
 from planted import sometimes_no_lock
-from support import kill_self, trap
+from support import inside, kill_self, trap
 
-from mmapshare import Share, SharedDict, _log, _region
+from mmapshare import Share, SharedDict
 
 SHARE, DICT = 0, 1
 SAID = struct.Struct("=IIQ")
@@ -175,15 +175,15 @@ class _Crowd:
 
 def _late_commit() -> None:
     """What a block returned from is published with the next block only, if there is one."""
-    real, late = _region.Region.publish, []
+    real, late = inside.region_publish, []
 
     def broken(region: Any, frames: Any, commit: Any, unless_same: bool = False) -> int:
-        if not commit[_region.V] or isinstance(region, _log.Log):
+        if not commit[inside.VALUE_V] or isinstance(region, inside.Log):
             return int(real(region, frames, commit, unless_same))
         late.append(frames)
         return int(real(region, late.pop(0), commit)) if len(late) > 1 else int(commit[0])
 
-    _region.Region.publish = broken
+    inside.put("region_publish", broken)
 
 
 PLANTED = {"no lock": sometimes_no_lock, "late commit": _late_commit}

@@ -142,7 +142,7 @@ class DefinitionMachine(stateful.RuleBasedStateMachine):
 
     @stateful.initialize(spare=st.sampled_from([0, 2000]), hot=st.sampled_from([1, 4, 256]))
     def start(self, spare: int, hot: int) -> None:
-        knobs = [("mmapshare._index", "_SPARE_BYTES", spare), ("mmapshare._known", "_HOT", hot)]
+        knobs = [("SPARE_BYTES", spare), ("HOT_MOST", hot)]
         self.before = turn(knobs)
         self.shared = SharedDict()
         self.pipes = [(os.pipe(), os.pipe()) for _ in SLOTS]

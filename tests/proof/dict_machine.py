@@ -101,7 +101,7 @@ class DictMachine(TwoWorkers):
         self.model = dict(items)
         self.version = int(bool(items))
         self.deaths = 0
-        self.begin(SharedDict(items), [("mmapshare._index", "_SPARE_BYTES", spare)])
+        self.begin(SharedDict(items), [("SPARE_BYTES", spare)])
 
     @contextlib.contextmanager
     def _committing(self, most=1):

@@ -12,10 +12,10 @@ from typing import Any
 
 from lean import Events
 from scenes import SCENES, Scene
-from support import PACKAGE, trap
+from support import PACKAGE, inside, trap
+from support.inside import Transaction
 
-from mmapshare import MmapShareError, SharedDict, _guard, _share
-from mmapshare._transaction import Transaction
+from mmapshare import MmapShareError, SharedDict
 
 KINDS = (KeyboardInterrupt, MemoryError, OSError)
 
@@ -77,10 +77,10 @@ NEVER_RAISE = {
 def _release_indexes(scene: Scene, at: str | None) -> None:
     """A ``with`` statement of CPython has such instructions that its cleanup does not cover."""
     for share in scene.shares:
-        if isinstance(share, SharedDict) and share._index._mutex()._is_owned():
+        if isinstance(share, SharedDict) and inside.mutex(inside.index_of(share))._is_owned():
             assert at in NEVER_RAISE, f"the index is left locked by {at}"
-            while share._index._mutex()._is_owned():
-                share._index._mutex().release()
+            while inside.mutex(inside.index_of(share))._is_owned():
+                inside.mutex(inside.index_of(share)).release()
 
 
 def _silent(unraisable: Any) -> None:
@@ -108,7 +108,7 @@ def storm(events: Events, count: int, interrupts: int, planted: str | None = Non
         def struck(scene: Scene = scene) -> None:
             # The traceback keeps everything alive: no finaliser has helped yet.
             for share in scene.shares:
-                assert share._region.lock.claim is None, "the lock is held"
+                assert inside.claim_of(share) is None, "the lock is held"
 
         _storm(scene, interrupts, events.rng(), struck)
         scene.usable()
@@ -153,11 +153,11 @@ def second_line(events: Events, interrupts: int) -> int:
 
     def struck() -> None:
         nonlocal held
-        if share._region.lock.claim is not None:
+        if inside.claim_of(share) is not None:
             held += 1
             with share.locked() as view:
                 view["n"] = held
-            assert share._region.lock.claim is None
+            assert inside.claim_of(share) is None
             assert share.get()["n"] == held
 
     for _ in events([0]):
@@ -172,12 +172,15 @@ def second_line(events: Events, interrupts: int) -> int:
 def _no_guard() -> None:
     """Transaction without its protection at the first instruction."""
     code = Transaction.__exit__.__code__
-    start, rest = _guard._number(code.co_exceptiontable)
-    length, rest = _guard._number(rest)
+    start, rest = inside.table_number(code.co_exceptiontable)
+    length, rest = inside.table_number(rest)
     assert start == 0, "the guard is not in place"
-    narrowed = bytes([0x80 | 2]) + _guard._digits(length - 2) + rest
-    Transaction.__exit__ = type(Transaction.__exit__)(
-        code.replace(co_exceptiontable=narrowed), Transaction.__exit__.__globals__
+    narrowed = bytes([0x80 | 2]) + inside.table_digits(length - 2) + rest
+    inside.put(
+        "transaction_exit",
+        type(Transaction.__exit__)(
+            code.replace(co_exceptiontable=narrowed), Transaction.__exit__.__globals__
+        ),
     )
 
 
@@ -185,14 +188,14 @@ def _no_abandon() -> None:
     """A set that lets go of the lock on its ordinary way out only."""
 
     def broken(share: Any, frames: Any, if_version: int | None) -> int:
-        claim = _share.claim_by(_share.current_owner())
-        region = share._region
+        claim = inside.claim_by(inside.current_owner())
+        region = inside.region_of(share)
         region.lock.acquire(claim, None)
         version = region.publish(frames, region.extent())
         region.lock.release()
         return int(version)
 
-    _share.Share._set = broken
+    inside.put("share_set", broken)
 
 
 PLANTED = {"no guard": _no_guard, "no abandon": _no_abandon}

@@ -25,9 +25,7 @@ from linearizable import Operation
 from linearizable import check as check_linearizable
 from planted import SELDOM, sometimes_no_lock
 from subjects import SUBJECTS, Subject, spread
-
-from mmapshare import _optimistic, _region, _share
-from mmapshare._index import Index
+from support import inside
 
 PROCESSES, KILLS = 4, 40
 AGAIN = 50
@@ -207,39 +205,39 @@ OFTEN = 0.3
 
 def _stale_read() -> None:
     """Now and then a reader takes what it saw last for the newest."""
-    real = _region.Region.read
+    real = inside.region_read
 
     def broken(region: Any) -> Any:
-        stale = region._commit[_region.V] and random.random() < OFTEN
-        return region._commit if stale else real(region)
+        stale = inside.commit_of(region)[inside.VALUE_V] and random.random() < OFTEN
+        return inside.commit_of(region) if stale else real(region)
 
-    _region.Region.read = broken
+    inside.put("region_read", broken)
 
 
 def _stale_index() -> None:
     """The same of a dict."""
-    real = Index.refresh
+    real = inside.index_refresh
 
     def broken(index: Any) -> Any:
         stale = index.state.version and not index.state.changing and random.random() < OFTEN
         return index.state if stale and not index.log.lock.holds_own() else real(index)
 
-    Index.refresh = broken
+    inside.put("index_refresh", broken)
 
 
 def _any_version() -> None:
     """Now and then a compare-and-set compares nothing."""
-    real = _share.Share._set
+    real = inside.share_set
 
     def broken(share: Any, frames: Any, if_version: int | None) -> int:
         return int(real(share, frames, None if random.random() < SELDOM else if_version))
 
-    _share.Share._set = broken
+    inside.put("share_set", broken)
 
 
 def _unseen_change() -> None:
     """A transaction without the lock does not look again whether what it read still stands."""
-    _optimistic.SeenPlaces.still_stand = lambda places, state: True
+    inside.put("seen_places_still_stand", lambda places, state: True)
 
 
 PLANTED = {

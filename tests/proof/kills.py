@@ -8,9 +8,7 @@ from collections import Counter
 
 from lean import Events
 from scenes import SCENES, Scene
-from support import kill_self, trap
-
-from mmapshare import _door, _log, _region
+from support import inside, kill_self, trap
 
 
 def sweep(events: Events, name: str, planted: str | None = None) -> Counter[str]:
@@ -59,41 +57,41 @@ def _killed_at(scene: Scene, step: int) -> bool:
 
 def _torn_value() -> None:
     """Bytes of the value that is committed are overwritten, as an update in place would do."""
-    real = _region.Region.publish
+    real = inside.region_publish
 
     def broken(region, frames, commit, unless_same=False):
-        start = commit[_region.START]
-        region._map[start : start + 4] = b"torn"
+        start = commit[inside.VALUE_START]
+        inside.map_of(region)[start : start + 4] = b"torn"
         return real(region, frames, commit, unless_same)
 
-    _region.Region.publish = broken
+    inside.put("region_publish", broken)
 
 
 def _torn_record() -> None:
     """The same to the last record of a log."""
-    real = _log.Log.append_one
+    real = inside.log_append_one
 
     def broken(log, key, value, position):
-        log._map[position[_log.END] - 20 : position[_log.END]] = b"t" * 20
+        inside.log_map_of(log)[position[inside.LOG_END] - 20 : position[inside.LOG_END]] = b"t" * 20
         return real(log, key, value, position)
 
-    _log.Log.append_one = broken
+    inside.put("log_append_one", broken)
 
 
 def _early_version() -> None:
     """The version is stored before what it names."""
-    real = _region.Region._publish_with_care
+    real = inside.region_publish_with_care
 
     def broken(region, frames, commit):
-        region._words[_region.VERSION] = commit[_region.V] + 1
+        inside.words_of(region)[inside.VERSION] = commit[inside.VALUE_V] + 1
         return real(region, frames, commit)
 
-    _region.Region._publish_with_care = broken
+    inside.put("region_publish_with_care", broken)
 
 
 def _inherited_description() -> None:
     """A child locks on the description that it inherited, which outlives it."""
-    _door.Door.reopened = lambda self: self
+    inside.put("process_lock_reopened", lambda self: self)
 
 
 PLANTED = {

@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, Phase
 from hypothesis.stateful import run_state_machine_as_test
 from lean import Events
 from share_machine import ShareMachine
+from support import inside
 from two_workers import dismiss
 
-from mmapshare import View, _descent, _dict, _draft, _index, _lock, _share
+from mmapshare import View
 
 MACHINES = {"share": ShareMachine, "dict": DictMachine, "definitions": DefinitionMachine}
 EXAMPLES, STEPS = 50, 30
@@ -72,47 +73,49 @@ def _always_publishes() -> None:
     """A block that changed nothing is a commit."""
 
     def broken(share: Any, view: Any) -> None:
-        share._region.publish(_share.encode(view._value), view._commit)
+        inside.region_of(share).publish(
+            inside.encode(inside.value_of(view)), inside.commit_of(view)
+        )
 
-    _share.Share._store = broken
+    inside.put("share_store", broken)
 
 
 def _any_version() -> None:
     """A compare-and-set compares nothing."""
-    real = _share.Share._set
-    _share.Share._set = lambda share, frames, if_version: real(share, frames, None)
+    real = inside.share_set
+    inside.put("share_set", lambda share, frames, if_version: real(share, frames, None))
 
 
 def _nobody_is_found_dead() -> None:
     """Nobody notices that a holder died."""
-    _lock.Lock._report_dead = lambda lock: None
+    inside.put("lock_report_dead", lambda lock: None)
 
 
 def _pop_forgets() -> None:
     """A value that is taken out stays where it is."""
-    _draft.Draft.pop = lambda draft, key, *default: draft.get(key, *default)
+    inside.put("draft_pop", lambda draft, key, *default: draft.get(key, *default))
 
 
 def _lost_order() -> None:
     """A key that was taken out and set again goes back to its old place."""
-    real = _draft.changes
+    real = inside.changes_of_draft
 
     def broken(touched: Any) -> Any:
         gone, changed, bundles = real(touched)
         again = {key for key, _ in changed}
         return [key for key in gone if key not in again], changed, bundles
 
-    _dict.changes = broken
+    inside.put("changes_in_dict", broken)
 
 
 def _marks_are_alike() -> None:
     """A class is known by its address, as if memory were never used again."""
-    _descent.mark_of = lambda obj: bytes(16)
+    inside.put("mark_of", lambda obj: bytes(16))
 
     def broken(address: int, mark: bytes) -> Any:
         return next((cls for cls in _all_classes(object) if id(cls) == address), None)
 
-    _descent.descendant = broken
+    inside.put("descendant", broken)
 
 
 def _all_classes(cls: type) -> Any:
@@ -123,7 +126,7 @@ def _all_classes(cls: type) -> Any:
 
 def _definitions_are_dropped() -> None:
     """A snapshot loses the definitions of values that are not set by its commit."""
-    _index.needs_of = lambda memory, end: []
+    inside.put("needs_of_in_index", lambda memory, end: [])
 
 
 PLANTED = {

@@ -20,17 +20,10 @@ from lean import Events
 from mutants_planted import PLANTED
 from mutations import Mutant, draw
 from regions import ACTS, READS, REGIONS, WRITES, Damaged, all_of_it, outcome
+from support import inside
+from support.inside import FLOOR, IDENTITY_BYTES, VERSION
 
-from mmapshare import (
-    CorruptRegionError,
-    HandleError,
-    SharedDict,
-    UnloadableError,
-    _codec,
-    _dict,
-    _index,
-)
-from mmapshare._layout import FLOOR, IDENTITY_BYTES, VERSION
+from mmapshare import CorruptRegionError, HandleError, SharedDict, UnloadableError
 
 SPARE_BYTES = 512 << 20
 """What a child may map beyond what it has: damaged pickles ask for any amount of memory."""
@@ -79,9 +72,10 @@ class Guard:
         self.own: set[bytes] = set()
         """Directories that are made in this event."""
         self.learns = self.watches = False
-        self._loads, self._encode = _codec._loads, _index.encode_directory
-        _codec._loads = _dict.loads = self.loads
-        _index.encode_directory = self.encode_directory
+        self._loads, self._encode = inside.loads_of_codec, inside.encode_directory_in_index
+        inside.put("loads_of_codec", self.loads)
+        inside.put("loads_in_dict", self.loads)
+        inside.put("encode_directory_in_index", self.encode_directory)
 
     def loads(self, raw: Any, *, buffers: Any = ()) -> Any:
         if self.learns or self.watches:
@@ -105,7 +99,7 @@ class Trial:
 
     def __init__(self, damaged: Damaged, guard: Guard) -> None:
         self.damaged, self.guard = damaged, guard
-        self.words = damaged.region._words
+        self.words = inside.words_of(damaged.region)
         self.is_dict = isinstance(damaged.share, SharedDict)
         self.acts = ACTS[self.is_dict]
         self.right: dict[int, dict[str, Any]] = {}
@@ -143,7 +137,7 @@ class Trial:
             else:
                 for name in names:
                     found[self._judged(share, mutant, name)] += 1
-                assert share._region.lock.claim is None, "the lock is held"
+                assert inside.claim_of(share) is None, "the lock is held"
                 if anew:
                     damaged.close_again(share)
         finally:

@@ -15,18 +15,21 @@ from attended import Progress, attended
 from lean import Events
 from mutants_planted import PLANTED
 from regions import REGIONS, outcome
-
-from mmapshare import (
-    CorruptRegionError,
-    DeadlockError,
-    LockTimeout,
-    Share,
-    _deadlock,
-    _handle,
+from support import inside
+from support.inside import (
+    HEADER_BYTES,
+    HOLDER,
+    IDENTITY_BYTES,
+    SINCE,
+    TRY,
+    WAITS,
+    WAITS_FD,
+    WAITS_ID,
+    WAITS_PID,
+    Door,
 )
-from mmapshare._deadlock import _WAITS, HOLDER, SINCE, WAITS_FD, WAITS_ID, WAITS_PID
-from mmapshare._door import TRY, Door
-from mmapshare._layout import HEADER_BYTES, IDENTITY_BYTES
+
+from mmapshare import CorruptRegionError, DeadlockError, LockTimeout, Share
 
 
 def files(events: Events, count: int, planted: str | None = None) -> int:
@@ -56,7 +59,7 @@ def files(events: Events, count: int, planted: str | None = None) -> int:
                 damaged.close_again(opened)
             os.truncate(path, whole)
             progress.over()
-        _handle.register(damaged.share)
+        inside.register_open(damaged.share)
         return refused
 
     return attended(events, work)
@@ -73,9 +76,11 @@ def waits(events: Events, count: int, planted: str | None = None, most_s: float 
         if planted is not None:
             PLANTED[planted]()
         mine, wanted, third = (Share(1, kind="memfd") for _ in range(3))
-        _deadlock.locks.discard(third._region.lock)  # So that it is looked up as a stranger's.
-        regions = [share._region for share in (wanted, third)]
-        taken = Door(f"/proc/self/fd/{wanted._region.segment.fd}")
+        inside.deadlock_locks.discard(
+            inside.lock_of(third)
+        )  # So that it is looked up as a stranger's.
+        regions = [inside.region_of(share) for share in (wanted, third)]
+        taken = Door(f"/proc/self/fd/{inside.segment_of(wanted).fd}")
         taken.flock(taken.fd, TRY)
         with _odd_descriptors() as odd:
             words = _leading_on(wanted, third), _leading_on(third, third)
@@ -90,7 +95,7 @@ def waits(events: Events, count: int, planted: str | None = None, most_s: float 
                 for _ in range(rng.randrange(1, 4)):
                     where = rng.choice(regions).lock.words
                     value = rng.choice((*values, *regions[1].lock.words, rng.getrandbits(64)))
-                    where[rng.choice((HOLDER, *_WAITS, *_WAITS, rng.randrange(9)))] = value
+                    where[rng.choice((HOLDER, *WAITS, *WAITS, rng.randrange(9)))] = value
                 found = outcome(lambda share: share.lock(timeout=0), wanted)
                 assert type(found) in {LockTimeout, DeadlockError}, repr(found)
                 circles += type(found) is DeadlockError
@@ -102,10 +107,10 @@ def waits(events: Events, count: int, planted: str | None = None, most_s: float 
 
 def _leading_on(share: Any, to: Any) -> memoryview:
     """The lock's words where its holder, who is alive, waits for another share."""
-    words = memoryview(array("Q", share._region.lock.words))
+    words = memoryview(array("Q", inside.lock_of(share).words))
     words[HOLDER], words[SINCE] = os.getppid(), 1
-    words[WAITS_ID] = to._region.lock.region_id
-    words[WAITS_PID], words[WAITS_FD] = os.getpid(), to._region.segment.fd
+    words[WAITS_ID] = inside.lock_of(to).region_id
+    words[WAITS_PID], words[WAITS_FD] = os.getpid(), inside.segment_of(to).fd
     return words
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from mmapshare import Share, _codec, _deadlock, _dict, _layout, _log, _region
-from mmapshare._layout import FLOOR, IDENTITY_BYTES, VERSION
+from support import inside
+from support.inside import FLOOR, IDENTITY_BYTES, VERSION
 
 
 class _Whatever(int):
@@ -23,38 +23,38 @@ class _Whatever(int):
 
 def _head_unchecked() -> None:
     """A slot whose check is not looked at."""
-    _layout._check = lambda *words: _Whatever()
+    inside.put("check_of_layout", lambda *words: _Whatever())
 
 
 def _head_out_of_bounds() -> None:
     """A record may be anywhere."""
 
     def unpack_head(raw, version, area_bytes):
-        *fields, check = _layout.unpack_head_words(raw)
-        head = _layout.Head._make(fields)
-        return head if check == _layout._check(*head) and head.version == version else None
+        *fields, check = inside.unpack_head_words(raw)
+        head = inside.Head._make(fields)
+        return head if check == inside.check_of_layout(*head) and head.version == version else None
 
-    _layout.unpack_head = unpack_head
+    inside.put("unpack_head", unpack_head)
 
 
 def _table_unchecked() -> None:
     """A table of frames whose checksum is not looked at."""
-    real = _layout.frame_extents
+    real = inside.frame_extents
 
     def frame_extents(head, table):
-        return real(head._replace(parts=head.frames | _layout.crc32(table) << 32), table)
+        return real(head._replace(parts=head.frames | inside.crc32(table) << 32), table)
 
-    _layout.frame_extents = frame_extents
+    inside.put("frame_extents", frame_extents)
 
 
 def _record_unchecked() -> None:
     """Heads of records and directories whose checksum is not looked at."""
-    _log.crc32 = lambda raw: _Whatever()
+    inside.put("crc32_in_log", lambda raw: _Whatever())
 
 
 def _allocated_believed() -> None:
     """What the header says of an area's memory is taken for true: it may be the other's."""
-    _region.Region._allocated = lambda self, area: self._words[_layout.ALLOCATED[area]]
+    inside.put("region_allocated", lambda self, area: self._words[inside.ALLOCATED[area]])
 
 
 def _errors_let_out() -> None:
@@ -63,14 +63,15 @@ def _errors_let_out() -> None:
     def recover(frames, err, definitions=None):
         raise err
 
-    _codec.recover = _dict.recover = recover
+    inside.put("recover", recover)
+    inside.put("recover_in_dict", recover)
 
 
 def _floor_believed() -> None:
     """A reader waits for a version that the FLOOR word says has come, and which never does."""
 
-    def try_read(region, real=_region.Region.try_read):
-        if region._words[FLOOR] > region._words[VERSION]:
+    def try_read(region, real=inside.region_try_read):
+        if inside.words_of(region)[FLOOR] > inside.words_of(region)[VERSION]:
             return None
         return real(region)
 
@@ -79,31 +80,32 @@ def _floor_believed() -> None:
             pass
         return commit
 
-    _region.Region.try_read, _region.Region._copy_current = try_read, copy_current
+    inside.put("region_try_read", try_read)
+    inside.put("region_copy_current", copy_current)
 
 
 def _floor_followed() -> None:
     """A reader that falls into nothing where the FLOOR word is ahead."""
 
-    def try_read(region, real=_region.Region.try_read):
-        if region._words[FLOOR] > region._words[VERSION]:
+    def try_read(region, real=inside.region_try_read):
+        if inside.words_of(region)[FLOOR] > inside.words_of(region)[VERSION]:
             os.kill(os.getpid(), signal.SIGSEGV)
         return real(region)
 
-    _region.Region.try_read = try_read
+    inside.put("region_try_read", try_read)
 
 
 def _size_unchecked() -> None:
     """A file may be shorter than its header says."""
 
-    class Region(_region.Region):
+    class Region(inside.Region):
         __slots__ = ()
 
         def __init__(self, segment):
-            segment.size_bytes = _layout.Identity.unpack(segment.map[:IDENTITY_BYTES]).region_bytes
+            segment.size_bytes = inside.Identity.unpack(segment.map[:IDENTITY_BYTES]).region_bytes
             super().__init__(segment)
 
-    Share._region_class = Region
+    inside.put("share_region_class", Region)
 
 
 def _anything_opened() -> None:
@@ -112,11 +114,11 @@ def _anything_opened() -> None:
     def header(path):
         try:
             with open(path, "rb", buffering=0) as file:
-                return file.read(_deadlock._words.size)
+                return file.read(inside.deadlock_words.size)
         except OSError:
             return b""
 
-    _deadlock._header = header
+    inside.put("deadlock_header", header)
 
 
 PLANTED = {

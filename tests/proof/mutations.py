@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import attrs
 from regions import Damaged
-
-from mmapshare import _layout as layout
-from mmapshare._layout import ALLOCATED, HEADER_BYTES, IDENTITY_BYTES, SLOTS, VERSION
+from support import inside
+from support.inside import ALLOCATED, HEADER_BYTES, IDENTITY_BYTES, SLOTS, VERSION
 
 Write = tuple[int, bytes]
 
@@ -34,7 +33,7 @@ class Mutant:
 HEADER = {
     "identity": (0, IDENTITY_BYTES),
     "commit": (VERSION * 8, (VERSION + 2) * 8),
-    "lock": (layout.LOCK_WORDS.start * 8, layout.LOCK_WORDS.stop * 8),
+    "lock": (inside.LOCK_WORDS.start * 8, inside.LOCK_WORDS.stop * 8),
     "allocated": (ALLOCATED[0] * 8, (ALLOCATED[1] + 1) * 8),
     "slot 0": (SLOTS[0].start, SLOTS[0].stop),
     "slot 1": (SLOTS[1].start, SLOTS[1].stop),
@@ -146,7 +145,7 @@ def _of_an_older_version(
 def _other_identity(rng: random.Random, damaged: Damaged, zone: tuple[int, int]) -> list[Write]:
     """Another region's, or one of another format or size, its check included."""
     mine = damaged.region.identity
-    other = layout.Identity(rng.randbytes(16), mine.max_size, mine.area_bytes, mine.kind)
+    other = inside.Identity(rng.randbytes(16), mine.max_size, mine.area_bytes, mine.kind)
     what = rng.randrange(4)
     if what == 0:
         other = mine._replace(area_bytes=rng.choice((0, 1, HEADER_BYTES, 1 << 63, (1 << 64) - 1)))
@@ -155,16 +154,16 @@ def _other_identity(rng: random.Random, damaged: Damaged, zone: tuple[int, int])
         body = bytearray(raw[:-8])
         at = 8 * rng.randrange(2)
         body[at : at + 8] = rng.randrange(100, 1 << 60).to_bytes(8, "little")
-        raw = bytes(body) + layout.pack_word(layout.crc32(bytes(body)))
+        raw = bytes(body) + inside.pack_word(inside.crc32(bytes(body)))
     return [(0, raw)]
 
 
 def _out_of_its_area(rng: random.Random, damaged: Damaged, zone: tuple[int, int]) -> list[Write]:
     """A slot whose check is right, and whose record cannot be where it says."""
-    version, start, end, run, parts, _ = layout.unpack_head_words(
-        damaged.map[slice(zone[0], zone[0] + layout.HEAD_BYTES)]
+    version, start, end, run, parts, _ = inside.unpack_head_words(
+        damaged.map[slice(zone[0], zone[0] + inside.HEAD_BYTES)]
     )
-    area = damaged.region._area_bytes
+    area = inside.area_bytes_of(damaged.region)
     middle, most = HEADER_BYTES + area, HEADER_BYTES + 2 * area
     start, end = rng.choice(
         [
@@ -177,7 +176,7 @@ def _out_of_its_area(rng: random.Random, damaged: Damaged, zone: tuple[int, int]
             (end + 64, start),
         ]
     )
-    return [(zone[0], layout.pack_head(version, start, end, run, parts))]
+    return [(zone[0], inside.pack_head(version, start, end, run, parts))]
 
 
 INSIDE = [_one_byte, _one_byte, _one_bit, _several_bytes, _run_of_bytes, _zeros, _cut_off,
@@ -212,7 +211,7 @@ def _any_word_at(rng: random.Random, damaged: Damaged) -> int:
 
 def _hostile(rng: random.Random, damaged: Damaged, at: int) -> int:
     """A value for a word: an edge of its range, or near to what it was, or of another word."""
-    area = damaged.region._area_bytes
+    area = inside.area_bytes_of(damaged.region)
     begin, middle, end = (HEADER_BYTES + n * area for n in range(3))
     near = int.from_bytes(damaged.map[at : at + 8], "little")
     other = _any_word_at(rng, damaged)

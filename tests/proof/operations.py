@@ -14,18 +14,9 @@ from typing import Any, Final
 import attrs
 import tracing
 from scenes import NEW, OLD, SCENES, Scene
+from support import inside
 
-from mmapshare import (
-    MmapShareError,
-    Share,
-    SharedDict,
-    _dict,
-    _handle,
-    _index,
-    _log,
-    _region,
-    _share,
-)
+from mmapshare import MmapShareError, Share, SharedDict
 
 
 def _nothing() -> None:
@@ -68,9 +59,9 @@ class Operation:
 @contextlib.contextmanager
 def operation(name: str, kind: str) -> Iterator[Operation]:
     """An operation on shares of that kind, with the constants that its scene changes."""
-    modules = (_region, _log, _index, _share, _dict)
-    before = [(module, dict(vars(module))) for module in modules]
-    _share.kind_of_memory = _dict.kind_of_memory = lambda wanted: kind
+    before = [(module, dict(vars(module))) for module in inside.modules_with_constants()]
+    inside.put("kind_of_memory_in_share", lambda wanted: kind)
+    inside.put("kind_of_memory_in_dict", lambda wanted: kind)
     making = MAKING.get(name)
     tried = Operation(name, SCENES[name]()) if making is None else making()
     try:
@@ -118,7 +109,7 @@ def _opening() -> Operation:
     made: list[Any] = []
 
     def forget() -> None:
-        _handle._open_here.clear()
+        inside.open_here.clear()
 
     def act() -> None:
         made.append(pickle.loads(raw))

@@ -5,23 +5,23 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from mmapshare import _lock
+from support import inside
 
 SELDOM = 0.05
 
 
 def sometimes_no_lock() -> None:
     """Now and then the lock is taken for granted, and an update lost."""
-    real = _lock.Lock._enter_process
+    real = inside.lock_enter_process
 
     def broken(lock: Any, door: Any) -> None:
         real(lock, door)
-        flock = lock._flock
+        flock = inside.flock_of(lock)
 
         def granted(fd: int, operation: int) -> None:
-            if operation == _lock.RELEASE or random.random() > SELDOM:
+            if operation == inside.RELEASE or random.random() > SELDOM:
                 flock(fd, operation)
 
-        lock._flock = granted
+        inside.flock_of.set(lock, granted)
 
-    _lock.Lock._enter_process = broken  # type: ignore[method-assign]
+    inside.put("lock_enter_process", broken)

@@ -7,9 +7,10 @@ from typing import Any
 
 import attrs
 from stepping import Points
+from support import inside
+from support.inside import VERSION
 
-from mmapshare import Share, SharedDict, VersionConflict, _index, _log, _region
-from mmapshare._layout import VERSION
+from mmapshare import Share, SharedDict, VersionConflict
 
 Value = Callable[[int], dict[str, Any]]
 Act = Callable[[Any, Value], Any]
@@ -69,18 +70,22 @@ def _dict(value: Value) -> Any:
 
 def _each_moves(value: Value) -> Any:
     """No record fits behind the one before it: each goes to the other area."""
-    _region._WINDOW_LEAST, _region._WINDOW_RECORDS = 64, 1
+    inside.put("WINDOW_LEAST", 64)
+    inside.put("WINDOW_RECORDS", 1)
     return _share(value)
 
 
 def _gives_back(value: Value) -> Any:
-    _region._WINDOW_LEAST, _region._WINDOW_RECORDS, _region._KEEP_BYTES = 64, 1, 4096
+    inside.put("WINDOW_LEAST", 64)
+    inside.put("WINDOW_RECORDS", 1)
+    inside.put("VALUE_KEEP_BYTES", 4096)
     return _share(value)
 
 
 def _rewrites(value: Value) -> Any:
     """Each commit writes a new snapshot."""
-    _index._SPARE_BYTES, _log._KEEP_BYTES = -(1 << 30), 4096
+    inside.put("SPARE_BYTES", -(1 << 30))
+    inside.put("LOG_KEEP_BYTES", 4096)
     return _dict(value)
 
 

@@ -13,20 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
+from support import inside
 
-from mmapshare import (
-    EmptyShareError,
-    MmapShareError,
-    Share,
-    SharedDict,
-    _handle,
-    _index,
-    _log,
-    _order,
-    _region,
-    locked,
-)
-from mmapshare import _layout as layout
+from mmapshare import EmptyShareError, MmapShareError, Share, SharedDict, locked
 
 SLACK_BYTES = 4096
 STRAY = pickle.dumps("these bytes were never committed".ljust(200)).ljust(256, b".")
@@ -75,8 +64,8 @@ class Damaged:
 
     def __init__(self, share: Any, steps: Sequence[Callable[[Any], object]]) -> None:
         self.share = share
-        self.region = share._region
-        self.map = self.region._map
+        self.region = inside.region_of(share)
+        self.map = inside.map_of(self.region)
         self.handle = pickle.dumps(share)
         self.stages: list[Stage] = []
         used = [0, 0]
@@ -89,13 +78,13 @@ class Damaged:
 
     def _remember(self, used: list[int]) -> None:
         """This version, with stray bytes behind all that was committed until now."""
-        head = self.region._load_head()
+        head = inside.load_head(self.region)
         if head is not None:
-            area = layout.area_of(head.start, self.region._area_bytes)
-            used[area] = max(used[area], head.end - self.region._area_start(area))
-        pieces = [(0, self.map[: layout.HEADER_BYTES])]
+            area = inside.area_of(head.start, inside.area_bytes_of(self.region))
+            used[area] = max(used[area], head.end - inside.area_start(self.region, area))
+        pieces = [(0, self.map[: inside.HEADER_BYTES])]
         for area in (0, 1):
-            begin = self.region._area_start(area)
+            begin = inside.area_start(self.region, area)
             end = begin + used[area]
             slack = STRAY * (SLACK_BYTES // len(STRAY))
             pieces.append((begin, self.map[begin:end] + slack))
@@ -109,28 +98,28 @@ class Damaged:
 
     def opened_anew(self) -> Any:
         """The share as a process that is given its handle opens it."""
-        _handle._open_here.pop(self.region.identity.region_id, None)
+        inside.open_here.pop(self.region.identity.region_id, None)
         share = pickle.loads(self.handle)
-        _handle.reach(share)  # Loading raises nothing.
+        inside.reach_handle(share)  # Loading raises nothing.
         return share
 
     def close_again(self, other: Any) -> None:
         other.close()
-        _handle.register(self.share)
+        inside.register_open(self.share)
 
 
 def _zones(region: Any) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    head = region._load_head()
+    head = inside.load_head(region)
     if head is None:
         return [], []
-    if not isinstance(region, _log.Log):
-        frames = region._extents(head)
+    if not isinstance(region, inside.Log):
+        frames = inside.extents(region, head)
         return [(head.start, frames[0][0])] if len(frames) > 1 else [], frames
     heads, payload = [], []
     newest = region.newest()
-    begin = newest[_log.BASE]
-    for raw, values_at, end, _ in region.records(begin, newest[_log.RUN], newest):
-        heads.append((begin, begin + layout.RECORD_BYTES + len(raw)))
+    begin = newest[inside.LOG_BASE]
+    for raw, values_at, end, _ in region.records(begin, newest[inside.LOG_RUN], newest):
+        heads.append((begin, begin + inside.RECORD_BYTES + len(raw)))
         if end > values_at:
             payload.append((values_at, end))
         begin = end + 7 & -8
@@ -139,16 +128,19 @@ def _zones(region: Any) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
 
 def _mind(share: Any) -> Any:
     if not isinstance(share, SharedDict):
-        return share._region._commit, share._region._seen
-    share._index.current()
-    return _copied(share._index.state)
+        return inside.commit_of(inside.region_of(share)), inside.seen_of(inside.region_of(share))
+    inside.index_of(share).current()
+    return _copied(inside.index_of(share).state)
 
 
 def _bear_in_mind(share: Any, mind: Any) -> None:
     if not isinstance(share, SharedDict):
-        share._region._commit, share._region._seen = mind or (_region._UNREAD, _region._NOTHING)
+        commit, seen = mind or (inside.UNREAD_COMMIT, inside.NOTHING_SEEN)
+        inside.commit_of.set(inside.region_of(share), commit)
+        inside.seen_of.set(inside.region_of(share), seen)
     else:
-        share._index.state = _copied(mind) if mind else _index.Index(share._region).state
+        new = _copied(mind) if mind else inside.Index(inside.region_of(share)).state
+        inside.index_of(share).state = new
 
 
 def forget(share: Any) -> None:
@@ -156,8 +148,8 @@ def forget(share: Any) -> None:
     _bear_in_mind(share, None)
 
 
-def _copied(state: _index.State) -> _index.State:
-    copy = _index.State(state.position, _order.Places(state.places), 0, 0)
+def _copied(state: inside.State) -> inside.State:
+    copy = inside.State(state.position, inside.Places(state.places), 0, 0)
     for name in ("version", "live", "dead", "snapshot_keys", "most"):
         setattr(copy, name, getattr(state, name))
     copy.definitions = dict(state.definitions)
@@ -250,7 +242,7 @@ READS: dict[bool, dict[str, Act]] = {
         "info": _info,
         "wait": _wait,
         "card": _card,
-        "summary": lambda share: share._summary(),
+        "summary": lambda share: inside.summary(share),
         "block": _block,
     },
     True: {
@@ -264,7 +256,7 @@ READS: dict[bool, dict[str, Act]] = {
         "info": _info,
         "wait": _wait,
         "card": _card,
-        "summary": lambda share: share._summary(),
+        "summary": lambda share: inside.summary(share),
         "block": _block,
     },
 }
@@ -339,8 +331,10 @@ def arrays(kind: str) -> Damaged:
 
 def wandering(kind: str) -> Damaged:
     """A share that goes to the other area with each commit, and gives back what it left."""
-    _region._WINDOW_LEAST, _region._WINDOW_RECORDS = 64, 1
-    _region._KEEP_BYTES = _region._WINDOW_MOST = 64 << 10
+    inside.put("WINDOW_LEAST", 64)
+    inside.put("WINDOW_RECORDS", 1)
+    inside.put("VALUE_KEEP_BYTES", 64 << 10)
+    inside.put("WINDOW_MOST", 64 << 10)
     steps = [lambda share, n=n: share.set([n, "x" * 300]) for n in range(4)]
     return Damaged(Share(max_size="256K", kind=kind), steps)
 
@@ -360,7 +354,7 @@ def keys(kind: str) -> Damaged:
 
 def long_directory(kind: str) -> Damaged:
     """A dict whose directories are larger than the pieces that a log is read in."""
-    _log._WALK_BYTES = 128
+    inside.put("LOG_WALK_BYTES", 128)
     names = [f"key {n}" for n in range(40)]
     steps = [
         lambda share: share.update(dict.fromkeys(names, 1), a=1, b=2),
@@ -372,7 +366,8 @@ def long_directory(kind: str) -> Damaged:
 
 def compacting(kind: str) -> Damaged:
     """A dict that is written anew with each commit, in the other area."""
-    _index._SPARE_BYTES, _log._KEEP_BYTES = -(1 << 30), 4096
+    inside.put("SPARE_BYTES", -(1 << 30))
+    inside.put("LOG_KEEP_BYTES", 4096)
     steps = [
         lambda share: share.update(a=1, b=[2, "two"], c="x" * 9000),
         lambda share: share.__setitem__("a", 3),

@@ -14,10 +14,10 @@ from fractions import Fraction
 from typing import Any
 
 import attrs
+from support import inside
+from support.inside import ENDED, RELEASE, TRY, claim_by
 
-from mmapshare import Share, SharedDict, _index, _log, _region, locked, shared_state
-from mmapshare._door import RELEASE, TRY
-from mmapshare._owner import ENDED, claim_by
+from mmapshare import Share, SharedDict, locked, shared_state
 
 OLD = {"n": 1, "pad": "x" * 50}
 NEW = {"n": 2, "pad": "x" * 50}
@@ -66,7 +66,7 @@ class Scene:
     def usable(self) -> None:
         """The lock is had at once, the next operation works, and all is as it was before."""
         for share in self.shares:
-            assert share._region.lock.claim is None, "the lock is held"
+            assert inside.claim_of(share) is None, "the lock is held"
             assert _is_free(share), "the lock's description is held"
         for share, old in zip(self.shares, self.before, strict=True):
             with share.locked(timeout=IN_TIME_S) as view:
@@ -80,8 +80,8 @@ class Scene:
 
 def _is_free(share: Any) -> bool:
     """Whether another process could take the lock: asked through a description of our own."""
-    theirs = share._region.lock._door
-    door = type(theirs)(theirs._path)
+    theirs = inside.process_lock_of(inside.lock_of(share))
+    door = type(theirs)(inside.path_of(theirs))
     try:
         door.flock(door.fd, TRY)
     except BlockingIOError:
@@ -95,9 +95,10 @@ def _is_free(share: Any) -> bool:
 
 def forget(share: Any) -> None:
     """Have a share read the region again, as one does who has never seen it."""
-    share._region._commit, share._region._seen = _region._EMPTY, _region._NOTHING
+    inside.commit_of.set(inside.region_of(share), inside.EMPTY_COMMIT)
+    inside.seen_of.set(inside.region_of(share), inside.NOTHING_SEEN)
     if isinstance(share, SharedDict):
-        share._index.state = _index.State(_log.BEGIN, {}, 0, 0)
+        inside.index_of(share).state = inside.State(inside.LOG_BEGIN, {}, 0, 0)
 
 
 def _value(share: Any) -> Any:
@@ -156,7 +157,7 @@ def _explicit(share: Any) -> None:
         share.set(NEW)
         share.unlock()
     except BaseException:
-        if share._region.lock.holds_own():  # The pair is the caller's to end.
+        if inside.lock_of(share).holds_own():  # The pair is the caller's to end.
             share.unlock()
         raise
 
@@ -167,7 +168,7 @@ def _after_one_that_ended(share: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
-            share._region.lock.acquire(claim, None)
+            inside.lock_of(share).acquire(claim, None)
             _block(share)
             return
         except BaseException as err:
@@ -203,7 +204,8 @@ BIG_OLD, BIG_NEW, SMALL = b"o" * 300_000, b"n" * 400_000, b"s"
 
 
 def _resizing(before: bytes, after: bytes) -> Scene:
-    _region._KEEP_BYTES = _region._WINDOW_MOST = 64 << 10
+    inside.put("VALUE_KEEP_BYTES", 64 << 10)
+    inside.put("WINDOW_MOST", 64 << 10)
     share = Share(SMALL)
     share.set(before)
     return Scene([share], lambda: share.set(after), [before], [after])
@@ -220,7 +222,8 @@ def arrays() -> Scene:
 
 def other_area() -> Scene:
     """A value that finds no room behind the one before it."""
-    _region._WINDOW_LEAST, _region._WINDOW_RECORDS = 64, 1
+    inside.put("WINDOW_LEAST", 64)
+    inside.put("WINDOW_RECORDS", 1)
     return _on_a_share(lambda share: share.set(NEW))
 
 
@@ -250,12 +253,13 @@ def _set_several(shared: Any) -> None:
 
 def _compacting(act: Callable[[Any], object], after: dict[Any, Any]) -> Scene:
     """A new snapshot at each commit, with memory given back on the way."""
-    _index._SPARE_BYTES, _log._KEEP_BYTES = -(1 << 30), 4096
+    inside.put("SPARE_BYTES", -(1 << 30))
+    inside.put("LOG_KEEP_BYTES", 4096)
     scene = _on_a_dict(act, after, **{f"padding {n}": bytes(9000) for n in range(5)})
     (shared,) = scene.shares
-    run = shared._index.state.position[_log.RUN]
+    run = inside.index_of(shared).state.position[inside.LOG_RUN]
     scene.act()
-    assert shared._index.state.position[_log.RUN] > run, "this is no compaction"
+    assert inside.index_of(shared).state.position[inside.LOG_RUN] > run, "this is no compaction"
     scene.usable()
     return scene
 
@@ -273,7 +277,7 @@ def catching_up() -> Scene:
     shared = SharedDict(ITEMS)
 
     def act() -> None:
-        shared._index.state = _index.State(_log.BEGIN, {}, 0, 0)
+        inside.index_of(shared).state = inside.State(inside.LOG_BEGIN, {}, 0, 0)
         assert shared["a"] == {"n": 1}
 
     return Scene([shared], act, [ITEMS], [ITEMS])

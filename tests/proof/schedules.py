@@ -17,8 +17,9 @@ from lean import Events
 from plays import PLAYS, Act, Play, Value
 from scenes import forget
 from stepping import Actor, Seen, Stage, Step, independent, patch_mappings
+from support import inside
 
-from mmapshare import SharedDict, _layout, _lock, _log, _region, _share
+from mmapshare import SharedDict
 
 _BASE = 4
 _IMAGE_BYTES = 64 << 10
@@ -181,7 +182,7 @@ def _check(share: Any, play: Play, seen: list[Seen]) -> None:
         assert value == play.value(version), read
     forget(share)
     assert share.version == 1 + play.commits, share.version
-    assert share._region.lock.holder() is None
+    assert inside.lock_of(share).holder() is None
     value = dict(share) if isinstance(share, SharedDict) else share.get()
     assert value == play.value(1 + play.commits), value
 
@@ -193,52 +194,59 @@ def _early_version() -> None:
     """A writer stores the version before the slot that it names."""
 
     def broken(region: Any, frames: Any, commit: Any, unless_same: bool = False) -> int:
-        region._words[_layout.VERSION] = commit[_region.V] + 1
-        return int(region._publish_with_care(frames, commit))
+        inside.words_of(region)[inside.VERSION] = commit[inside.VALUE_V] + 1
+        return int(inside.publish_with_care(region, frames, commit))
 
-    _region.Region.publish = broken  # type: ignore[method-assign]
+    inside.put("region_publish", broken)
 
 
 def _no_floor() -> None:
     """A writer goes to the other area without a word."""
-    real = _region.Region._place
+    real = inside.region_place
 
     def broken(region: Any, commit: Any, size: int) -> Any:
-        words, region._words = region._words, list(memoryview(region._map)[:4096].cast("Q"))
+        words = inside.words_of(region)
+        inside.words_of.set(region, list(memoryview(inside.map_of(region))[:4096].cast("Q")))
         try:
             return real(region, commit, size)
         finally:
-            region._words = words
+            inside.words_of.set(region, words)
 
-    _region.Region._place = broken  # type: ignore[method-assign]
+    inside.put("region_place", broken)
 
 
 def _trusting_reader() -> None:
     """A reader does not ask afterwards whether it was overtaken."""
 
     def broken(region: Any) -> Any:
-        head = region._load_head()
+        head = inside.load_head(region)
         if head is None:
             return None
-        return head.version, region._copy(region._extents(head)), *region._extent(head)
+        return (
+            head.version,
+            inside.copy_extents(region, inside.extents(region, head)),
+            *inside.extent(region, head),
+        )
 
-    _region.Region.try_read = broken  # type: ignore[method-assign]
+    inside.put("region_try_read", broken)
 
 
 def _trusting_index() -> None:
     """The same among the records of a shared dict."""
-    _log.Log.stands = lambda log, position: True  # type: ignore[method-assign]
+    inside.put("log_stands", lambda log, position: True)
 
 
 def _no_version_check() -> None:
     """Work without the lock is committed whatever was committed meanwhile."""
-    real = _share.Share._set
-    _share.Share._set = lambda share, frames, version: real(share, frames, None)  # type: ignore
+    real = inside.share_set
+    inside.put("share_set", lambda share, frames, version: real(share, frames, None))
 
 
 def _no_lock() -> None:
     """Two blocks run at once."""
-    _lock.Lock.acquire = lambda lock, claim, timeout_s: not lock._gate.update({0: claim})
+    inside.put(
+        "lock_acquire", lambda lock, claim, timeout_s: not inside.gate_of(lock).update({0: claim})
+    )
 
 
 PLANTED: dict[str, Callable[[], None]] = {

@@ -200,8 +200,8 @@ class ShareMachine(TwoWorkers):
     def start(self, value, window, low):
         least, records = window
         knobs = [
-            ("mmapshare._region", "_WINDOW_LEAST", least),
-            ("mmapshare._region", "_WINDOW_RECORDS", records),
+            ("WINDOW_LEAST", least),
+            ("WINDOW_RECORDS", records),
         ]
         self.alone = Alone(EMPTY, SMALL_CEILING if low else sys.maxsize)
         self.begin(Share(max_size=SMALL_CEILING if low else "1G"), knobs)

@@ -18,8 +18,9 @@ from typing import Any
 
 import attrs
 from lean import Events
+from support import inside
 
-from mmapshare import Share, SharedDict, _door, _memory, locked, shared_state
+from mmapshare import Share, SharedDict, locked, shared_state
 
 KEYS = 400
 LARGE_EACH = 5
@@ -185,35 +186,35 @@ _kept: list[object] = []
 
 def _kept_descriptors() -> None:
     """A region that is left keeps its lock's descriptor."""
-    _door.Door.close = lambda door: setattr(door, "fd", -1)  # type: ignore[method-assign]
+    inside.put("process_lock_close", lambda door: setattr(door, "fd", -1))
 
 
 def _kept_copies() -> None:
     """Each mapping leaves some memory behind."""
-    real = _memory.Segment._map.__func__  # type: ignore[attr-defined]
+    real = inside.segment_map.__func__  # type: ignore[attr-defined]
 
     def broken(cls: Any, *args: Any) -> Any:
         _kept.append(bytearray(os.urandom(1)) * 100_000)
         return real(cls, *args)
 
-    _memory.Segment._map = classmethod(broken)  # type: ignore[assignment]
+    inside.put("segment_map", classmethod(broken))
 
 
 def _kept_mappings() -> None:
     """A region that is left stays mapped."""
-    real = _memory.Segment.close
+    real = inside.segment_close
 
     def broken(segment: Any) -> None:
         _kept.append(memoryview(segment.map))
         real(segment)
 
-    _memory.Segment.close = broken  # type: ignore[method-assign]
+    inside.put("segment_close", broken)
 
 
 def _kept_blocks() -> None:
     """Memory is not given back, and each growth takes more."""
-    real = _memory.Segment.allocate
-    _memory.Segment.give_back = lambda segment, start, end: start  # type: ignore[method-assign]
+    real = inside.segment_allocate
+    inside.put("segment_give_back", lambda segment, start, end: start)
     grown = itertools.count(1)
 
     def broken(segment: Any, start: int, end: int) -> int:
@@ -221,7 +222,7 @@ def _kept_blocks() -> None:
             real(segment, start, end + next(grown) * 10_000)
         return real(segment, start, end)
 
-    _memory.Segment.allocate = broken  # type: ignore[method-assign]
+    inside.put("segment_allocate", broken)
 
 
 PLANTED: dict[str, Callable[[], None]] = {

@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
+from support import inside
+from support.inside import RELEASE
 
-from mmapshare import _layout, _memory
-from mmapshare._door import RELEASE
+from mmapshare import SharedDict
 
 MOST_STEPS: Final = 400
 """No schedule takes longer, but those that would never end."""
@@ -31,7 +32,7 @@ _place = struct.Struct("<QQ?")
 Step = tuple[int, int, bool]
 """What an actor is about to do: begin and end of the bytes it touches, and whether it stores."""
 EVERYTHING: Final[Step] = (0, 1 << 63, True)
-_VERSION_WORD: Final = (8 * _layout.VERSION, 8 * _layout.VERSION + 8)
+_VERSION_WORD: Final = (8 * inside.VERSION, 8 * inside.VERSION + 8)
 
 
 def independent(one: Step, other: Step) -> bool:
@@ -47,7 +48,7 @@ class Points:
     What only the lock's holder touches does not take part: there nobody can tell an order.
     """
 
-    words: frozenset[int] = frozenset({_layout.VERSION, _layout.FLOOR})
+    words: frozenset[int] = frozenset({inside.VERSION, inside.FLOOR})
     slot: int = 1
     record: int = 1
     lock: bool = False
@@ -61,7 +62,7 @@ class Map(mmap.mmap):
     points = Points()
 
     def _pieces(self, where: slice) -> list[slice]:
-        first = where.start < _layout.HEADER_BYTES
+        first = where.start < inside.HEADER_BYTES
         count = self.points.slot if first else self.points.record
         if count < 2:
             return [where] * count
@@ -138,38 +139,38 @@ class Actor:
         os.close(to_parent[0])
         self._in, self._out = to_child[0], to_parent[1]
         for other in others:
-            other._close()
+            other.close()
         try:
             _step_through(self, share, points, loads)
             while os.read(self._in, 1):
-                share._region._map.step = None
+                inside.map_of(inside.region_of(share)).step = None
                 forget(share)
-                share._region._map.step = self._stop
+                inside.map_of(inside.region_of(share)).step = self.stop
                 act(self, share)
-                self._say(_OVER)
+                self.say(_OVER)
         except BaseException:
-            self._say(_FAILED, traceback.format_exc())
+            self.say(_FAILED, traceback.format_exc())
         finally:
             os._exit(0)
 
     # --- In the child ----------------------------------------------------------------------
 
-    def _say(self, kind: int, what: Any = None) -> None:
+    def say(self, kind: int, what: Any = None) -> None:
         raw = pickle.dumps(what) if kind in {_ENDS, _FAILED} else b""
         head = bytes([kind]) + (len(raw).to_bytes(4, "little") if raw else b"")
         os.write(self._out, head + raw)
 
-    def _stop(self, begin: int, end: int, stores: bool, kind: int = _POINT) -> None:
+    def stop(self, begin: int, end: int, stores: bool, kind: int = _POINT) -> None:
         os.write(self._out, bytes([kind]) + _place.pack(begin, end, stores))
         os.read(self._in, 1)
 
     def observe(self, read: Callable[[], Any]) -> None:
         """Read something and tell it to the stage, which knows which versions it may be of."""
-        self._say(_BEGINS)
+        self.say(_BEGINS)
         found = read()
         # A step of its own: whether it comes before a commit makes a difference to the stage.
-        self._stop(*_VERSION_WORD, False)
-        self._say(_ENDS, found)
+        self.stop(*_VERSION_WORD, False)
+        self.say(_ENDS, found)
 
     # --- On the stage ----------------------------------------------------------------------
 
@@ -193,38 +194,38 @@ class Actor:
         taken, self._raw = self._raw[:size], self._raw[size:]
         return taken
 
-    def _close(self) -> None:
+    def close(self) -> None:
         os.close(self._out)
         os.close(self._in)
 
     def leave(self) -> None:
-        self._close()
+        self.close()
         os.waitpid(self.pid, 0)
 
 
 def _step_through(actor: Actor, share: Any, points: Points, loads: bool) -> None:
-    region = share._region
-    region._map.points, region._map.loads = points, loads
-    region._words = Words(region._words, loads, points, actor._stop)
-    index = getattr(share, "_index", None)
+    region = inside.region_of(share)
+    inside.map_of(region).points, inside.map_of(region).loads = points, loads
+    inside.words_of.set(region, Words(inside.words_of(region), loads, points, actor.stop))
+    index = inside.index_of(share) if isinstance(share, SharedDict) else None
     if index is not None:
-        index.words = region._words
-    real = region.lock._flock
+        index.words = inside.words_of(region)
+    real = inside.flock_of(region.lock)
 
     def flock(fd: int, operation: int) -> None:
         if operation != RELEASE:
-            actor._stop(*EVERYTHING, _WANTS)
+            actor.stop(*EVERYTHING, _WANTS)
         real(fd, operation)
         if operation == RELEASE:
-            actor._say(_FREE)
+            actor.say(_FREE)
 
     if points.lock:
-        region.lock._flock = flock
+        inside.flock_of.set(region.lock, flock)
 
 
 def patch_mappings() -> None:
     """From now on regions are mapped by `Map`."""
-    _memory.mmap.mmap = Map  # type: ignore[misc]
+    mmap.mmap = Map  # type: ignore[misc]
 
 
 @attrs.define
@@ -240,16 +241,16 @@ class Stage:
     """Lets actors play schedules: orders in which they take their steps."""
 
     def __init__(self, share: Any, actors: Sequence[Actor], image_bytes: int) -> None:
-        self._region = share._region
+        self._region = inside.region_of(share)
         self._actors = actors
-        areas = [self._region._area_start(area) for area in (0, 1)]
-        where = [slice(0, _layout.HEADER_BYTES), *(slice(at, at + image_bytes) for at in areas)]
-        self._image = [(piece, self._region._map[piece]) for piece in where]
+        areas = [inside.area_start(self._region, area) for area in (0, 1)]
+        where = [slice(0, inside.HEADER_BYTES), *(slice(at, at + image_bytes) for at in areas)]
+        self._image = [(piece, inside.map_of(self._region)[piece]) for piece in where]
 
     def play(self, choose: Callable[[int, list[int], list[Step]], int]) -> list[Seen]:
         """Play a schedule: ``choose(depth, ready, steps)`` says who goes on. What was read."""
         for piece, raw in self._image:
-            self._region._map[piece] = raw
+            inside.map_of(self._region)[piece] = raw
         self._at: list[int] = []
         self._steps: list[Step] = []
         self._since: dict[int, int] = {}

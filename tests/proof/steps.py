@@ -22,13 +22,11 @@ import scenes
 import tracing
 from lean import Events
 from scenes import SCENES, Scene
-from support import in_child
-
-from mmapshare import _index, _layout, _lock, _log, _region
+from support import in_child, inside
 
 
 def _small_compaction() -> Scene:
-    _index._SPARE_BYTES = -(1 << 30)  # type: ignore[misc]
+    inside.put("SPARE_BYTES", -(1 << 30))
     return SCENES["one key"]()
 
 
@@ -95,15 +93,15 @@ def _walk_alone(name: str) -> tuple[int, int]:
 
 def _only_publishing() -> None:
     """Have the interesting part begin and end there."""
-    for owner, act, say in (
-        (_region.Region, "publish", tracing.begin),
-        (_log.Log, "append_one", tracing.begin),
-        (_log.Log, "append", tracing.begin),
-        (_log.Log, "rewrite", tracing.begin),
-        (_lock.Lock, "release", tracing.end),
-        (_lock.Lock, "_let_go", tracing.end),
+    for act, say in (
+        ("region_publish", tracing.begin),
+        ("log_append_one", tracing.begin),
+        ("log_append", tracing.begin),
+        ("log_rewrite", tracing.begin),
+        ("lock_release", tracing.end),
+        ("lock_let_go", tracing.end),
     ):
-        setattr(owner, act, _saying(say, getattr(owner, act)))
+        inside.put(act, _saying(say, getattr(inside, act)))
 
 
 def _saying(say: Callable[[], None], act: Callable[..., Any]) -> Callable[..., Any]:
@@ -218,13 +216,13 @@ def _steps(pid: int, scene: Scene) -> Iterator[tuple[int, bool]]:
 
 def _places(share: Any) -> list[tuple[Any, slice]]:
     """What the next commit may change, and what it must not."""
-    region = share._region
-    head = region._load_head()
-    starts = [(0, _layout.HEADER_BYTES), *[(region._area_start(area), 0) for area in (0, 1)]]
+    region = inside.region_of(share)
+    head = inside.load_head(region)
+    starts = [(0, inside.HEADER_BYTES), *[(inside.area_start(region, area), 0) for area in (0, 1)]]
     if head is not None:
         starts.append((max(head.start, head.end - _PIECE_BYTES), head.end - head.start))
     return [
-        (region._map, slice(start, start + min(more, _PIECE_BYTES) + _PIECE_BYTES))
+        (inside.map_of(region), slice(start, start + min(more, _PIECE_BYTES) + _PIECE_BYTES))
         for start, more in starts
     ]
 
@@ -236,68 +234,68 @@ class _Words:
     """The header's words, of which the version is stored in a way of its own."""
 
     def __init__(self, region: Any, store: Callable[[Any, int], None]) -> None:
-        self._region, self._words, self._store = region, region._words, store
+        self._region, self.real, self._store = region, inside.words_of(region), store
 
     def __getitem__(self, word: int) -> int:
-        return self._words[word]
+        return self.real[word]
 
     def __setitem__(self, word: int, value: int) -> None:
-        if word == _layout.VERSION:
+        if word == inside.VERSION:
             self._store(self._region, value)
         else:
-            self._words[word] = value
+            self.real[word] = value
 
 
 def _storing(store: Callable[[Any, int], None]) -> Callable[[], None]:
     """Plant that way of storing the version."""
 
     def plant() -> None:
-        real = _region.Region.publish
+        real = inside.region_publish
 
         def broken(region: Any, *args: Any) -> int:
-            words = region._words
-            region._words = _Words(region, store)
+            words = inside.words_of(region)
+            inside.words_of.set(region, _Words(region, store))
             try:
                 return real(region, *args)
             finally:
-                region._words = words
+                inside.words_of.set(region, words)
 
-        _region.Region.publish = broken  # type: ignore[method-assign, assignment]
+        inside.put("region_publish", broken)
 
     return plant
 
 
 def _in_two_pieces(region: Any, version: int) -> None:
-    raw, at = _layout.pack_word(version), _layout.VERSION * 8
-    region._map[at : at + 1] = raw[:1]
-    region._map[at + 1 : at + 8] = raw[1:]
+    raw, at = inside.pack_word(version), inside.VERSION * 8
+    inside.map_of(region)[at : at + 1] = raw[:1]
+    inside.map_of(region)[at + 1 : at + 8] = raw[1:]
 
 
 def _and_back(region: Any, version: int) -> None:
     for stored in (version, version - 1, version):
-        region._words._words[_layout.VERSION] = stored
+        inside.words_of(region).real[inside.VERSION] = stored
 
 
 def _early_version() -> None:
     """The version is stored before the record's bytes, and not after them."""
-    real = _region.Region.publish
+    real = inside.region_publish
 
     def broken(region: Any, frames: Any, commit: Any, unless_same: bool = False) -> int:
-        region._words[_layout.VERSION] = commit[_region.V] + 1
+        inside.words_of(region)[inside.VERSION] = commit[inside.VALUE_V] + 1
         return real(region, frames, commit, unless_same)
 
-    _region.Region.publish = broken  # type: ignore[method-assign, assignment]
+    inside.put("region_publish", broken)
 
 
 def _early_record() -> None:
     """A log's head is stored before the record that it takes in, and its version with it."""
-    real = _log.Log.append_one
+    real = inside.log_append_one
 
     def broken(log: Any, key: Any, value: Any, position: Any) -> Any:
-        log._words[_layout.VERSION] = position[_log.V] + 1
+        inside.log_words_of(log)[inside.VERSION] = position[inside.LOG_V] + 1
         return real(log, key, value, position)
 
-    _log.Log.append_one = broken  # type: ignore[method-assign, assignment]
+    inside.put("log_append_one", broken)
 
 
 PLANTED: dict[str, Callable[[], None]] = {

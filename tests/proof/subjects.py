@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+from support import inside
 
-from mmapshare import Share, SharedDict, VersionConflict, _index, _region
+from mmapshare import Share, SharedDict, VersionConflict
 
 Outcome = tuple[int, ...]
 MISSING = -1
@@ -143,7 +144,9 @@ def _share_alone(state: tuple[int, int], act: tuple[Any, ...]) -> tuple[Any, Out
 
 
 def _make_share(rng: random.Random) -> tuple[Any, Any]:
-    _region._WINDOW_LEAST, _region._WINDOW_RECORDS = rng.choice([(64 << 10, 16), (64, 1)])
+    least, records = rng.choice([(64 << 10, 16), (64, 1)])
+    inside.put("WINDOW_LEAST", least)
+    inside.put("WINDOW_RECORDS", records)
     return Share(made(0)), (0, 1)
 
 
@@ -224,7 +227,7 @@ def _dict_alone(state: tuple[int, ...], act: tuple[Any, ...]) -> tuple[Any, Outc
 
 
 def _make_dict(rng: random.Random) -> tuple[Any, Any]:
-    _index._SPARE_BYTES = rng.choice([64 << 10, 2000, -(1 << 30)])
+    inside.put("SPARE_BYTES", rng.choice([64 << 10, 2000, -(1 << 30)]))
     return SharedDict({key: made(0) for key in KEYS[:3]}), (1, 0, 0, 0, MISSING)
 
 

@@ -37,9 +37,9 @@ from exceptions import PLANTED as EXCEPTIONS_PLANTED
 from lean import Events
 from operations import Operation, operation
 from scenes import NEW, _value
-from support import in_child, open_fds, region_mappings
+from support import in_child, inside, open_fds, region_mappings
 
-from mmapshare import MmapShareError, _handle, _layout, _memory, _region
+from mmapshare import MmapShareError
 
 FOR_EVER: Final = 50
 _CHILD_S: Final = 90
@@ -305,7 +305,7 @@ def _chain(err: BaseException | None) -> Iterator[BaseException]:
 
 def _use(raw: bytes) -> None:
     """What another process does, which has only the handle."""
-    _handle._open_here.clear()
+    inside.open_here.clear()
     share = pickle.loads(raw)
     with share.locked(timeout=0.05) as view:
         view.value = dict(NEW)
@@ -315,10 +315,10 @@ def _use(raw: bytes) -> None:
 
 def _is_backed(share: Any) -> None:
     """What is said to have memory has it: else a store would be a SIGBUS where there is none."""
-    region = share._region
-    said = _layout.HEADER_BYTES + sum(
-        region._words[word] - region._area_start(area)
-        for area, word in enumerate(_layout.ALLOCATED)
+    region = inside.region_of(share)
+    said = inside.HEADER_BYTES + sum(
+        inside.words_of(region)[word] - inside.area_start(region, area)
+        for area, word in enumerate(inside.ALLOCATED)
     )
     assert region.segment.resident_bytes() >= said, "memory is promised that is not there"
 
@@ -336,21 +336,21 @@ def _left_open() -> None:
         os.close(fd)
         return segment
 
-    _memory.Segment.create = classmethod(broken)  # type: ignore[method-assign, assignment]
+    inside.put("segment_create", classmethod(broken))
 
 
 def _early_allocated() -> None:
     """ALLOCATED is stored before there is memory."""
-    real = _memory.Segment.allocate
+    real = inside.segment_allocate
 
     def broken(segment: Any, start: int, end: int) -> int:
-        for region in _region._live:
+        for region in inside.live_regions:
             if region.segment is segment:
-                area = _layout.area_of(start, region._area_bytes)
-                region._words[_layout.ALLOCATED[area]] = end
+                area = inside.area_of(start, inside.area_bytes_of(region))
+                inside.words_of(region)[inside.ALLOCATED[area]] = end
         return real(segment, start, end)
 
-    _memory.Segment.allocate = broken  # type: ignore[method-assign]
+    inside.put("segment_allocate", broken)
 
 
 def _mute_handle() -> None:
@@ -363,7 +363,7 @@ def _mute_handle() -> None:
         except OSError:
             raise FileNotFoundError(errno.ENOENT, "planted") from None
 
-    _handle.os = type("os", (), {**vars(os), "open": staticmethod(broken)})  # type: ignore[attr-defined]
+    inside.put("os_in_handle", type("os", (), {**vars(os), "open": staticmethod(broken)}))
 
 
 PLANTED: Final = {

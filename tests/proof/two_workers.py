@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 from hypothesis import stateful
 from hypothesis import strategies as st
-from support import Child
+from support import Child, inside
 
 SIDES = st.sampled_from([0, 1])
 Knob = tuple[str, str, Any]
@@ -34,10 +33,9 @@ def _serve(child: Child, work: Callable[..., Any]) -> None:
 def turn(knobs: list[Knob]) -> list[Knob]:
     """Set them; returns how they were."""
     before = []
-    for module, name, value in knobs:
-        place = importlib.import_module(module)
-        before.append((module, name, getattr(place, name)))
-        setattr(place, name, value)
+    for name, value in knobs:
+        before.append((name, getattr(inside, name)))
+        inside.put(name, value)
     return before
 
 

@@ -54,7 +54,7 @@ def main() -> int:
     text = markdown(table, missing)
     print(text)
     if options.write:
-        _write(text)
+        write(text)
     if options.svg or options.write:
         (options.svg or CHART).write_text(svg(table), encoding="utf-8")
     return 0
@@ -73,7 +73,7 @@ def _installed(names: list[str]) -> tuple[list[str], dict[str, str]]:
     return [name for name in names if name not in missing], missing
 
 
-def _write(text: str) -> None:
+def write(text: str) -> None:
     before, begin, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):

@@ -1,0 +1,33 @@
+"""The contract runs on every medium that promises what a test needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support import inside
+from support.media import Medium, fitting
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(promise, ...): only on media that promise this")
+    config.addinivalue_line("markers", "slow: on the first such medium only")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "medium" not in metafunc.fixturenames:
+        return
+    marks = list(metafunc.definition.iter_markers("needs"))
+    needs = {promise for mark in marks for promise in mark.args}
+    slow = metafunc.definition.get_closest_marker("slow") is not None
+    media = fitting(needs, slow)
+    metafunc.parametrize("medium", media, ids=[cls.name for cls in media], indirect=True)
+
+
+@pytest.fixture
+def medium(request: pytest.FixtureRequest) -> Iterator[Medium]:
+    """Where shares are made: ``medium.share(value)``, ``medium.dict(items)``."""
+    made: Medium = request.param()
+    yield made
+    made.close()
+    inside.handed_out.clear()

@@ -1,0 +1,38 @@
+"""What is done to a share behind its back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from . import inside
+
+
+def opened_again(share: Any) -> Any:
+    """The same region as another process has it, in this one."""
+    return adopted(type(share), os.dup(inside.segment_of(share).fd))
+
+
+def adopted(cls: type, fd: int) -> Any:
+    """A share or dict of the region that a descriptor leads to, which is its own from then on."""
+    twin = cls.__new__(cls)
+    inside.bind(twin, inside.region_class_of(cls)(inside.Segment.adopt(fd)))
+    return twin
+
+
+def forget(share: Any) -> None:
+    """Let the next read look at the region, whatever this process has seen of it."""
+    inside.commit_of.set(inside.region_of(share), inside.EMPTY_COMMIT)
+    inside.seen_of.set(inside.region_of(share), inside.NOTHING_SEEN)
+
+
+@contextlib.contextmanager
+def locked(share: Any) -> Iterator[Any]:
+    """The lock of a share, for who publishes frames that are no value's."""
+    share.lock()
+    try:
+        yield inside.region_of(share)
+    finally:
+        share.unlock()
