@@ -8,6 +8,7 @@ import os
 import sys
 import weakref
 
+import pytest
 from support import Child, in_child
 from test_definitions import run
 
@@ -263,6 +264,7 @@ def test_under_spawn_a_class_that_was_defined_again_is_not_the_imported_one(tmp_
     )
 
 
+@pytest.mark.classes_end
 def test_a_mark_is_inherited_and_ends_with_its_object():
     made = [type("Early", (), {})]
 
