@@ -25,6 +25,7 @@ WALLS = {
     "_content": {"_descent", "_late"},
     "_showing": {"errors", "_arguments", "_card"},
     "errors": set(),
+    "_weak": set(),
     "_descriptor": {"errors"},
     "_memory": {"errors", "_descriptor", "_door", "_late", "_search"},
     "_search": set(),
@@ -32,7 +33,7 @@ WALLS = {
     "_layout": {"errors"},
     "_futex": set(),
     "_wait": {"errors", "_arguments", "_async", "_hub", "_late", "_region"},
-    "_deadlock": {"errors", "_guard", "_layout"},
+    "_deadlock": {"errors", "_guard", "_layout", "_weak"},
     "_door": {"errors", "_descriptor"},
     "_lock": {
         "errors", "_owner", "_async", "_deadlock", "_door", "_futex", "_guard", "_hub", "_late",
@@ -52,7 +53,7 @@ WALLS = {
     "_pickler": {"_content", "_definitions", "_known", "_shape"},
     "_log": {"errors", "_layout", "_region"},
     "_directory": {"errors", "_codec", "_layout", "_order"},
-    "_order": {"_view"},
+    "_order": {"_view", "_weak"},
     "_glance": {"errors", "_codec", "_index", "_known", "_optimistic"},
     "_index": {
         "errors", "_owner", "_codec", "_directory", "_layout", "_log", "_memory", "_order",
