@@ -10,6 +10,7 @@ import pytest
 from support import Child, Wanted, forget, open_fds, region_mappings
 
 from mmapshare import (
+    ClosedError,
     CorruptRegionError,
     RegionFullError,
     Share,
@@ -358,4 +359,5 @@ def test_closing_lets_go_at_once_whoever_still_knows_the_region(make):
     region = share._region
     share.close()
     assert (open_fds(), region_mappings()) == before
-    assert region.segment.map.closed
+    with pytest.raises(ClosedError):
+        region.segment.map[0]
