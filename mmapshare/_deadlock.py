@@ -16,7 +16,6 @@ Who holds nothing else cannot be part of a circle, and blocks in the kernel with
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import struct
@@ -26,7 +25,8 @@ from typing import Any, Final, NamedTuple
 
 from ._guard import from_first_instruction
 from ._layout import IDENTITY_BYTES, LOCK_WORDS, REGION_ID_WORD
-from .errors import DeadlockError
+from ._weak import members
+from .errors import ClosedError, DeadlockError
 
 HOLDER, SINCE = 0, 1
 WAITS_ID, WAITS_PID, WAITS_FD = 5, 6, 7
@@ -132,9 +132,7 @@ Watch.over = from_first_instruction(Watch.over)  # type: ignore[method-assign]
 
 def all_locks() -> list[Any]:
     """Those of now; other threads may open and close some meanwhile."""
-    while True:
-        with contextlib.suppress(RuntimeError):
-            return list(locks)
+    return members(locks)
 
 
 def name_of(region_id: int) -> str:
@@ -160,7 +158,7 @@ def _read(region_id: int, pid: int, fd: int) -> Link | None:
             words = lock.words
             try:
                 return Link(region_id, *(words[i] for i in (HOLDER, SINCE, *_WAITS)))
-            except ValueError:  # Another thread has closed it.
+            except (ValueError, ClosedError):  # Another thread has closed it.
                 return None
     raw = _header(f"/proc/{pid}/fd/{fd}")
     if len(raw) < _words.size:

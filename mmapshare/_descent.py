@@ -63,7 +63,7 @@ def _mark_all() -> None:
         home = sys.modules.get(name)
         if isinstance(home, ModuleType):
             mark_of(home)
-    for address in _marks.keys() - seen:
+    for address in set(_marks) - seen:  # Copied in one step: other threads may add some.
         forget(address)
 
 

@@ -23,10 +23,14 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
+from ._closed import CLOSED_HERE
 from .errors import ClosedError
 
-_numbers: Final = itertools.cycle(range(512, 1000))
-"""From where on the next number is looked for: most programs may have 1024."""
+_FIRST, _NUMBERS = 512, 488
+"""From where on numbers are looked for, and in how many: most programs may have 1024."""
+_counted: Final = itertools.count()
+"""Without the GIL two threads may count the same: then the kernel tells their numbers apart. (A
+``cycle`` would be in danger of its own memory there.)"""
 _ELSE: Final = (512, 128, 3)
 """From where on a number is looked for, where the next one is not to be had."""
 _STREAMS: Final = 3
@@ -72,6 +76,8 @@ class Descriptor(Marked):
     def checked(self) -> int:
         """The number; ClosedError where somebody has closed it, or put another file there."""
         if not self.stands():
+            if self.closed:
+                raise ClosedError(CLOSED_HERE)
             raise ClosedError(
                 "something in this process has closed this share's file descriptors, or put other "
                 "files in their place, as a daemon does that closes all files (os.closerange, "
@@ -121,7 +127,7 @@ def offset(fd: int) -> int:
 def _lifted(fd: int) -> int:
     """The same description at a number out of others' reach; ``fd`` is closed, or kept."""
     try:
-        for least in (next(_numbers), *_ELSE):
+        for least in (_FIRST + next(_counted) % _NUMBERS, *_ELSE):
             with contextlib.suppress(OSError):  # Beyond the limit, or none is free from there on.
                 lifted = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least)
                 break

@@ -2,6 +2,9 @@
 
 What is stored stays where it is until then. When the block ends, only the values that were
 touched are pickled again, and only those whose bytes differ are written.
+
+Without the GIL: a draft is its owner's alone, and what is stored does not change while that has
+the lock.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from threading import get_ident
+from threading import RLock, get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,6 +52,8 @@ _handed_out: deque[Shared[Any]] = deque(maxlen=_HANDED_OUT_KEPT)
 """In a worker process: shares on their way back to the parent. A result's locals are gone before
 the parent loads it, and with the last reference the region would be."""
 
+_mutex = RLock()
+"""Keeps threads apart that look at one of these and change it."""
 
 named: dict[int, list[Shared[Any]]] = {}
 """Shares that are named in what a thread encodes, by its ident, until `take_named`."""
@@ -147,8 +149,16 @@ def reach(share: Shared[Any], passed_fd: int = -1) -> None:
             region.close()
         elif handle.place is not None:
             _places[region] = handle.place
-        if share._region is absent:  # Else it was closed, or reached, by another thread.
+        put(share, absent, parts)
+
+
+def put(share: Shared[Any], instead_of: object, parts: dict[str, Any]) -> bool:
+    """Put these in the place of what is absent; False where another thread has done so."""
+    with _mutex:
+        stands = share._region is instead_of
+        if stands:
             share._take(parts)
+        return stands
 
 
 def is_reached(share: Shared[Any], passed_fd: int = -1) -> bool:
@@ -182,10 +192,11 @@ def forget(share: Shared[Any]) -> None:
         absent = isinstance(region, Absent)
         region_id = region.handle.region_id if absent else region.identity.region_id
         _open_here.pop(region_id, None)
-        kept = [other for other in _handed_out if other is not share]
-        if len(kept) < len(_handed_out):
-            _handed_out.clear()
-            _handed_out.extend(kept)
+        with _mutex:
+            kept = [other for other in _handed_out if other is not share]
+            if len(kept) < len(_handed_out):
+                _handed_out.clear()
+                _handed_out.extend(kept)
 
 
 def of(share: Shared[Any]) -> Handle:
@@ -195,7 +206,8 @@ def of(share: Shared[Any]) -> Handle:
         return region.handle
     region_id, segment = region.identity.region_id, region.segment
     if in_worker():
-        _handed_out.append(share)
+        with _mutex:
+            _handed_out.append(share)
     stored = _is_being_stored()
     if stored:
         named.setdefault(get_ident(), []).append(share)
@@ -208,7 +220,8 @@ def of(share: Shared[Any]) -> Handle:
 
 def open_shares() -> list[Shared[Any]]:
     """The shares that this process has open."""
-    return [share for share in _open_here.values() if not isinstance(share._region, Absent)]
+    found = [known() for known in _open_here.valuerefs()]  # Listed in one step.
+    return [share for share in found if share is not None and not isinstance(share._region, Absent)]
 
 
 def take_named() -> tuple[Shared[Any], ...]:
@@ -234,14 +247,18 @@ def _is_being_stored() -> bool:
 def resolve(handle: Handle, make: Callable[[Handle], Shared[Any]]) -> Shared[Any]:
     """The share that a handle names, for which ``make`` makes an absent one.
 
-    A process has one share for a region: where it has one already, that is it.
+    A process has one share for a region: where it has one already, that is it. Without the GIL:
+    the mutex keeps two threads from finding none both.
     """
     passed_fd = handle.passed.detach() if handle.passed is not None else -1
     try:
         share = _open_here.get(handle.region_id)
         if share is None:
-            share = make(attrs.evolve(handle, passed=None))
-            share = _open_here.setdefault(handle.region_id, share)
+            made = make(attrs.evolve(handle, passed=None))
+            with _mutex:  # A weak dict's `setdefault` is a look and, later, a store.
+                share = _open_here.get(handle.region_id)
+                if share is None:
+                    share = _open_here[handle.region_id] = made
         is_reached(share, passed_fd)
     finally:
         if passed_fd >= 0:
@@ -311,8 +328,14 @@ def _own_process() -> tuple[int, int | None, int]:
     return pid, start_of(pid), own_namespace()
 
 
+def _after_fork_in_child() -> None:
+    global _mutex  # noqa: PLW0603
+    _mutex = RLock()  # Another thread may have had the parent's.
+    _own_process.cache_clear()
+
+
 if hasattr(os, "register_at_fork"):  # only with fork
-    os.register_at_fork(after_in_child=_own_process.cache_clear)
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def in_worker() -> bool:

@@ -12,6 +12,7 @@ from itertools import islice
 from pickle import dumps
 from typing import Any, Final, TypeVar
 
+from ._closed import CLOSED
 from ._codec import Frame, Gathered, closure, decode, needs_of
 from ._directory import (
     PLAIN_KEYS,
@@ -51,6 +52,10 @@ _PIECE: Final = 10_000
 
 class State:
     """What is known at one position. Replaced as a whole, but for deltas, which change ``places``.
+
+    Without the GIL: it is changed under the index's mutex only. Who reads without that takes the
+    version first, one key's extents by one operation of a dict, and asks the region's version (or
+    FLOOR) afterwards. The lock's holder needs no mutex once it is current: nobody can commit.
 
     Attributes:
         version: of the position; apart, since each read asks for it.
@@ -92,7 +97,8 @@ class State:
 class Index:
     """A log's keys and where their values are; any thread may use it at any time.
 
-    A forked child inherits it as it stands.
+    A forked child inherits it as it stands. Without the GIL: the mutex keeps threads apart, and
+    ``state`` is swapped whole by one store; see `State`.
     """
 
     __slots__ = ("_busy", "_mutexes", "log", "map", "state", "trusts", "words")
@@ -115,6 +121,10 @@ class Index:
         pid = self.log.lock.pid
         mutex = self._mutexes.get(pid)
         return mutex if mutex is not None else self._mutexes.setdefault(pid, threading.RLock())
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self.map = self.words = CLOSED
 
     # --- Reading ---------------------------------------------------------------------------
 

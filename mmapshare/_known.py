@@ -2,6 +2,9 @@
 
 It remembers what it has met for as long as that is in use: definitions hold no class. Only the
 newest `_HOT` are kept alive on top of that, so that they need not be rebuilt each time.
+
+Without the GIL: each of the tables is changed by one operation of a dict or a deque at a time, what
+they hold is whole before, and where an entry is missing its class is looked at once more.
 """
 
 from __future__ import annotations

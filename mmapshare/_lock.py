@@ -22,13 +22,14 @@ from typing import Final
 from weakref import ref
 
 from . import _deadlock, _search
+from ._closed import CLOSED, let_go
 from ._deadlock import WAITS_ID, Watch, alive
 from ._door import RELEASE, TRY, WAIT, Door
 from ._guard import from_first_instruction
 from ._hub import Eventlet, Gevent, ThreadBell, hub
 from ._late import importing
 from ._owner import ENDED, Claim, current_owner, has_ended, here, shares_thread, stands_still
-from .errors import ClosedError, DeadlockError, HandleError, LockTimeout
+from .errors import ClosedError, DeadlockError, HandleError, LockTimeout, TransactionError
 
 logger = logging.getLogger("mmapshare")
 logger.addHandler(logging.NullHandler())
@@ -87,6 +88,16 @@ class _Waiter:
         self.thread = here.owner
 
 
+class Closing(Claim):
+    """The claim of who closes a lock, so that nobody is in it meanwhile."""
+
+    __slots__ = ()
+
+    def __init__(self, owner: object) -> None:
+        self._owner = owner
+        self._inner = None
+
+
 class Lock:
     """Mutual exclusion over the threads, tasks and processes that share a region.
 
@@ -94,6 +105,9 @@ class Lock:
     counters, whether somebody sleeps until the version changes, and what the holder waits for.
     They inform; exclusion never depends on them. ``version_offset`` is where the version stands
     in the mapping. ``region_id``: see `_deadlock`.
+
+    Without the GIL: the gate changes hands by one ``setdefault`` and one ``del`` or ``pop`` of a
+    dict, and the line by one ``append`` and ``remove`` of a deque, which are atomic there.
     """
 
     __slots__ = (
@@ -255,8 +269,9 @@ class Lock:
         try:
             self._flock(self._fd, RELEASE)
         except OSError:
-            self._door.checked()
-            raise
+            if not self._door.closed:  # In garbage the door may go first, and the lock with it.
+                self._door.checked()
+                raise
         del self._gate[0]
         if self._waiters:
             self._wake_first()
@@ -338,7 +353,7 @@ class Lock:
     def is_held_by(self, owner: object, stuck: Callable[[object], bool]) -> bool:
         """Whether this owner has the lock, or one who is ``stuck`` while this one waits."""
         held = self._gate.get(0)
-        holder = None if held is None else held._owner
+        holder = None if held is None or isinstance(held, Closing) else held._owner
         if holder is None or self._words[HOLDER] != self._pid:
             return False
         return holder == owner or stuck(holder)
@@ -411,10 +426,23 @@ class Lock:
     def found_dead(self) -> int:
         return int(self._words[FOUND_DEAD])
 
+    def keep_out(self, claim: Closing) -> bool:
+        """Give the gate to who is about to close; False where another thread is doing that.
+
+        Until `abandon` nobody in this process can come by the lock. TransactionError where
+        somebody has it.
+        """
+        other = self._gate.setdefault(0, claim)
+        if not isinstance(other, Closing):
+            raise TransactionError("close() while a block of this process runs; leave it first")
+        return other is claim
+
     def close(self) -> None:
         _deadlock.locks.discard(self)
-        self._words.release()
+        words, self._words = self._words, CLOSED
+        let_go(words)
         self._door.close()
+        self._fd = self._door.fd
 
     # --- The slow ways ---------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from typing import Final
 import attrs
 
 from . import _search
+from ._closed import CLOSED, has_gil
 from ._descriptor import Descriptor, Marked, duplicate_of, shut, streams_taken
 from ._door import Door
 from ._late import importing
@@ -236,13 +237,18 @@ class Segment:
 
     def resident_bytes(self) -> int:
         """Bytes of memory (or disk blocks, for a file) that the segment takes now."""
-        return os.fstat(self.fd).st_blocks * 512
+        try:
+            return os.fstat(self.fd).st_blocks * 512
+        except OSError:
+            self.door.checked()  # Another thread may have closed it just now.
+            raise
 
     def close(self) -> None:
         """Unmap, and close the descriptors; a temporary file goes when its last user leaves."""
         self.door.close()
         if self._passed is not None:
             self._passed.close()
+        self.map = CLOSED
         for finalizer in (self._finalizer, self._folder_finalizer):
             if finalizer is not None:
                 finalizer()
@@ -269,9 +275,11 @@ def _unmap(mapping: mmap.mmap, hidden: Marked | None) -> None:
             _keep_for_good(mapping)
             return
         hidden.fd = -1  # The mapping closes it.
-    # While a reader in another thread still copies, the mapping goes when that ends.
-    with contextlib.suppress(BufferError):
-        mapping.close()
+    # While a reader in another thread still copies, the mapping goes when that ends: with the last
+    # reference to it. Without the GIL nobody could tell whether one does.
+    if has_gil():  # only with the GIL
+        with contextlib.suppress(BufferError):
+            mapping.close()
 
 
 def _keep_for_good(mapping: mmap.mmap) -> None:

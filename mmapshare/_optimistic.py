@@ -8,8 +8,8 @@ once more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from ._codec import Gathered, decode
 from ._directory import Extents
@@ -18,6 +18,8 @@ from ._index import Index, State
 from ._log import RUN
 from ._owner import current_owner
 from .errors import UnloadableError, at_key
+
+T = TypeVar("T")
 
 
 class Conflict(BaseException):
@@ -37,7 +39,7 @@ class SeenPlaces:
         self._seen: dict[Any, Extents | None] = {}
         self._keys: list[Any] | None = None
         self._version = self._run = -1
-        self._catch_up()
+        self.look_again()
 
     @property
     def places(self) -> SeenPlaces:
@@ -46,7 +48,7 @@ class SeenPlaces:
     def get(self, key: Any) -> Extents | None:
         if key in self._seen:
             return self._seen[key]
-        extents = self._catch_up().places.get(key)
+        extents: Extents | None = self._look(lambda state: state.places.get(key))
         self._seen[key] = extents
         return extents
 
@@ -81,16 +83,27 @@ class SeenPlaces:
 
     def _all(self) -> list[Any]:
         if self._keys is None:
-            self._keys = list(self._catch_up().places)
+            self._keys = self._look(lambda state: list(state.places))
         return self._keys
 
-    def _catch_up(self) -> State:
-        state = self._index.read(lambda state: state)
-        if state.version != self._version:
-            if not self.still_stand(state):
-                raise Conflict
-            self._version, self._run = state.version, state.position[RUN]
-        return state
+    def look_again(self) -> None:
+        """Conflict where what was asked has another answer by now."""
+        self._look(lambda state: None)
+
+    def _look(self, look: Callable[[State], T]) -> T:
+        """What ``look`` finds, as long as all that was asked before has the same answer.
+
+        Under the index's mutex, since other threads change the state meanwhile.
+        """
+
+        def both(state: State) -> T:
+            if state.version != self._version:
+                if not self.still_stand(state):
+                    raise Conflict
+                self._version, self._run = state.version, state.position[RUN]
+            return look(state)
+
+        return self._index.read(both)
 
 
 class SeenTouched(Touched):
@@ -106,7 +119,7 @@ class SeenTouched(Touched):
         frames = self.index.frames(extents)
         if not self.index.log.stands(state.position):
             raise Conflict
-        self.state._catch_up()  # type: ignore[attr-defined]
+        self.state.look_again()  # type: ignore[attr-defined]
         try:
             value = decode(frames, state.definitions)
         except UnloadableError as err:
@@ -124,7 +137,7 @@ class SeenTouched(Touched):
         frames = self.index.frames(extents)
         if not self.index.log.stands(state.position):
             raise Conflict
-        self.state._catch_up()  # type: ignore[attr-defined]
+        self.state.look_again()  # type: ignore[attr-defined]
         return frames
 
     def __setitem__(self, key: Any, value: Any) -> None:

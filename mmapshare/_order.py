@@ -16,6 +16,7 @@ from itertools import chain, islice
 from typing import Any, Final
 
 from ._view import MISSING
+from ._weak import members
 
 FEW: Final = 256
 """Up to so many keys are listed at once: that takes no longer."""
@@ -133,7 +134,7 @@ class Begun:
 
 def settle(begun: weakref.WeakSet[Begun]) -> None:
     """Make the lists of those that have begun, before anything is taken out."""
-    for one in list(begun):
+    for one in members(begun):
         one.keys()
     begun.clear()
 

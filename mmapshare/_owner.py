@@ -43,6 +43,9 @@ _GREENLET: Final = "greenlet._greenlet"
 class Claim:
     """One owner's claim on a lock, told from others by identity.
 
+    Without the GIL: ``_owner`` is written by its owner, or by the one thread that has the claim's
+    clearing for itself (see `Lock._clear`); others read it by one load.
+
     A gate names the claim that has it, so that an interrupt between any two steps leaves a state
     that the same claim's release puts right, from any thread. ``_owner`` is None once the claim
     is void: its block is over, or it was the parent's and this is a forked child. (The name is

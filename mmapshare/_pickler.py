@@ -51,10 +51,10 @@ def look_at_reducers() -> None:
     """Take notice of what was registered with copyreg since."""
     global _seen  # noqa: PLW0603
     if _seen != copyreg.dispatch_table:
-        _seen = copyreg.dispatch_table.copy()
-        _reducers.update(_seen)
-        _reducers.update(cloudpickle.Pickler.dispatch_table)
-        _reducers.update(_preferred)
+        new = copyreg.dispatch_table.copy()
+        # Whole, and in one step, before anybody takes it for looked at: others pickle meanwhile.
+        _reducers.update({**new, **cloudpickle.Pickler.dispatch_table, **_preferred})
+        _seen = new
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]

@@ -16,9 +16,10 @@ import contextlib
 import os
 import weakref
 from collections.abc import Sequence
-from typing import Final, NoReturn, Self
+from typing import Final, Self
 
 from . import _layout as layout
+from ._closed import CLOSED, let_go
 from ._late import importing
 from ._layout import (
     ALLOCATED,
@@ -34,7 +35,7 @@ from ._layout import (
 from ._lock import Lock
 from ._memory import Segment, private_copy
 from ._owner import claim_by, current_owner, inner_of
-from .errors import ClosedError, CorruptRegionError, RegionFullError
+from .errors import CorruptRegionError, RegionFullError
 
 Frame = bytes | bytearray | memoryview
 
@@ -94,6 +95,9 @@ class Region:
     `read` may be called from any thread or process at any time and takes no lock. `current`,
     `extent` and `publish` want the lock. Usable in forked children as it stands. Once closed, it
     must not be used.
+
+    Without the GIL: ``_commit`` and ``_seen`` are tuples that never change, each swapped whole by
+    one store; which of two threads swapped last does not matter, as each names its own version.
     """
 
     __slots__ = (
@@ -444,7 +448,8 @@ class Region:
         """Let go of the memory in this process; the region must not be used any more."""
         _live.discard(self)
         self.lock.close()
-        self._words.release()
+        words, self._words, self._map = self._words, CLOSED, CLOSED
+        let_go(words)
         self.segment.close()
 
     def after_fork_in_child(self) -> None:
@@ -458,13 +463,6 @@ class Region:
         # Last: without a descriptor to spare, or a folder, the region works on until it is left.
         with contextlib.suppress(OSError):
             self.segment.after_fork_in_child()
-
-
-class ClosedRegion:
-    """Stands where a region was: everything asked of it raises ClosedError."""
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise ClosedError("this share was closed in this process; close it after its last use")
 
 
 def _window(size: int) -> int:

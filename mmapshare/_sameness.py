@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from ._codec import EMPTY_SET, FROZENSET, GLOBAL, Chunks, Frame, decode, encode, out_of_band
@@ -77,7 +78,9 @@ class Trusts(dict[Any, Trust]):
     def __missing__(self, key: Any) -> Trust:
         trust = self[key] = Trust()
         while len(self) > _KEPT:
-            self.pop(next(iter(self)), None)  # Another thread may drop the same one.
+            # Another thread may drop the same one, or add one in between.
+            with suppress(RuntimeError, StopIteration):
+                self.pop(next(iter(self)), None)
         return trust
 
 

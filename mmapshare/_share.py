@@ -130,7 +130,7 @@ class Share(NotAContainer, Shared[T]):
     def _read(self) -> Commit:
         try:
             commit = self._region.read()
-        except ValueError:  # Another thread closed it meanwhile; it says so now.
+        except (ValueError, TypeError):  # Another thread closed it meanwhile; it says so now.
             commit = self._region.read()
         if commit[0]:
             return commit

@@ -11,8 +11,10 @@ from . import _carried as carried
 from . import _handle
 from ._arguments import timeout_s
 from ._card import bundle
+from ._closed import CLOSED, Closed
+from ._lock import Closing
 from ._owner import Claim, claim_by, current_owner, has_ended
-from ._region import ClosedRegion, Region
+from ._region import Region
 from ._showing import Showing
 from ._transaction import Transaction, is_under_way, stopped_in_exit
 from ._view import View
@@ -82,7 +84,7 @@ class Shared(Showing, Waiting, Generic[T]):
     _part_names: tuple[str, ...] = ("_region",)
     """The slots in which `_parts` are, or what stands in for them."""
 
-    _region: Region | ClosedRegion  # Or a `_handle.Absent`, which turns into the first.
+    _region: Region | Closed  # Or a `_handle.Absent`, which turns into the first.
 
     def _bind(self, parts: dict[str, Any], timeout: float | None) -> None:
         self._take(parts)
@@ -276,21 +278,29 @@ class Shared(Showing, Waiting, Generic[T]):
         if self.closed:
             return
         region = self._region
-        absent = isinstance(region, _handle.Absent)
-        if not absent:
-            region.lock.clear_ended()
-        if not absent and region.lock.claim is not None:
-            raise TransactionError("close() while a block of this process runs; leave it first")
-        _handle.forget(self)
-        self._take(dict.fromkeys(self._part_names, ClosedRegion()))
-        self._keeps = ()
-        if not absent:
-            region.close()
+        if isinstance(region, _handle.Absent):
+            _handle.forget(self)
+            if not _handle.put(self, region, dict.fromkeys(self._part_names, CLOSED)):
+                self.close()  # Another thread has reached it just now.
+            return
+        lock = region.lock
+        claim = Closing(current_owner())
+        try:
+            lock.clear_ended()
+            if lock.keep_out(claim) and self._region is region:
+                parts = [getattr(self, name) for name in self._part_names]
+                _handle.forget(self)
+                self._take(dict.fromkeys(self._part_names, CLOSED))
+                self._keeps = ()
+                for part in parts:
+                    part.close()
+        finally:
+            lock.abandon(claim)
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called in this process."""
-        return isinstance(self._region, ClosedRegion)
+        return self._region is CLOSED
 
     # --- Pickling: a handle, and what a subclass has added -----------------------------------
 

@@ -98,7 +98,7 @@ class Together:
             if view is None:
                 transaction.check_outer()
             elif may_commit(view):
-                transaction._share._region.lock.check_held()
+                transaction._lock.check_held()
                 step = transaction._share._prepare(view)
                 if step is not None:
                     steps.append(step)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from ._guard import from_first_instruction
-from ._lock import HOLDER
+from ._lock import HOLDER, Lock
 from ._misuse import NotAView
 from ._nested import STILL_OPEN, Joined
 from ._owner import ENDED, Claim, current_owner, here, inner_of
@@ -42,7 +42,10 @@ class Transaction(NotAView, Generic[T]):
     of the block it rolls back. The commit itself is made in one go.
     """
 
-    __slots__ = ("_pid", "_role", "_share", "_timeout", "_view")
+    __slots__ = ("_lock", "_pid", "_role", "_share", "_timeout", "_view")
+
+    _lock: Lock
+    """The lock that it asks for; the share may be closed before all is over."""
 
     _pid: int
     """Where it joined; a forked child leaves the block in silence."""
@@ -58,7 +61,7 @@ class Transaction(NotAView, Generic[T]):
             raise TransactionError(_ONCE)
         try:
             share = self._share
-            lock = share._region.lock
+            self._lock = lock = share._region.lock
             view: View[T] = share._view_class()
             self._view = view
             view._owner = current_owner()
@@ -102,7 +105,7 @@ class Transaction(NotAView, Generic[T]):
             raise TransactionError(_ONCE)
         try:
             share = self._share
-            lock = share._region.lock
+            self._lock = lock = share._region.lock
             view: View[T] = share._view_class()
             self._view = view
             view._owner = current_owner()
@@ -138,13 +141,12 @@ class Transaction(NotAView, Generic[T]):
             if view._owner is not here.owner or view._failed is not None or self._role:
                 self._leave_with_care(view, err)
                 return
-            share = self._share
-            lock = share._region.lock
+            lock = self._lock
             if kind is None:
                 # Another was in, or the word is damaged.
                 if lock._words[HOLDER] != lock._pid:
                     lock.check_held()
-                share._store(view)
+                self._share._store(view)
             lock.release()
             view._owner = None
         except BaseException as failure:
@@ -158,7 +160,7 @@ class Transaction(NotAView, Generic[T]):
             self._leave_joined(view._failed, err)
             return
         if err is None and may_commit(view):
-            self._share._region.lock.check_held()
+            self._lock.check_held()
             self._share._store(view)
         self._give_up()
         if isinstance(view._failed, Joined):
@@ -196,7 +198,7 @@ class Transaction(NotAView, Generic[T]):
                 view._failed.leave(self)
             return
         if self._role == OWNER:
-            self._share._region.lock.abandon(view)
+            self._lock.abandon(view)
         view._owner = None
 
     def __del__(self) -> None:
@@ -205,7 +207,7 @@ class Transaction(NotAView, Generic[T]):
         try:
             view = getattr(self, "_view", None)  # None too where __init__ did not come that far.
             abandoned = view is not None and view._owner is not None
-            if abandoned and self._share._region.lock.pid == os.getpid():
+            if abandoned and self._lock.pid == os.getpid():
                 self._give_up()
         except BaseException:
             if getattr(self, "_view", None) is not None:

@@ -267,7 +267,7 @@ def test_no_memory_is_none_to_look_for_damage_with_either():
         resource.setrlimit(resource.RLIMIT_AS, (1 << 20, before[1]))
         taken = []
         try:
-            for size in (800_000, 400_000):
+            for size in (900_000, 800_000, 400_000):
                 try:
                     while True:
                         taken.append(bytearray(size))  # Holes of that size are filled.

@@ -21,6 +21,7 @@ def _rule(n):
     return eval(f"lambda: {n}")
 
 
+@pytest.mark.classes_end
 def test_classes_that_no_value_needs_any_more_take_no_room():
     """Three keys filled a dict: each snapshot copied the definitions of all classes there were."""
     latest, one = SharedDict(max_size="1M"), Share()
@@ -232,6 +233,7 @@ def test_a_class_that_another_thread_lets_go_meanwhile_is_not_held(monkeypatch):
     assert share.get() == row
 
 
+@pytest.mark.classes_end
 def test_an_edited_class_that_dies_is_forgotten_under_all_its_keys():
     for module in ("__main__", __name__):
         made = [type("Edited", (), {"__module__": module})]

@@ -8,6 +8,7 @@ import os
 import sys
 import weakref
 
+import pytest
 from support import Child, in_child, inside
 from support.programs import run
 
@@ -261,6 +262,7 @@ def test_under_spawn_a_class_that_was_defined_again_is_not_the_imported_one(tmp_
     )
 
 
+@pytest.mark.classes_end
 def test_a_mark_is_inherited_and_ends_with_its_object():
     made = [type("Early", (), {})]
 

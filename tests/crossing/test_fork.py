@@ -112,6 +112,7 @@ def test_grandchildren_work_too(make):
     assert share.get() == 4
 
 
+@pytest.mark.forks_beside_threads
 def test_a_fork_beside_busy_threads_leaves_the_child_a_free_lock(make):
     share = make(0)
     stop = threading.Event()

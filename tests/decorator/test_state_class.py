@@ -353,6 +353,7 @@ def test_a_method_of_the_class_travels_by_its_name():
         assert len(raw) < 200
 
 
+@pytest.mark.classes_end
 def test_local_classes_go_with_all_that_they_have():
     """Draft classes were kept for ever where a method named its own class."""
 

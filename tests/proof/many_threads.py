@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from support import Child
+from support.without_gil import FORKS_BESIDE_THREADS_HANG
 
 from mmapshare import Share, SharedDict, locked
 
@@ -92,7 +93,9 @@ class _Actor:
             self.add_in_a_block, self.set_while_locked, self.update, self.update_optimistically,
             self.add_to_a_key, self.transact, self.add_to_both, self.look, self.look_at_the_dict,
         ]  # fmt: skip
-        seldom = [self.wait, self.make_and_close, self.take_a_handle, self.fork, self.own_key]
+        seldom = [self.wait, self.make_and_close, self.take_a_handle, self.own_key]
+        if not FORKS_BESIDE_THREADS_HANG:
+            seldom.append(self.fork)
         for _ in range(steps):
             self.rng.choice(seldom if self.rng.random() < 0.1 else often)()
         return self.done

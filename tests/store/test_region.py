@@ -10,7 +10,13 @@ import pytest
 from support import Child, Wanted, forget, inside, open_fds, region_mappings
 from support.inside import Region, Segment, claim_by, current_owner
 
-from mmapshare import CorruptRegionError, RegionFullError, Share, UnloadableError
+from mmapshare import (
+    ClosedError,
+    CorruptRegionError,
+    RegionFullError,
+    Share,
+    UnloadableError,
+)
 
 numpy = Wanted("numpy")
 
@@ -349,4 +355,5 @@ def test_closing_lets_go_at_once_whoever_still_knows_the_region(make):
     region = inside.region_of(share)
     share.close()
     assert (open_fds(), region_mappings()) == before
-    assert region.segment.map.closed
+    with pytest.raises(ClosedError):
+        region.segment.map[0]

@@ -28,6 +28,9 @@ PLACES = {
     # --- _card
     "card_size": "_card.size",
     "card_table": "_card.table",
+    # --- _closed
+    "CLOSED": "_closed.CLOSED",
+    "has_gil": "_closed.has_gil",
     # --- _codec
     "dump_of_codec": "_codec._dump",
     "loads_of_codec": "_codec._loads",
@@ -101,6 +104,9 @@ PLACES = {
     "open_handle": "_handle._open",
     "open_here": "_handle._open_here",
     "own_place": "_handle._own_place",
+    "attrs_in_handle": "_handle.attrs",
+    "forget_open": "_handle.forget",
+    "is_reached": "_handle.is_reached",
     "holders_in_handle": "_handle.holders",
     "named_handle": "_handle.named",
     "handle_of": "_handle.of",
@@ -157,6 +163,7 @@ PLACES = {
     "unpack_head_words": "_layout.unpack_head_words",
     # --- _lock
     "CONTENDED": "_lock.CONTENDED",
+    "Closing": "_lock.Closing",
     "FOUND_DEAD": "_lock.FOUND_DEAD",
     "HOLDER": "_lock.HOLDER",
     "LEASE": "_lock.LEASE",
@@ -296,6 +303,8 @@ PLACES = {
     "why_unloadable": "_unloadable.why",
     # --- _view
     "MISSING": "_view.MISSING",
+    # --- _weak
+    "members": "_weak.members",
     # --- _wait
     "NAP_S": "_wait.NAP_S",
     "WAIT_LEASE_NS": "_wait._LEASE_NS",
