@@ -125,6 +125,9 @@ class Run:
         """
         tqdm.monitor_interval = 0  # No thread of tqdm's: this process forks.
         tqdm.set_lock(threading.RLock())  # And only this one draws: no lock among processes.
+        # The workers inherit the mask: Ctrl-C is for the parent, which then knows every worker. And
+        # that one takes it where it waits: in a finaliser, say of a Process, it would be lost.
+        unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with tqdm(total=len(self.files), unit="file") as bar:
                 with self.tally.locked():  # Till this block ends, no file can be done.
@@ -146,18 +149,16 @@ class Run:
             for worker in self.workers.values():
                 worker.kill()
                 worker.join()
+            signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
         if kill:
             print("no worker killed: the run was over too soon")
 
     def start_worker(self) -> None:
         shares = (self.jobs, self.tokenizer, self.tally)
         worker = multiprocessing.get_context("fork").Process(target=work, args=shares)
-        # The worker inherits the mask: Ctrl-C is for the parent, which then knows every worker.
-        unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         worker.start()
         assert worker.pid is not None
         self.workers[worker.pid] = worker
-        signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
 
     def show_progress(self, bar: tqdm[Any]) -> int:
         """Read the queue without its lock, so that looking on slows nobody down."""
@@ -185,7 +186,12 @@ class Run:
 
     def reap(self, bar: tqdm[Any], timeout_s: float) -> None:
         """Wait until a worker ends; put back its file and start another if it was killed."""
-        ended = wait([worker.sentinel for worker in self.workers.values()], timeout_s)
+        sentinels = [worker.sentinel for worker in self.workers.values()]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        try:
+            ended = wait(sentinels, timeout_s)
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         for pid, worker in list(self.workers.items()):
             if worker.sentinel not in ended:
                 continue
