@@ -14,6 +14,7 @@ into the region.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import sys
 from collections.abc import Callable, Sequence
@@ -23,12 +24,12 @@ import cloudpickle
 
 from . import _definitions, _known, _tensors
 from ._blame import blame
+from ._bytes import Frame
 from ._known import Definitions, Stored, UnknownDefinitionError
 from ._pickler import Pickler, changed_meanwhile, is_too_deep, look_at_reducers, prefer
 from ._unloadable import is_sound, said, why
-from .errors import MmapShareError, UnpicklableError
+from .errors import CorruptRegionError, MmapShareError, UnloadableError, UnpicklableError
 
-Frame = bytes | bytearray | memoryview
 Gathered = dict[bytes, Stored]
 """Definitions that are stored apart from values, by key."""
 
@@ -42,6 +43,8 @@ GLOBAL: Final = pickle.STACK_GLOBAL[0]
 STOP: Final = pickle.STOP[0]
 """The last byte of a stream that has nothing behind it. Definitions end with their size, and keys
 with their number, whose last byte is far below that."""
+_PLAIN_KEYS: Final = frozenset({str, int, bytes})
+"""Types of keys that plain pickle takes, and gives back equal."""
 _TRIES_MOST: Final = 100
 """How often a value is pickled that other threads change meanwhile."""
 _MAIN: Final = b"_main__"
@@ -296,3 +299,50 @@ def _refuse(frames: Sequence[Frame], err: Exception, apart: bool) -> NoReturn:
     if isinstance(err, MemoryError) and is_sound(frames[0], apart):
         raise err
     raise why(frames, err, apart) from err
+
+
+def is_plain(stream: Any) -> bool:
+    """Whether a stream has neither classes nor sets: then other bytes mean another value."""
+    return not (GLOBAL in stream or EMPTY_SET in stream or FROZENSET in stream)
+
+
+# --- Keys, and what is said of them ----------------------------------------------------------
+
+
+def encode_key(key: Any) -> bytes:
+    """One frame; UnpicklableError where it, or what it is part of, cannot be pickled."""
+    if type(key) in _PLAIN_KEYS:
+        return _dumps(key, 5)
+    stream, *buffers = encode(key)
+    if buffers:
+        raise UnpicklableError("a key cannot be an array", path="key")
+    return bytes(stream)
+
+
+def decode_key(raw: bytes) -> Any:
+    """What `encode_key` made one frame of."""
+    return decode((raw,))
+
+
+def check_keys(keys: Sequence[Any]) -> None:
+    """Refuse keys that nobody could find again; else one could lock other processes out."""
+    for key in keys:
+        if type(key) in _PLAIN_KEYS:
+            continue
+        try:
+            again = decode_key(encode_key(key))
+            alike = hash(again) == hash(key)
+        except (CorruptRegionError, UnloadableError, TypeError) as err:
+            raise UnpicklableError(
+                f"the key {key!r} cannot be loaded again ({err}); use one that is hashable after "
+                "pickling",
+                path="key",
+            ) from err
+        with contextlib.suppress(Exception):  # It will not be compared: its hash has to do.
+            alike = alike and bool(again == key)
+        if not alike:
+            raise UnpicklableError(
+                f"the key {key!r} is another one after pickling, with another hash or unequal: "
+                "nobody could find it; use a str, a number, a tuple or the like",
+                path="key",
+            )

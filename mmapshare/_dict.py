@@ -10,45 +10,40 @@ from collections.abc import (
     KeysView,
     Mapping,
     MutableMapping,
-    Sequence,
     ValuesView,
 )
 from itertools import islice
 from pickle import loads
 from reprlib import recursive_repr
-from typing import Any, Generic, NoReturn, TypeVar, cast
+from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 
-from . import _handle
+from . import _codec, _handle
 from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
 from ._card import ITEMS, LOADED_BYTES, listed, shortened, size
-from ._codec import Frame, decode, recover
-from ._directory import Extents
-from ._draft import (
-    NONE,
-    Draft,
-    MappingView,
-    Touched,
-    at_once,
-    changes,
-    readable,
-    touched_at,
-)
+from ._codec import decode, encode, is_plain, recover
+from ._draft import Draft, MappingView, at_once, readable
 from ._glance import holds
-from ._index import Changes, Index, State
-from ._known import Definitions
-from ._layout import FLOOR, LOG_KIND, VERSION
-from ._log import BASE, END, RUN, Log
+from ._handle import named, take_named
+from ._keyed import KeyedStore
+from ._known import UnknownDefinitionError
 from ._memory import kind_of_memory
-from ._optimistic import Conflict, seen
+from ._optimistic import SeenView, optimistic
+from ._own import own_block
 from ._owner import current_owner
-from ._region import ORDERED_STORES, Region
+from ._region import Region
+from ._sameness import Trusts
 from ._shared import Shared
-from ._view import Unloadable, View
-from .errors import HandleError, TransactionError, UnloadableError, at_key
+from ._store import KeyCodec
+from ._view import Unloadable
+from .errors import HandleError, TransactionError, UnloadableError, UnpicklableError, at_key
 
 K = TypeVar("K")
 V = TypeVar("V")
 R = TypeVar("R")
+
+_KEYS: Final = KeyCodec(
+    _codec.encode_key, _codec.decode_key, _codec.check_keys, _codec.needs_of, _codec.closure
+)
 
 
 class DictSnapshot(Mapping[K, V]):
@@ -58,30 +53,27 @@ class DictSnapshot(Mapping[K, V]):
     here. Safe to be used by any thread; it keeps no memory of the region's.
     """
 
-    __slots__ = ("_base", "_bytes", "_definitions", "_places", "version")
+    __slots__ = ("_image", "_places", "version")
 
-    def __init__(self, state: State, base: int, raw: bytes) -> None:
-        self.version = state.version
-        self._places: dict[K, Extents] = state.places.copy()
-        self._definitions = state.definitions
-        self._base = base
-        self._bytes = raw
+    def __init__(self, image: Any) -> None:
+        self.version: int = image.version
+        self._image = image
+        self._places = image.places
 
     def __getitem__(self, key: K) -> V:
-        extents, base, raw = self._places[key], self._base, self._bytes
-        first = raw[extents[0] - base : extents[1] - base]
-        pairs = zip(extents[2::2], extents[3::2], strict=True)
-        buffers = [bytearray(raw[begin - base : end - base]) for begin, end in pairs]
+        frames = self._image.frames(self._places[key])
         try:
-            return cast(V, decode([first, *buffers], self._definitions))
+            return cast(V, decode(frames, self._image.definitions))
         except UnloadableError as err:
             raise at_key(err, key) from err.__cause__
 
     def __iter__(self) -> Iterator[K]:
-        return iter(self._places)
+        keys: Iterator[K] = iter(self._places)
+        return keys
 
     def __reversed__(self) -> Iterator[K]:
-        return reversed(self._places)
+        keys: Iterator[K] = reversed(self._places)
+        return keys
 
     def __len__(self) -> int:
         return len(self._places)
@@ -162,13 +154,10 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
     {'a': 2, 'jobs': ['first'], 'b': 2}
     """
 
-    __slots__ = ("_index",)
+    __slots__ = ()
 
-    _region_class = Log
     _view_class = MappingView
-    _part_names = ("_index", "_region")
     _has_value_when_empty = True
-    _index: Index
 
     def __init__(
         self,
@@ -183,14 +172,18 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         kind = kind_of_memory(kind)
         size, timeout = size_bytes(max_size), timeout_s(timeout)
         first: dict[Any, Any] = dict(at_once(items), **more)
-        self._bind(self._parts(Log.create(kind, size, LOG_KIND)), timeout)
+        self._bind(KeyedStore.create(kind, size, _KEYS), timeout)
         _handle.register(self)
         if first:
             self.update(first)
 
-    def _parts(self, region: Region) -> dict[str, Any]:
-        assert isinstance(region, Log)
-        return {"_index": Index(region), "_region": region}
+    @classmethod
+    def _open_store(cls, segment: Any) -> KeyedStore:
+        return KeyedStore(Region(segment), _KEYS)
+
+    def _bind(self, store: Any, timeout: float | None) -> None:
+        super()._bind(store, timeout)
+        self._trust = Trusts()
 
     @classmethod
     def fromkeys(cls, keys: Iterable[K], value: V = None) -> SharedDict[K, V]:  # type: ignore[assignment]
@@ -211,58 +204,42 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
     # --- Reading: takes no lock, never waits for a holder ----------------------------------
 
     def __getitem__(self, key: K) -> V:
-        index = self._index
-        state = index.state
-        # Taken first: another thread may bring the state up to date in between.
-        version = state.version
-        extents = state.places.get(key)
-        if extents is not None and len(extents) == 2:
-            raw = index.map[extents[0] : extents[1]]
-            # Asked afterwards. While it stays the newest, nobody writes to its area but behind it.
-            if index.words[VERSION] == version:
-                try:
-                    value: V = loads(raw)
-                    return value
-                except Exception as err:
-                    return self._recovered(key, raw, err, state)
-        return self._read_item(key)
-
-    def _recovered(self, key: K, raw: bytes, err: Exception, state: State) -> V:
+        raw = self._store.newest(key)
+        if raw is not None:
+            try:
+                value: V = loads(raw)
+                return value
+            except UnknownDefinitionError:
+                pass
+            except Exception as err:
+                return self._refused(key, raw, err)
         try:
-            return cast(V, recover((raw,), err, state.definitions))
-        except UnloadableError as unloadable:
-            raise at_key(unloadable, key) from unloadable.__cause__
-
-    def _read_item(self, key: K) -> V:
-        try:
-            return cast(V, decode(*self._frames_of(key)))
+            return cast(V, decode(*self._store.fetch(key)))
         except UnloadableError as err:
             raise at_key(err, key) from err.__cause__
 
-    def _frames_of(self, key: K) -> tuple[Sequence[Frame], Definitions]:
-        index = self._index
-        if ORDERED_STORES:
-            state = index.refresh()
-            if state is not None:
-                extents = state.places.get(key)
-                if extents is not None and len(extents) == 2:
-                    raw = index.map[extents[0] : extents[1]]
-                    if index.words[FLOOR] <= state.position[RUN]:
-                        return (raw,), state.definitions
-        return index.read(lambda state: (index.frames(state.places[key]), state.definitions))
+    def _refused(self, key: K, raw: bytes, err: Exception) -> V:
+        try:
+            return cast(V, recover((raw,), err, {}))
+        except UnloadableError as unloadable:
+            raise at_key(unloadable, key) from unloadable.__cause__
 
     def __contains__(self, key: object) -> bool:
-        return self._index.read(lambda state: key in state.places)
+        found: bool = self._store.read(lambda state: key in state.places)
+        return found
 
     def __len__(self) -> int:
-        return self._index.read(lambda state: len(state.places))
+        count: int = self._store.read(lambda state: len(state.places))
+        return count
 
     def __iter__(self) -> Iterator[K]:
         """The keys of one version, whatever is changed meanwhile; the first one is had at once."""
-        return self._index.keys(False)
+        keys: Iterator[K] = self._store.keys(False)
+        return keys
 
     def __reversed__(self) -> Iterator[K]:
-        return self._index.keys(True)
+        keys: Iterator[K] = self._store.keys(True)
+        return keys
 
     def snapshot(self) -> DictSnapshot[K, V]:
         """All of it at one version, as a read-only mapping; copied, but not loaded.
@@ -273,16 +250,10 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         >>> before["a"], before.version
         (1, 1)
         """
-        index = self._index
-
-        def look(state: State) -> DictSnapshot[K, V]:
-            base, end = state.position[BASE], state.position[END]
-            return DictSnapshot(state, base, index.log.copy(base, end))
-
-        return index.read(look)
+        return DictSnapshot(self._store.image())
 
     def _holds(self, predicate: Callable[[Any], object]) -> bool:
-        return holds(predicate, self._index, self.snapshot)
+        return holds(predicate, self._store, self.snapshot)
 
     def keys(self) -> KeysView[K]:
         """The keys of one version, now's.
@@ -337,12 +308,12 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         return repr(readable(self.snapshot()))
 
     def _summary(self) -> str:
-        count, first = self._index.read(
+        count, first = self._store.read(
             lambda state: (len(state.places), list(islice(state.places.items(), ITEMS)))
         )
         shown = []
-        for key, extents in first:
-            taken = extents[-1] - extents[0]
+        for key, place in first:
+            taken = self._store.size_of(place)
             shown.append((key, self._glimpse(key) if taken <= LOADED_BYTES else size(taken)))
         return listed(shown, count)
 
@@ -356,7 +327,17 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
     # --- Writing: each method one transaction ----------------------------------------------
 
     def __setitem__(self, key: K, value: V) -> None:
-        with self._change() as view:
+        definitions: dict[bytes, Any] = {}
+        try:
+            frames = encode(value, definitions)
+        except UnpicklableError as err:
+            raise at_key(err, key) from err.__cause__
+        kept = {key: take_named()} if named else None
+        if is_plain(frames[0]):  # Else its bytes alone do not tell whether it is another value.
+            changes = ((), ((key, frames),), definitions)
+            if self._store.put(changes, None, self._timeout, kept) is not None:
+                return
+        with self._change() as view:  # Or the caller has the lock.
             view._value[key] = value
 
     def __delitem__(self, key: K) -> None:
@@ -430,28 +411,11 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         {'a': 0, 'b': 3}
         """
         plain_function(func, "transact")
-        retries = retries_at_most(retries)
-        index = self._index
-        for _ in range(0 if self._region.lock.holds_own() else retries):
-            try:
-                view, places = seen(index)
-                try:
-                    result = func(view, *args, **kwargs)
-                finally:
-                    view._owner = None
-                made = changes(view._value)
-            except Conflict:
-                continue
-            if not made[0] and not made[1]:
-                return result
-            with self.locked():
-                state = index.current()
-                if places.still_stand(state):
-                    index.commit(state, made)
-                    self._keep(made, view._value.named)
-                    return result
-        with self.locked() as block:
-            return func(block, *args, **kwargs)
+
+        def work(view: Any) -> R:
+            return func(view, *args, **kwargs)
+
+        return optimistic(self, SeenView, work, retries_at_most(retries))
 
     def clear(self) -> None:
         """Take everything out.
@@ -469,60 +433,14 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         return self
 
     def _change(self) -> Any:
-        claim = self._region.lock.claim
-        if claim is not None and claim._owner == current_owner() and self._block(claim) is not None:
+        claim = self._store.lock.claim
+        if (
+            claim is not None
+            and claim._owner == current_owner()
+            and own_block(self, claim) is not None
+        ):
             raise TransactionError(
                 "a change inside one's own locked() block goes to the block's view: write "
                 "view[key] = ..."
             )
         return self.locked()
-
-    # --- What a transaction asks for, under the lock ---------------------------------------
-
-    def _open(self, view: View[Any]) -> None:
-        index = self._index
-        state = index.state
-        if state.version != index.words[VERSION] or state.changing:
-            state = index.current()
-        view._commit = (state.version,)
-        view._value = touched = Touched()
-        touched.index = index
-        touched.state = state
-        touched.gone = touched.named = touched.read = NONE
-        touched.ends = None
-        view._failed = None
-
-    def _committed(self) -> Touched:
-        return touched_at(self._index, self._index.current())
-
-    def _store(self, view: View[Any]) -> None:
-        touched = view._value
-        made = changes(touched)
-        if made[0] or made[1]:
-            self._index.commit(touched.state, made)
-        if touched.named or self._keeps:
-            self._keep(made, touched.named)
-
-    def _prepare(self, view: View[Any]) -> Callable[[], object] | None:
-        touched, index = view._value, self._index
-        made = changes(touched)
-        if not made[0] and not made[1]:
-            return None
-        index.make_room(touched.state, made)
-
-        def publish() -> None:
-            index.commit(index.current(), made)
-            self._keep(made, touched.named)
-
-        return publish
-
-    def _keep(self, made: Changes, names: dict[Any, Any]) -> None:
-        """Keep the shares that values name which this process stored last."""
-        kept = dict(self._keeps)
-        for key in [*made[0], *[key for key, _ in made[1]]]:
-            kept.pop(key, None)
-        self._keeps = kept | names
-
-
-if not ORDERED_STORES:  # only without ordered stores
-    SharedDict.__getitem__ = SharedDict._read_item  # type: ignore[method-assign]

@@ -1,7 +1,7 @@
-"""Directories: what a record of a log says of keys and values, and how values are laid out.
+"""Manifests: what a record of a log says of keys and values, and how values are laid out.
 
-A directory is a pickled tuple: the keys that are gone, the keys that were set, the size of each
-one's value, the lengths of the frames of those few that have several, and the definitions (see
+One is a pickled tuple: the keys that are gone, the keys that were set, the size of each one's
+value, the lengths of the frames of those few that have several, and the definitions (see
 `_definitions`) that values need and that the log has not had before, by key. It is applied in
 that order, as a dict's methods would: a key that is set again keeps its place and the object that
 it is; one that is new goes to the end.
@@ -9,58 +9,19 @@ it is; one that is new goes to the end.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import Any, Final
+from typing import Any
 
-from ._codec import Frame, Gathered, decode, encode
+from ._bytes import Frame
 from ._layout import align
 from ._order import Places
-from .errors import CorruptRegionError, UnloadableError, UnpicklableError
 
 Extents = tuple[int, ...]
 """Begin and end of a value's first frame, then of its second, and so on."""
-Directory = tuple[Sequence[Any], Sequence[Any], Sequence[int], dict[int, tuple[int, ...]], Gathered]
-PLAIN_KEYS: Final = frozenset({str, int, bytes})
-"""Types of keys that plain pickle takes, and gives back equal."""
-
-
-def encode_directory(directory_or_key: Any) -> bytes:
-    """One frame; UnpicklableError where a key cannot be pickled."""
-    stream, *buffers = encode(directory_or_key)
-    if buffers:
-        raise UnpicklableError("a key cannot be an array", path="key")
-    return bytes(stream)
-
-
-def check_keys(keys: Sequence[Any]) -> None:
-    """Refuse keys that nobody could find again; else one could lock other processes out."""
-    for key in keys:
-        if type(key) in PLAIN_KEYS:
-            continue
-        try:
-            again = decode((encode_directory(key),))
-            alike = hash(again) == hash(key)
-        except (CorruptRegionError, UnloadableError, TypeError) as err:
-            raise UnpicklableError(
-                f"the key {key!r} cannot be loaded again ({err}); use one that is hashable after "
-                "pickling",
-                path="key",
-            ) from err
-        with contextlib.suppress(Exception):  # It will not be compared: its hash has to do.
-            alike = alike and bool(again == key)
-        if not alike:
-            raise UnpicklableError(
-                f"the key {key!r} is another one after pickling, with another hash or unequal: "
-                "nobody could find it; use a str, a number, a tuple or the like",
-                path="key",
-            )
-
-
-def decode_directory(raw: bytes) -> Directory:
-    found: Directory = decode((raw,))
-    return found
+Directory = tuple[
+    Sequence[Any], Sequence[Any], Sequence[int], dict[int, tuple[int, ...]], dict[bytes, Any]
+]
 
 
 def places_of(directory: Directory, begin: int) -> tuple[Places, int]:

@@ -13,10 +13,9 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from itertools import filterfalse
 from typing import Any, Final
 
-from ._codec import EMPTY_SET, FROZENSET, GLOBAL, Gathered, decode, encode
-from ._directory import Extents
+from ._bytes import Frame
+from ._codec import Gathered, decode, encode, is_plain
 from ._handle import named, take_named
-from ._index import Changes, Frames, Index, State
 from ._order import FEW, Ends, Places, begin
 from ._owner import here
 from ._sameness import unchanged
@@ -35,49 +34,45 @@ NONE: Final[dict[Any, Any]] = {}
 class Touched(dict[Any, Any]):
     """The values that a block has touched or set; a missing one is loaded from what is stored."""
 
-    __slots__ = ("ends", "gone", "index", "named", "read", "state")
+    __slots__ = ("ends", "gone", "read", "state", "store")
 
-    index: Index
-    state: State
+    store: Any
+    state: Any
     gone: dict[Any, None]
     """Stored keys that the block has deleted, perhaps to set them again at the end."""
-    named: dict[Any, Any]
-    """The shares that the values name, once they are encoded."""
     read: dict[Any, Any]
     """The frames of which values were made that have buffers; they may be the values' memory."""
     ends: Ends | None
     """The first and the last stored key that are left, once somebody has asked for one."""
 
     def __missing__(self, key: Any) -> Any:
-        extents = self.state.places.get(key)
-        if extents is None or (self.gone and key in self.gone):
+        place = self.state.places.get(key)
+        if place is None or (self.gone and key in self.gone):
             raise KeyError(key)
-        index = self.index
+        raw = self.store.single(place)
+        frames = (raw,) if raw is not None else self.store.frames(place)
         try:
-            if len(extents) == 2:
-                value = decode((index.map[extents[0] : extents[1]],), self.state.definitions)
-            else:
-                frames = index.frames(extents)
-                value = decode(frames, self.state.definitions)
-                self.read = self.read or {}
-                self.read[key] = frames
+            value = decode(frames, self.state.definitions)
         except UnloadableError as err:
             raise at_key(err, key) from err.__cause__
+        if raw is None:
+            self.read = self.read or {}
+            self.read[key] = frames
         if type(value) not in _ATOMS:
             self[key] = value
         return value
 
-    def stored(self, key: Any, extents: Extents) -> Any:
+    def stored(self, key: Any, place: Any) -> Any:
         """The frames that are stored there, anew; nothing where they are gone."""
-        return self.index.frames(extents)
+        return self.store.frames(place)
 
 
-def touched_at(index: Index, state: State) -> Touched:
+def touched_at(store: Any, state: Any) -> Touched:
     """Nothing touched yet."""
     touched = Touched()
-    touched.index = index
+    touched.store = store
     touched.state = state
-    touched.gone = touched.named = touched.read = NONE
+    touched.gone = touched.read = NONE
     touched.ends = None
     return touched
 
@@ -137,7 +132,7 @@ class Draft(MutableMapping[Any, Any]):
         first = ends.first(gone)
         if first is MISSING:
             return iter(added)
-        return begin([first], all_keys, touched.index._mutex, ends, places)
+        return begin([first], all_keys, touched.store.mutex, ends, places)
 
     def __reversed__(self) -> Iterator[Any]:
         touched = self.touched
@@ -150,11 +145,12 @@ class Draft(MutableMapping[Any, Any]):
                     yield key
 
     def __len__(self) -> int:
-        touched = self.touched
+        touched: Any = self.touched
         places, gone = touched.state.places, touched.gone
         stored = sum(map(places.__contains__, touched))
         again = sum(map(touched.__contains__, gone))
-        return len(places) - len(gone) + len(touched) - stored + again
+        count: int = len(places) - len(gone) + len(touched) - stored + again
+        return count
 
     def clear(self) -> None:
         if self.touched.ends is not None:
@@ -207,58 +203,6 @@ class Draft(MutableMapping[Any, Any]):
         return repr(readable(self))
 
 
-def changes(touched: Touched) -> Changes:
-    """What the block has changed: encoded, and compared with what is stored."""
-    index, places, gone = touched.index, touched.state.places, touched.gone
-    changed: list[tuple[Any, Frames]] = []
-    definitions: Gathered = {}
-    for key, value in touched.items():
-        try:
-            frames = encode(value, definitions)
-        except UnpicklableError as err:
-            raise at_key(err, key) from err.__cause__
-        if named:
-            touched.named = {**touched.named, key: take_named()}
-        extents = places.get(key)
-        if extents is not None and not (gone and key in gone):
-            if len(extents) == 2 and len(frames) == 1:
-                before = index.map[extents[0] : extents[1]]
-                stream: Any = frames[0]
-                if stream == before:
-                    continue
-                # Without classes and sets, other bytes mean another value.
-                if (
-                    (GLOBAL in before or EMPTY_SET in before or FROZENSET in before)
-                    and not index.trusts[key].believes(before, stream)
-                    and _is_unchanged(touched, key, frames, extents)
-                ):
-                    continue
-            elif index.holds(extents, frames) or _is_unchanged(touched, key, frames, extents):
-                continue
-        changed.append((key, frames))
-    return list(gone), changed, definitions
-
-
-def _is_unchanged(touched: Touched, key: Any, frames: Frames, extents: Extents) -> bool:
-    """Whether a value whose frames are others is what is stored; see `_sameness`."""
-    before = touched.read.get(key) or touched.stored(key, extents)
-    if not before or (len(frames) > 1 and frames[0] == before[0]):
-        return False
-    trust = touched.index.trusts[key]
-    if len(frames) > 1 and trust.believes(before[0], frames[0]):
-        return False
-    same = unchanged(
-        touched[key],
-        frames,
-        before,
-        lambda: touched.stored(key, extents),
-        trust,
-        touched.state.definitions,
-    )
-    take_named()  # The second look's own.
-    return same
-
-
 def _ends(touched: Touched) -> Ends:
     if touched.ends is None:
         touched.ends = Ends(touched.state.places)
@@ -295,7 +239,7 @@ def _replaced(touched: Touched, value: Any) -> Touched:
             f"the value of a SharedDict is a mapping, not {type(value).__name__}; "
             "assign items of the view, or a dict"
         )
-    new = touched_at(touched.index, touched.state)
+    new = touched_at(touched.store, touched.state)
     new.update(at_once(value))
     places = touched.state.places
     new.gone = {key: None for key in places if key not in new}
@@ -355,10 +299,73 @@ class MappingView(View[Any]):
     def __repr__(self) -> str:
         if self._owner is None:
             return "<View, closed>"
-        return f"<View of version {self._commit[0]}: {Draft(self)!r}>"
+        return f"<View of version {self._base[0]}: {Draft(self)!r}>"
 
     def _put(self, value: Any) -> None:
         self._value = value if isinstance(value, Touched) else _replaced(self._value, value)
+
+    # --- The draft: what a transaction asks for ----------------------------------------------
+
+    def _open(self, share: Any, base: Any) -> None:
+        self._share = share
+        self._base = (base.version,)
+        self._failed = None
+        self._named = NONE
+        self._value = touched = Touched()
+        touched.store = share._store
+        touched.state = base
+        touched.gone = touched.read = NONE
+        touched.ends = None
+
+    def _committed(self) -> Any:
+        store = self._share._store
+        return touched_at(store, store.current())
+
+    def _changes(self) -> Any:
+        """What the block has changed: encoded, and compared with what is stored."""
+        touched = self._value
+        store, places, gone = touched.store, touched.state.places, touched.gone
+        changed: list[tuple[Any, tuple[Frame, ...]]] = []
+        definitions: Gathered = {}
+        for key, value in touched.items():
+            try:
+                frames = encode(value, definitions)
+            except UnpicklableError as err:
+                raise at_key(err, key) from err.__cause__
+            if named:
+                self._named = {**self._named, key: take_named()}
+            place = places.get(key)
+            if place is not None and not (gone and key in gone):
+                before = store.single(place)
+                if before is not None and len(frames) == 1:
+                    if before == frames[0] or (
+                        not is_plain(before) and self._is_same(key, frames, place)
+                    ):
+                        continue
+                elif store.holds(place, frames) or self._is_same(key, frames, place):
+                    continue
+            changed.append((key, frames))
+        return (list(gone), changed, definitions) if changed or gone else None
+
+    def _is_same(self, key: Any, frames: Any, place: Any) -> bool:
+        """Whether a value whose frames are others is what is stored; see `_sameness`."""
+        touched = self._value
+        before = touched.read.get(key) or touched.stored(key, place)
+        if not before or (len(frames) > 1 and frames[0] == before[0]):
+            return False
+        trust = self._share._trust[key]
+        if trust.believes(before[0], frames[0]):
+            return False
+        same = unchanged(
+            touched[key],
+            frames,
+            before,
+            lambda: touched.stored(key, place),
+            trust,
+            touched.state.definitions,
+        )
+        take_named()  # The second look's own.
+        return same
 
 
 MutableMapping.register(MappingView)

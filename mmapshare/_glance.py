@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn, TypeVar
 
 from ._codec import decode
-from ._index import Index, State
 from ._known import Definitions
 from ._optimistic import Conflict
 from .errors import UnloadableError, ViewClosedError, at_key
@@ -28,7 +27,7 @@ class Glance(Mapping[Any, Any]):
 
     __slots__ = (
         "__weakref__",
-        "_index",
+        "_store",
         "_take",
         "_values",
         "_whole",
@@ -37,14 +36,14 @@ class Glance(Mapping[Any, Any]):
         "version",
     )
 
-    def __init__(self, index: Index, take: Callable[[], Any]) -> None:
-        self._index = index
+    def __init__(self, store: Any, take: Callable[[], Any]) -> None:
+        self._store = store
         self._take = take
         self._values = 0
         self._whole: Any = None
         self.ended = False
         self.failed = False
-        self.version: int = index.read(lambda state: state.version)
+        self.version: int = store.read(lambda state: state.version)
 
     def __getitem__(self, key: Any) -> Any:
         self._values += 1
@@ -58,9 +57,9 @@ class Glance(Mapping[Any, Any]):
                 raise at_key(err, key) from err.__cause__
         return self.whole()[key]
 
-    def _frames(self, state: State, key: Any) -> tuple[Any, Definitions]:
-        extents = state.places.get(key)
-        frames = None if extents is None else self._index.frames(extents)
+    def _frames(self, state: Any, key: Any) -> tuple[Any, Definitions]:
+        place = state.places.get(key)
+        frames = None if place is None else self._store.frames(place)
         return frames, state.definitions
 
     def __contains__(self, key: object) -> bool:
@@ -82,7 +81,7 @@ class Glance(Mapping[Any, Any]):
     def _keys(self, backward: bool) -> Iterator[Any]:
         if self._whole is not None:
             return reversed(self._whole) if backward else iter(self._whole)
-        return self._look(lambda state: state.places.iterate(backward, self._index._mutex))
+        return self._look(lambda state: state.places.iterate(backward, self._store.mutex))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a snapshot is this process's own; pass dict(snapshot) on")
@@ -91,7 +90,9 @@ class Glance(Mapping[Any, Any]):
         return f"<DictSnapshot of version {self.version}: {len(self)} keys>"
 
     def _look(self, look: Callable[[Any], T]) -> T:
-        version, found = self._index.read(lambda state: (state.version, look(state)))
+        version: int
+        found: T
+        version, found = self._store.read(lambda state: (state.version, look(state)))
         if version != self.version:
             self._fail()
         return found
@@ -115,10 +116,10 @@ class Glance(Mapping[Any, Any]):
         raise Conflict
 
 
-def holds(predicate: Callable[[Any], object], index: Index, take: Callable[[], Any]) -> bool:
+def holds(predicate: Callable[[Any], object], store: Any, take: Callable[[], Any]) -> bool:
     """Whether a predicate holds for one version of a dict; ``take`` makes a snapshot of it."""
     for _ in range(_TRIES):
-        glance = Glance(index, take)
+        glance = Glance(store, take)
         try:
             found = bool(predicate(glance))
         except Conflict:

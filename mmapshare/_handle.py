@@ -52,6 +52,7 @@ _handed_out: deque[Shared[Any]] = deque(maxlen=_HANDED_OUT_KEPT)
 """In a worker process: shares on their way back to the parent. A result's locals are gone before
 the parent loads it, and with the last reference the region would be."""
 
+
 _mutex = RLock()
 """Keeps threads apart that look at one of these and change it."""
 
@@ -117,47 +118,46 @@ _places: weakref.WeakKeyDictionary[object, Place] = weakref.WeakKeyDictionary()
 
 
 class Absent:
-    """Stands where a share's region will be, or its index: each use tries to reach that.
+    """Stands where a share's store will be: each use tries to reach that.
 
     HandleError, or whatever it is that keeps the region from being opened, where it cannot.
     """
 
-    __slots__ = ("_part", "_share", "found", "handle")
+    __slots__ = ("_share", "found", "handle")
 
-    def __init__(self, share: Shared[Any], part: str, handle: Handle) -> None:
+    def __init__(self, share: Shared[Any], handle: Handle) -> None:
         self._share = weakref.ref(share)
-        self._part = part
         self.handle = handle
-        self.found: dict[None, dict[str, Any]] = {}
+        self.found: dict[None, Any] = {}
         """What the first thread to reach it has found, which counts for all."""
 
     def __getattr__(self, name: str) -> Any:
         share = self._share()
         assert share is not None  # It is in use.
         reach(share)
-        return getattr(getattr(share, self._part), name)
+        return getattr(share._store, name)
 
 
 def reach(share: Shared[Any], passed_fd: int = -1) -> None:
     """Open the region of a share that is absent; else nothing. Raises what keeps it from that."""
-    absent = share._region
+    absent = share._store
     if isinstance(absent, Absent):
         handle = absent.handle
-        region = _open(handle, passed_fd, type(share)._region_class)
-        parts = absent.found.setdefault(None, share._parts(region))
-        if parts["_region"] is not region:
-            region.close()
+        opened = _open(handle, passed_fd, type(share)._open_store)
+        store = absent.found.setdefault(None, opened)
+        if store is not opened:
+            opened.close()
         elif handle.place is not None:
-            _places[region] = handle.place
-        put(share, absent, parts)
+            _places[store] = handle.place
+        put(share, absent, store)
 
 
-def put(share: Shared[Any], instead_of: object, parts: dict[str, Any]) -> bool:
-    """Put these in the place of what is absent; False where another thread has done so."""
+def put(share: Shared[Any], instead_of: object, store: Any) -> bool:
+    """Put this in the place of what is absent; False where another thread has done so."""
     with _mutex:
-        stands = share._region is instead_of
+        stands = share._store is instead_of
         if stands:
-            share._take(parts)
+            share._store = store
         return stands
 
 
@@ -168,7 +168,7 @@ def is_reached(share: Shared[Any], passed_fd: int = -1) -> bool:
     except Exception as err:
         if not _is_told_later(err):
             raise
-    return not isinstance(share._region, Absent)
+    return not isinstance(share._store, Absent)
 
 
 def _is_told_later(err: Exception) -> bool:
@@ -180,17 +180,16 @@ def _is_told_later(err: Exception) -> bool:
 
 def register(share: Shared[Any]) -> None:
     """Remember a share as the one of this process for its region."""
-    region: Any = share._region
-    _open_here[region.identity.region_id] = share
-    _places[region] = _own_place(region.segment)
+    store = share._store
+    _open_here[store.region_id] = share
+    _places[store] = _own_place(store.region.segment)
 
 
 def forget(share: Shared[Any]) -> None:
     """The share was closed: a handle to it is opened anew."""
-    region: Any = share._region
+    store = share._store
     if not share.closed:
-        absent = isinstance(region, Absent)
-        region_id = region.handle.region_id if absent else region.identity.region_id
+        region_id = (store.handle if isinstance(store, Absent) else store).region_id
         _open_here.pop(region_id, None)
         with _mutex:
             kept = [other for other in _handed_out if other is not share]
@@ -201,10 +200,10 @@ def forget(share: Shared[Any]) -> None:
 
 def of(share: Shared[Any]) -> Handle:
     """The handle of a share, as it is pickled now."""
-    region: Any = share._region
-    if isinstance(region, Absent):
-        return region.handle
-    region_id, segment = region.identity.region_id, region.segment
+    store = share._store
+    if isinstance(store, Absent):
+        return store.handle
+    region_id, segment = store.region_id, store.region.segment
     if in_worker():
         with _mutex:
             _handed_out.append(share)
@@ -213,7 +212,7 @@ def of(share: Shared[Any]) -> Handle:
         named.setdefault(get_ident(), []).append(share)
     if segment.folder is not None:
         return Handle(region_id, None, segment.folder)
-    place = _places[region]
+    place = _places[store]
     near = None if stored or place.lives() else _own_place(segment)
     return Handle(region_id, place, None, near, _passed_while_spawning(segment))
 
@@ -221,7 +220,7 @@ def of(share: Shared[Any]) -> Handle:
 def open_shares() -> list[Shared[Any]]:
     """The shares that this process has open."""
     found = [known() for known in _open_here.valuerefs()]  # Listed in one step.
-    return [share for share in found if share is not None and not isinstance(share._region, Absent)]
+    return [share for share in found if share is not None and not isinstance(share._store, Absent)]
 
 
 def take_named() -> tuple[Shared[Any], ...]:
@@ -266,14 +265,14 @@ def resolve(handle: Handle, make: Callable[[Handle], Shared[Any]]) -> Shared[Any
     return share
 
 
-def _open(handle: Handle, passed_fd: int, map_region: Callable[[Segment], Any]) -> Any:
-    """The region that a handle names; HandleError where nobody who has it can be reached."""
+def _open(handle: Handle, passed_fd: int, open_store: Callable[[Segment], Any]) -> Any:
+    """The store that a handle names; HandleError where nobody who has it can be reached."""
     place = handle.place
     if place is None:
-        region = map_region(_open_folder(str(handle.folder)))
-        if region.identity.region_id == handle.region_id:
-            return region
-        region.close()
+        store = open_store(_open_folder(str(handle.folder)))
+        if store.region_id == handle.region_id:
+            return store
+        store.close()
         raise HandleError("this share cannot be opened here: another region is in its place")
     why: OSError | None = None
     for way in _ways(handle, place, passed_fd):
@@ -284,10 +283,10 @@ def _open(handle: Handle, passed_fd: int, map_region: Callable[[Segment], Any]) 
                 raise
             why = why or err.with_traceback(None)
             continue
-        region = map_region(Segment.adopt(fd))
-        if region.identity.region_id == handle.region_id:
-            return region
-        region.close()
+        store = open_store(Segment.adopt(fd))
+        if store.region_id == handle.region_id:
+            return store
+        store.close()
         why = why or FileNotFoundError(errno.ENOENT, "another region is in its place")
     assert why is not None
     reason = why_not(place.pid, place.started, place.namespace, why)

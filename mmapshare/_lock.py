@@ -96,6 +96,7 @@ class Closing(Claim):
     def __init__(self, owner: object) -> None:
         self._owner = owner
         self._inner = None
+        self._busy = True
 
 
 class Lock:
@@ -111,8 +112,8 @@ class Lock:
     """
 
     __slots__ = (
-        "__weakref__", "_clearing", "_door", "_fd", "_flock", "_gate", "_look_ns", "_pid",
-        "_version_offset", "_waiters", "_words", "region_id",
+        "__weakref__", "_clearing", "_door", "_fd", "_flock", "_gate", "_look_ns",
+        "_version_offset", "_waiters", "pid", "region_id", "words",
     )  # fmt: skip
 
     def __init__(
@@ -122,7 +123,7 @@ class Lock:
         version_offset: int,
         region_id: int,
     ) -> None:
-        self._words = words
+        self.words = words
         self._version_offset = version_offset
         self.region_id = region_id
         self._enter_process(door)
@@ -133,7 +134,8 @@ class Lock:
         self._flock: Callable[[int, int], object] = door.flock
         self._fd = door.fd
         self._look_ns = 0  # From when on the descriptor's mark is looked at again.
-        self._pid = os.getpid()
+        self.pid = os.getpid()
+        """The process that this lock's gate belongs to."""
         self._gate: dict[int, Claim] = {}  # At most one entry; setdefault is atomic.
         self._waiters: deque[ref[_Waiter]] = deque()
         """Weakly: an interrupt may have kept one from leaving the line."""
@@ -196,11 +198,11 @@ class Lock:
             now_ns = monotonic_ns()
         else:
             return False
-        words = self._words
+        words = self.words
         if words[HOLDER]:
             self._report_dead()
         words[SINCE] = now_ns
-        words[HOLDER] = self._pid
+        words[HOLDER] = self.pid
         return True
 
     def _look(self, now_ns: int) -> None:
@@ -248,10 +250,10 @@ class Lock:
             watch.over()
         if waited:
             self._count(CONTENDED)
-        if self._words[HOLDER]:
+        if self.words[HOLDER]:
             self._report_dead()
-        self._words[SINCE] = monotonic_ns()
-        self._words[HOLDER] = self._pid
+        self.words[SINCE] = monotonic_ns()
+        self.words[HOLDER] = self.pid
         return True
 
     def try_acquire(self, claim: Claim) -> bool:
@@ -265,7 +267,7 @@ class Lock:
     def release(self) -> None:
         """Let go; the caller's claim has the lock for certain. After an exception, `abandon`."""
         # Before the lock is free: a holder found later is one that died.
-        self._words[HOLDER] = 0
+        self.words[HOLDER] = 0
         try:
             self._flock(self._fd, RELEASE)
         except OSError:
@@ -275,7 +277,7 @@ class Lock:
         del self._gate[0]
         if self._waiters:
             self._wake_first()
-        if self._words[LEASE]:
+        if self.words[LEASE]:
             self._attend()
 
     @from_first_instruction
@@ -298,13 +300,13 @@ class Lock:
     def _let_go(self) -> None:
         # While this process has the gate, its pid stands there only if it has the lock too.
         if not self._door.closed:  # In garbage the door may go first, and its number is anybody's.
-            if self._words[HOLDER] == self._pid:
-                self._words[HOLDER] = 0
+            if self.words[HOLDER] == self.pid:
+                self.words[HOLDER] = 0
             if self._door.stands():
                 self._flock(self._fd, RELEASE)
         self._gate.pop(0, None)
         self._wake_first()
-        if not self._door.closed and self._words[LEASE]:
+        if not self._door.closed and self.words[LEASE]:
             self._attend()
 
     def clear_ended(self) -> None:
@@ -354,21 +356,17 @@ class Lock:
         """Whether this owner has the lock, or one who is ``stuck`` while this one waits."""
         held = self._gate.get(0)
         holder = None if held is None or isinstance(held, Closing) else held._owner
-        if holder is None or self._words[HOLDER] != self._pid:
+        if holder is None or self.words[HOLDER] != self.pid:
             return False
         return holder == owner or stuck(holder)
 
-    @property
-    def words(self) -> memoryview:
-        return self._words
-
     def take_lease(self, until_ns: int) -> None:
         """Say until when somebody may be asleep on the version; see `_wait`."""
-        self._words[LEASE] = until_ns
+        self.words[LEASE] = until_ns
 
     def _attend(self) -> None:
         """After letting go: make way for who is blocked at the door, wake who is asleep."""
-        words, now_ns = self._words, monotonic_ns()
+        words, now_ns = self.words, monotonic_ns()
         queued = words[QUEUED]
         # A moment that lies far ahead is damage, and goes as one that is long over does.
         if queued and abs(now_ns - queued) > _PATIENCE_NS:
@@ -395,15 +393,15 @@ class Lock:
 
     def _queue(self) -> None:
         """Say that somebody may be blocked at the door, from now on."""
-        self._words[QUEUED] = monotonic_ns()
+        self.words[QUEUED] = monotonic_ns()
         self._ask_attention()
 
     def _ask_attention(self) -> None:
-        self._words[LEASE] = self._words[LEASE] or 1
+        self.words[LEASE] = self.words[LEASE] or 1
 
     def holder(self) -> tuple[int, float] | None:
         """The holder's pid and the seconds it has had the lock; None where it is free."""
-        pid, since_ns = self._words[HOLDER], self._words[SINCE]
+        pid, since_ns = self.words[HOLDER], self.words[SINCE]
         if not pid or not alive(pid):
             return None
         return pid, max(0.0, (time.monotonic_ns() - since_ns) / 1e9)
@@ -414,17 +412,12 @@ class Lock:
         return self._door.fd
 
     @property
-    def pid(self) -> int:
-        """The process that this lock's gate belongs to."""
-        return self._pid
-
-    @property
     def contended(self) -> int:
-        return int(self._words[CONTENDED])
+        return int(self.words[CONTENDED])
 
     @property
     def found_dead(self) -> int:
-        return int(self._words[FOUND_DEAD])
+        return int(self.words[FOUND_DEAD])
 
     def keep_out(self, claim: Closing) -> bool:
         """Give the gate to who is about to close; False where another thread is doing that.
@@ -439,7 +432,7 @@ class Lock:
 
     def close(self) -> None:
         _deadlock.locks.discard(self)
-        words, self._words = self._words, CLOSED
+        words, self.words = self.words, CLOSED
         let_go(words)
         self._door.close()
         self._fd = self._door.fd
@@ -585,7 +578,7 @@ class Lock:
                 time.sleep(_NAP_S)
             else:
                 return nap > 0
-        if self._words[QUEUED]:
+        if self.words[QUEUED]:
             self._ask_attention()
         else:
             self._queue()
@@ -636,8 +629,8 @@ class Lock:
                 held_s=None,
             )
         pid, held_s = holder
-        whose = f"pid {pid}, a thread of this process" if pid == self._pid else _called(pid)
-        waits = _PERHAPS_WAITS if pid in {self._pid, os.getppid()} else ""
+        whose = f"pid {pid}, a thread of this process" if pid == self.pid else _called(pid)
+        waits = _PERHAPS_WAITS if pid in {self.pid, os.getppid()} else ""
         return LockTimeout(
             f"the lock was not free in time: held {held_s:.1f} s by {whose}; "
             f"pass a longer timeout, or None to wait for as long as it takes{waits}",
@@ -646,15 +639,15 @@ class Lock:
         )
 
     def _count(self, word: int) -> None:
-        self._words[word] = self._words[word] + 1 & _WORD_MASK  # It may say anything.
+        self.words[word] = self.words[word] + 1 & _WORD_MASK  # It may say anything.
 
     def _report_dead(self) -> None:
         self._door.checked()  # Is it we who are in somebody's block?
         self._count(FOUND_DEAD)
-        self._words[WAITS_ID] = 0
+        self.words[WAITS_ID] = 0
         logger.warning(
             "pid %d died holding the lock; its unfinished change is dropped, the value is whole",
-            self._words[HOLDER],
+            self.words[HOLDER],
         )
 
 

@@ -1,4 +1,4 @@
-"""A log: a region whose commits are added one behind the other. It knows bytes and positions only.
+"""A log: commits that are added one behind the other in a region. It knows bytes and positions.
 
 The first record in an area is a *snapshot*, of everything; each further one is a *delta*, of what
 changed. A writer adds deltas until it finds that too much of them is dead, then writes a snapshot
@@ -17,20 +17,20 @@ from typing import Final
 from zlib import crc32
 
 from . import _layout as layout
+from ._bytes import Frame
+from ._closed import CLOSED
 from ._layout import (
-    ALLOCATED,
     FLOOR,
     ONE_KEY,
     RECORD_BYTES,
     SLOTS,
     VERSION,
-    pack_head_words,
     pack_record_words,
     pack_word,
     unpack_head_words,
     unpack_record_from,
 )
-from ._region import Frame, Region
+from ._region import Region
 from .errors import CorruptRegionError, RegionFullError
 
 _KEEP_BYTES: Final = 256 << 10
@@ -66,27 +66,40 @@ def _damaged(version: int) -> CorruptRegionError:
     return CorruptRegionError(f"the record of version {version} fails its check")
 
 
-class Log(Region):
-    """Shared memory that holds a snapshot and the deltas since.
+class Log:
+    """The snapshot in a region, and the deltas since.
 
     `records` and `copy` take no lock and are usable only if `stands` says so afterwards.
     `append` and `rewrite` want the lock. Frames are flat bytes-like objects.
     """
 
-    __slots__ = ()
+    __slots__ = ("_map", "_publish", "_words", "region")
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self._map = region.map
+        self._words = region.words
+        self._publish = region.publish
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._map = self._words = CLOSED
 
     def stands(self, position: Position) -> bool:
         """Whether all that was read of the position's area until now was what had been written."""
         return bool(self._words[FLOOR] <= position[RUN])
 
-    def newest(self) -> Position | None:
-        """The position behind the newest record; None where a writer was faster."""
-        head = self._load_head()
+    def newest(self, known: int = 0) -> Position | None:
+        """The position behind the newest record; None where a writer was faster.
+
+        ``known``: a version that this process has seen.
+        """
+        head = self.region.load_head(known)
         if head is None:
             return None if self._words[VERSION] else BEGIN
-        area = layout.area_of(head.start, self._area_bytes)
-        easy = min(self._words[ALLOCATED[area]], self._area_start(area) + self._area_bytes)
-        return (head.version, head.run, self._area_start(area), head.end, easy)
+        areas = self.region.areas
+        area = areas.of(head.start)
+        return (head.version, head.run, areas.start(area), head.end, areas.easy(area))
 
     def records(self, begin: int, version: int, newest: Position) -> list[Record] | None:
         """What stands from ``begin``, where the record of ``version`` is, up to a position.
@@ -186,10 +199,7 @@ class Log(Region):
             return None
         body = pack_record_words(version, size, at, len(key) | ONE_KEY) + key
         self._map[start:end] = pack_word(crc32(body)) + body + value
-        self._map[SLOTS[version & 1]] = pack_head_words(
-            version, start, end, run, 1, 3 * version + 5 * start + 7 * end + 11 * run + 13
-        )
-        self._words[VERSION] = version  # The commit.
+        self._publish(version, start, end, run)
         return version, run, base, end, easy
 
     def append(
@@ -208,14 +218,11 @@ class Log(Region):
         size = values_at + sum(map(len, values))
         end = start + size
         if end > easy:
-            easy = self._room(base, start, end)
+            easy = self.region.areas.room(base, end)
             if end > easy:
                 return None
         self._put(start, version, directory, values_at, size, values)
-        self._map[SLOTS[version & 1]] = pack_head_words(
-            version, start, end, run, 1, 3 * version + 5 * start + 7 * end + 11 * run + 13
-        )
-        self._words[VERSION] = version  # The commit.
+        self._publish(version, start, end, run)
         return version, run, base, end, easy
 
     def rewrite(
@@ -226,31 +233,21 @@ class Log(Region):
         The values begin at a multiple of 64. What the area before it holds far above the need is
         given back.
         """
-        version = position[V] + 1
-        area = 0
-        if position[V]:
-            area = 1 - layout.area_of(position[BASE], self._area_bytes)
-            # What that area says of versions before this run ends here.
-            self._words[FLOOR] = position[RUN]
-        start = self._area_start(area)
+        areas, version = self.region.areas, position[V] + 1
+        # What the other area says of versions before this run ends here.
+        start = areas.turn(position[BASE], position[RUN]) if position[V] else areas.start(0)
         values_at = layout.align(start + RECORD_BYTES + len(directory)) - start
         size = values_at + values_bytes
         end = start + size
-        easy = self._room(start, start, end)
+        easy = areas.room(start, end)
         if end > easy:
             raise self.full(size)
         self._put(start, version, directory, values_at, size, values)
-        self._map[SLOTS[version & 1]] = layout.pack_head(version, start, end, version, 1)
-        self._words[VERSION] = version  # The commit.
-        for other, used in ((1 - area, 0), (area, size)):
-            limit = self._area_start(other) + used + _KEEP_BYTES
-            allocated = self._allocated(other)  # Never the other one's memory.
-            if allocated > limit + used + _KEEP_BYTES:
-                if other != area:
-                    self._words[FLOOR] = version  # Whoever reads there comes over.
-                self._words[ALLOCATED[other]] = limit
-                self.segment.give_back(limit, allocated)
-        return version, version, start, end, min(easy, self._words[ALLOCATED[area]])
+        self._publish(version, start, end, version)
+        here, keep = areas.of(start), size + _KEEP_BYTES
+        areas.trim(1 - here, _KEEP_BYTES, 2 * _KEEP_BYTES, version)  # Who reads there comes over.
+        areas.trim(here, keep, keep + size + _KEEP_BYTES, None)
+        return version, version, start, end, min(easy, areas.easy(here))
 
     def _put(
         self,
@@ -272,28 +269,19 @@ class Log(Region):
             self._map[at : at + len(value)] = value
             at += len(value)
 
-    def _room(self, base: int, start: int, end: int) -> int:
-        """Up to where the area has memory; more of it if ``end`` asks for that and it may."""
-        area = layout.area_of(base, self._area_bytes)
-        has, limit = self._allocated(area), base + self._area_bytes
-        if has < end <= limit:
-            # Memory first, then the word: a kill between the two allocates twice, never too little.
-            self._words[ALLOCATED[area]] = has = min(self.segment.allocate(has, end), limit)
-        return has
-
     def has_room(self, position: Position, size: int) -> bool:
         """Whether a delta of this size finds memory behind ``position``; it has it from then on."""
         start = layout.align(position[END])
         end = layout.align(start + _HEAD + size)
-        return end <= self._room(position[BASE], start, end)
+        return end <= self.region.areas.room(position[BASE], end)
 
     def full(self, size: int) -> RegionFullError:
         return RegionFullError(
             f"everything together, keys included, takes {size:,} bytes, an area has "
-            f"{self._area_bytes:,} bytes; make it with a larger max_size. What is stored is as it "
-            "was",
+            f"{self.region.areas.bytes:,} bytes; make it with a larger max_size. What is stored is "
+            "as it was",
             needed_bytes=size,
-            max_size_bytes=self.identity.max_size,
+            max_size_bytes=self.region.identity.max_size,
         )
 
     def used_bytes(self) -> int:

@@ -34,9 +34,6 @@ _PAGE: Final = mmap.PAGESIZE
 _GROWTH_SPARE: Final = 1 << 20
 """The most that is allocated ahead of what was asked for."""
 
-_HUGE_LEAST: Final = 4 << 20
-"""Two huge pages: from here on numpy asks for them too."""
-
 _NOT_THE_SIZE: Final = {errno.EMFILE, errno.ENFILE, errno.EPERM, errno.EACCES, errno.EIO}
 """Why a region cannot be made though there is room."""
 
@@ -299,21 +296,6 @@ def _spare_strangers() -> None:
     for segment in list(_with_hidden):
         if segment._hidden is not None and not segment._hidden.stands():
             _keep_for_good(segment.map)
-
-
-def private_copy(source: memoryview) -> bytearray | memoryview:
-    """A writeable copy of flat bytes, in memory of this process alone.
-
-    Of large ones most of the time goes into the page faults of fresh memory, so they are put
-    where the kernel may give out huge pages. numpy does the same for its own arrays.
-    """
-    if source.nbytes < _HUGE_LEAST or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return bytearray(source)
-    copy = mmap.mmap(-1, source.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # A kernel without huge pages.
-        copy.madvise(mmap.MADV_HUGEPAGE)
-    copy[:] = source
-    return memoryview(copy)
 
 
 def _leave(users: Descriptor, folder: str) -> None:

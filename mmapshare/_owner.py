@@ -11,11 +11,14 @@ ended.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from threading import local
-from typing import Any, Final
+from types import CodeType, FrameType
+from typing import Any, Final, TypeVar
 from weakref import ref
 
 _modules = sys.modules
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Thread:
@@ -52,18 +55,28 @@ class Claim:
     a private one since a `View` is a claim too, and gives all public names to its value.)
     """
 
-    __slots__ = ("_inner", "_owner")
+    __slots__ = ("_busy", "_inner", "_owner")
 
     _owner: object
     _inner: Claim | None
     """The view of a block between `lock` and `unlock`, which this claim covers."""
+    _busy: bool
+    """An operation of ours is in mid-step, or was when it was stopped; a block's body is not."""
+
+    def _void(self) -> None:
+        """Make it nobody's, and what it covers: it is a parent's, and this is a forked child."""
+        inner = inner_of(self)
+        if inner is not None:
+            inner._owner = None
+        self._owner = None
 
 
 def claim_by(owner: object) -> Claim:
-    """A new claim of ``owner``."""
+    """A new claim of ``owner``, by an operation that is under way."""
     claim = Claim()
     claim._owner = owner
     claim._inner = None
+    claim._busy = True
     return claim
 
 
@@ -80,6 +93,32 @@ def inner_of(claim: Claim) -> Claim | None:
 
 
 _INNER: Any = Claim.__dict__["_inner"]
+_STEPS: Final[set[CodeType]] = set()
+
+
+def in_steps(function: F) -> F:
+    """Mark a function which is under way while its local variables have a busy claim."""
+    _STEPS.add(function.__code__)
+    return function
+
+
+def is_under_way(claim: Claim) -> bool:
+    """Whether an operation that holds ``claim`` stands on the caller's own stack, in mid-step.
+
+    Asked only where an owner finds its own claim, which is a nested block or a rare accident. What
+    was interrupted, twice perhaps, is busy for ever, but stands on no stack.
+    """
+    busy = [one for one in (claim, inner_of(claim)) if one is not None and one._busy]
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and busy:
+        if frame.f_code in _STEPS:
+            found: list[object] = [*frame.f_locals.values()]
+            for several in [one for one in found if type(one) is list]:
+                found.extend(several)
+            if any(one is other for one in busy for other in found):
+                return True
+        frame = frame.f_back
+    return False
 
 
 def current_owner() -> object:

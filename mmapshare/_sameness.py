@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from ._codec import EMPTY_SET, FROZENSET, GLOBAL, Chunks, Frame, decode, encode, out_of_band
+from ._bytes import Frame, same_bytes
+from ._codec import EMPTY_SET, FROZENSET, GLOBAL, Chunks, decode, encode, out_of_band
 from ._definitions import stream_of
 from ._known import Definitions
 from ._pickler import Pickler, changed_meanwhile
-from ._region import same_bytes
 from .errors import MmapShareError
 
 _ALWAYS: Final = 4

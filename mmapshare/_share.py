@@ -1,32 +1,27 @@
-"""`Share`: a region that holds one Python object."""
+"""`Share`: one Python object among processes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
 import attrs
 
 from . import _handle
 from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
 from ._card import GLIMPSE_BYTES, LOADED_BYTES, kind_of, shortened, size
-from ._codec import EMPTY_SET, FROZENSET, GLOBAL, decode, encode
+from ._codec import decode, encode
 from ._handle import named, take_named
 from ._memory import kind_of_memory
 from ._misuse import NotAContainer
-from ._owner import Claim, claim_by, current_owner
-from ._region import Commit, Region
-from ._sameness import Trust, unchanged
+from ._optimistic import optimistic as without_lock
+from ._own import own_block, own_claim, put_inside
+from ._region import Region
+from ._sameness import Trust
 from ._shared import Shared
-from ._view import CONTAINERS, MISSING, Missing, ObjectView, Unloadable, View
-from .errors import (
-    EmptyShareError,
-    HandleError,
-    TransactionError,
-    UnloadableError,
-    VersionConflict,
-)
+from ._value import ValueStore
+from ._view import MISSING, View
+from .errors import EmptyShareError, TransactionError
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -75,7 +70,7 @@ class Share(NotAContainer, Shared[T]):
     {'hits': 1}
     """
 
-    __slots__ = ("_trust", "_view_class")
+    __slots__ = ("_view_class",)
 
     _view_class: type[View[Any]]
 
@@ -90,14 +85,17 @@ class Share(NotAContainer, Shared[T]):
         kind = kind_of_memory(kind)
         ceiling, timeout = size_bytes(max_size), timeout_s(timeout)
         frames = None if initial is MISSING else encode(initial)
-        self._bind(self._parts(Region.create(kind, ceiling)), timeout)
+        self._bind(ValueStore.create(kind, ceiling), timeout)
         _handle.register(self)
         if frames is not None:
-            self._region.publish(frames, self._region.extent())
-            self._keeps = take_named()
+            self._store.put_inside(frames, None, take_named())
 
-    def _bind(self, parts: dict[str, Any], timeout: float | None) -> None:
-        super()._bind(parts, timeout)
+    @classmethod
+    def _open_store(cls, segment: Any) -> ValueStore:
+        return ValueStore(Region(segment))
+
+    def _bind(self, store: Any, timeout: float | None) -> None:
+        super()._bind(store, timeout)
         self._view_class = View
         self._trust = Trust()
 
@@ -124,17 +122,17 @@ class Share(NotAContainer, Shared[T]):
         version, frames, *_ = self._read()
         return Snapshot(decode(frames), version)
 
+    def _read(self) -> Any:
+        try:
+            base = self._store.read()
+        except (ValueError, TypeError):  # Another thread closed it meanwhile; it says so now.
+            base = self._store.read()
+        if base[0]:
+            return base
+        raise EmptyShareError(_NO_VALUE)
+
     def _holds(self, predicate: Callable[[T], object]) -> bool:
         return bool(predicate(self.get()))
-
-    def _read(self) -> Commit:
-        try:
-            commit = self._region.read()
-        except (ValueError, TypeError):  # Another thread closed it meanwhile; it says so now.
-            commit = self._region.read()
-        if commit[0]:
-            return commit
-        raise EmptyShareError("the share has no value yet; set() one, or pass it to Share()")
 
     # --- Writing ---------------------------------------------------------------------------
 
@@ -153,41 +151,21 @@ class Share(NotAContainer, Shared[T]):
         """
         if if_version is not None and type(if_version) is not int:
             raise TypeError(f"if_version is an int, as snapshot() gives it, not {if_version!r}")
-        return self._set(encode(value), if_version)
-
-    def _set(self, frames: Any, if_version: int | None) -> int:
-        region = self._region
-        lock = region.lock
-        claim = claim_by(current_owner())
-        try:
-            while not lock.acquire(claim, self._timeout):
-                held = self._own_claim()
-                if held is not None:
-                    return self._set_inside(held, frames, if_version)
-            commit = region.extent()
-            if if_version is not None and if_version != commit[0]:
-                raise _conflict(if_version, commit[0])
-            version = region.publish(frames, commit)
-            if named or self._keeps:
-                self._keeps = take_named()
-            lock.release()
-            return version
-        except BaseException:
-            lock.abandon(claim)
-            raise
-
-    def _set_inside(self, claim: Claim, frames: Any, if_version: int | None) -> int:
-        if self._block(claim) is not None:
+        frames = encode(value)
+        kept = take_named() if named else None
+        while True:
+            version = self._store.put(frames, if_version, self._timeout, kept)
+            if version is not None:
+                return version  # type: ignore[no-any-return]
+            held = own_claim(self)
+            if held is not None:
+                break
+        if own_block(self, held) is not None:
             raise TransactionError(
                 "set() inside one's own locked() block would be lost or overwritten by the "
                 "block's commit; assign view.value instead"
             )
-        commit = self._region.extent()
-        if if_version is not None and if_version != commit[0]:
-            raise _conflict(if_version, commit[0])
-        version = self._region.publish(frames, commit)
-        self._keeps = take_named()
-        return version
+        return put_inside(self, held, frames, if_version, kept)
 
     @overload
     def update(
@@ -232,114 +210,26 @@ class Share(NotAContainer, Shared[T]):
         """
         plain_function(func, "update")
         retries = retries_at_most(retries)
-        for _ in range(retries if optimistic and not self._region.lock.holds_own() else 0):
-            version, before, *_ = self._read()
-            value: T = decode(before)
-            result = func(value, *args, **kwargs)
-            value = value if result is None else result
-            frames = encode(value)
-            if frames == before or unchanged(
-                value, frames, before, partial(self._frames_of, version)
-            ):
-                return value
-            try:
-                self._set(frames, version)
-            except VersionConflict:
-                continue
-            return value
-        with self.locked() as view:
+
+        def work(view: View[T]) -> T:
             if view._value is MISSING:
-                raise EmptyShareError("the share has no value yet; set() a first one")
+                raise EmptyShareError(_NO_VALUE)
             result = func(view.value, *args, **kwargs)
             if result is not None:
                 view.value = result
             return view.value
 
-    def _frames_of(self, version: int) -> Any:
-        """The newest commit's frames, if that is still of this version."""
-        found, frames, *_ = self._read()
-        return frames if found == version else ()
-
-    # --- What a transaction asks for, under the lock ----------------------------------------
-
-    def _open(self, view: View[T]) -> None:
-        view._commit = commit = self._region.current()
-        try:
-            value = decode(commit[1]) if commit[0] else MISSING
-        except (UnloadableError, HandleError) as err:
-            value = Unloadable(err)
-        view._value = value
-        view._failed = None
-        if type(value) not in CONTAINERS:
-            if type(view) is View:
-                # The next one is made so: without the GIL an assignment stops all threads.
-                view.__class__ = self._view_class = ObjectView
-            if isinstance(value, Missing):
-                view._failed = value  # Until it is replaced there is nothing to commit.
-        elif type(view) is not View:
-            self._view_class = View
-
-    def _store(self, view: View[T]) -> None:
-        commit = view._commit
-        frames = encode(view._value)
-        if frames != commit[1]:
-            before: Any = commit[1][0] if commit[1] else b""
-            # Without classes and sets, other bytes mean another value.
-            if (
-                (GLOBAL not in before and EMPTY_SET not in before and FROZENSET not in before)
-                or self._trust.believes(before, frames[0])
-                or not self._is_unchanged(view, frames)
-            ):
-                self._region.publish(frames, commit, True)
-        if named or self._keeps:
-            self._keeps = take_named()
-
-    def _is_unchanged(self, view: View[T], frames: Any) -> bool:
-        """Whether the draft, whose frames are others, is what is stored; see `_sameness`."""
-        before = view._commit[1]
-        if not before or (len(frames) > 1 and frames[0] == before[0]):
-            return False  # `publish` compares the buffers.
-        return unchanged(
-            view._value, frames, before, lambda: self._region.current()[1], self._trust
-        )
-
-    def _prepare(self, view: View[T]) -> Callable[[], object] | None:
-        commit, region = view._commit, self._region
-        frames = encode(view._value)
-        before = commit[1]
-        if frames == before or self._is_unchanged(view, frames):
-            return None
-        region.make_room(frames, commit)
-
-        def publish() -> None:
-            region.publish(frames, commit, True)
-            self._keeps = keeps
-
-        keeps = take_named()
-        return publish
-
-    def _committed(self) -> Any:
-        """The lock's holder's fresh copy of the committed value; a `Missing` if there is none."""
-        version, frames, *_ = self._region.current()
-        try:
-            return decode(frames) if version else MISSING
-        except (UnloadableError, HandleError) as err:
-            return Unloadable(err)
+        return without_lock(self, View, work, retries if optimistic else 0)
 
     __repr__ = Shared._how_it_stands
 
     def _summary(self) -> str:
-        used_bytes = self._region.used_bytes()
+        used_bytes = self._store.stats().used_bytes
         if not self.version:
             return "empty"
         if used_bytes <= LOADED_BYTES:
             return shortened(self.get())
-        return f"{kind_of(self._region.glimpse(GLIMPSE_BYTES))}, {size(used_bytes)}"
+        return f"{kind_of(self._store.glimpse(GLIMPSE_BYTES))}, {size(used_bytes)}"
 
 
-def _conflict(expected: int, found: int) -> VersionConflict:
-    return VersionConflict(
-        f"expected version {expected}, found {found}; take a new snapshot() and try again",
-        expected=expected,
-        found=found,
-    )
+_NO_VALUE: Final = "the share has no value yet; set() one, or pass it to Share()"

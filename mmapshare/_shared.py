@@ -1,25 +1,22 @@
-"""`Shared`: what a share and a shared dict have in common: a region, its lock, its life."""
+"""`Shared`: what a share and a shared dict have in common: a store, and its life."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final, Generic, Self, TypeVar
 
 import attrs
 
 from . import _carried as carried
-from . import _handle
+from . import _handle, _own
 from ._arguments import timeout_s
 from ._card import bundle
-from ._closed import CLOSED, Closed
+from ._closed import CLOSED
 from ._lock import Closing
-from ._owner import Claim, claim_by, current_owner, has_ended
-from ._region import Region
+from ._owner import Claim, current_owner
 from ._showing import Showing
-from ._transaction import Transaction, is_under_way, stopped_in_exit
+from ._transaction import Transaction
 from ._view import View
 from ._wait import Waiting
-from .errors import DeadlockError, TransactionError
 
 T = TypeVar("T")
 
@@ -30,10 +27,6 @@ class _OwnTimeout:
 
 
 _OWN_TIMEOUT: Final[Any] = _OwnTimeout()
-_NOT_LOCKED: Final = (
-    "unlock() without lock(): this owner has not locked the share; or a task or thread had locked "
-    "it that has ended, and somebody has asked for the lock since"
-)
 
 
 @attrs.frozen
@@ -69,59 +62,40 @@ class ShareInfo:
 
 
 class Shared(Showing, Waiting, Generic[T]):
-    """A region and how this process holds it. Its subclasses say what is in it:
+    """A store and how this process holds it. Its subclasses say what is in it, and:
 
-    - `_open` fills a view in, `_committed` makes its value anew, `_store` commits it, and
-      `_prepare` does all of that but the last step, which it returns (None if nothing was
-      changed): all under the lock;
-    - ``_region_class`` maps a segment, ``_view_class`` is what blocks hand out.
+    - ``_open_store`` opens it in a segment of memory;
+    - ``_view_class`` is what blocks hand out, which knows how a draft becomes changes;
+    - ``_trust`` is what this process knows of the values' pickles (see `_sameness`).
     """
 
-    __slots__ = ("__weakref__", "_explicit", "_keeps", "_region", "_timeout", "_unset")
+    __slots__ = ("__weakref__", "_explicit", "_store", "_timeout", "_trust", "_unset")
 
-    _region_class: type[Region] = Region
     _view_class: type[View[Any]]
-    _part_names: tuple[str, ...] = ("_region",)
-    """The slots in which `_parts` are, or what stands in for them."""
+    _store: Any  # A store, `CLOSED`, or a `_handle.Absent`, which turns into the first.
+    _explicit: Claim | None
+    """The claim between lock() and unlock()."""
 
-    _region: Region | Closed  # Or a `_handle.Absent`, which turns into the first.
+    @classmethod
+    def _open_store(cls, segment: Any) -> Any:
+        raise NotImplementedError
 
-    def _bind(self, parts: dict[str, Any], timeout: float | None) -> None:
-        self._take(parts)
+    def _bind(self, store: Any, timeout: float | None) -> None:
+        self._store = store
         self._timeout = timeout
-        self._explicit: Claim | None = None  # The claim between lock() and unlock().
-        self._keeps: Any = ()  # Shares that the value names which this process stored last.
+        self._explicit = None
         self._unset = False  # A subclass's attributes are on their way, see `carried`.
-
-    def _take(self, parts: dict[str, Any]) -> None:
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def _parts(self, region: Region) -> dict[str, Any]:
-        """What this process has of an open region, by slot."""
-        return {"_region": region}
 
     def _is_reached(self) -> bool:
         return _handle.is_reached(self)
-
-    def _open(self, view: View[T]) -> None:
-        raise NotImplementedError
-
-    def _committed(self) -> Any:
-        raise NotImplementedError
-
-    def _store(self, view: View[T]) -> None:
-        raise NotImplementedError
-
-    def _prepare(self, view: View[T]) -> Callable[[], object] | None:
-        raise NotImplementedError
 
     # --- How it stands ---------------------------------------------------------------------
 
     @property
     def version(self) -> int:
         """The newest committed version: 0 while empty, one more with each commit."""
-        return self._region.version
+        version: int = self._store.version
+        return version
 
     def info(self) -> ShareInfo:
         """How the share stands: sizes, holder, counters.
@@ -130,19 +104,15 @@ class Shared(Showing, Waiting, Generic[T]):
         >>> Share(1).info().holder_pid is None
         True
         """
-        region, version = self._region, self._region.version
-        pid, held_s = region.lock.holder() or (None, None)
+        stats, lock = self._store.stats(), self._store.lock
+        pid, held_s = lock.holder() or (None, None)
         return ShareInfo(
-            version=version,
-            used_bytes=region.used_bytes(),
-            resident_bytes=region.segment.resident_bytes(),
-            max_size=region.identity.max_size,
-            kind=region.segment.kind,
+            **stats._asdict(),
             holder_pid=pid,
             held_s=held_s,
-            commits=version,
-            contended_waits=region.lock.contended,
-            holders_found_dead=region.lock.found_dead,
+            commits=stats.version,
+            contended_waits=lock.contended,
+            holders_found_dead=lock.found_dead,
         )
 
     # --- Transactions ----------------------------------------------------------------------
@@ -190,19 +160,7 @@ class Shared(Showing, Waiting, Generic[T]):
         >>> share.lock(); share.set(share.get() + 1); share.unlock()
         2
         """
-        region = self._region
-        timeout = self._timeout if timeout is _OWN_TIMEOUT else timeout_s(timeout)
-        claim = claim_by(current_owner())
-        try:
-            while not region.lock.acquire(claim, timeout):
-                if self._own_claim() is not None:
-                    raise DeadlockError(
-                        "this owner has the lock already; leave the block or unlock() first"
-                    )
-            self._explicit = claim
-        except BaseException:
-            region.lock.abandon(claim)
-            raise
+        _own.take(self, self._timeout if timeout is _OWN_TIMEOUT else timeout_s(timeout))
 
     def unlock(self) -> None:
         """Give back what `lock` took; TransactionError where this owner has not taken it.
@@ -214,52 +172,7 @@ class Shared(Showing, Waiting, Generic[T]):
         >>> share.lock(timeout=1)
         >>> share.unlock()
         """
-        region = self._region
-        claim = region.lock.claim
-        if claim is None or claim is not self._explicit:
-            raise TransactionError(_NOT_LOCKED)
-        ended = has_ended(claim._owner)
-        if not ended and claim._owner != current_owner():
-            raise TransactionError(_NOT_LOCKED)
-        if not ended and self._block(claim) is not None:
-            raise TransactionError("unlock() inside a locked() block; leave the block first")
-        try:
-            self._explicit = None
-            if ended:
-                region.lock.abandon(claim)  # Others may be just about to clear it.
-            else:
-                region.lock.release()
-        except BaseException:
-            region.lock.abandon(claim)
-            raise
-
-    def _block(self, held: Claim) -> View[T] | None:
-        """The view of the block that runs under the caller's own claim; None between blocks."""
-        view = held._inner if held is self._explicit else held
-        return view if isinstance(view, View) and view._owner is not None else None
-
-    def _own_claim(self) -> Claim | None:
-        """The caller's own claim, which has the lock; None where it is worth asking again.
-
-        An abandoned one is cleared. What interrupts can leave behind is the claim of a `set`
-        that is not running any more, or that of a block whose `__exit__` was stopped at its
-        very first step and stands in the traceback that is being handled. DeadlockError where
-        the claim belongs to an operation that this very call interrupts.
-        """
-        lock = self._region.lock
-        held = lock.claim
-        if held is None or held._owner != current_owner():
-            return None
-        if is_under_way(held):
-            raise DeadlockError(
-                "a signal handler, a finaliser or a pickling hook used the share in the middle of "
-                "this thread's own transaction on it; let it leave a note, to be acted upon later"
-            )
-        if held is self._explicit or (isinstance(held, View) and not stopped_in_exit(held)):
-            return held
-        lock.abandon(held)
-        held._owner = None
-        return None
+        _own.give_back(self)
 
     # --- Life ------------------------------------------------------------------------------
 
@@ -277,30 +190,27 @@ class Shared(Showing, Waiting, Generic[T]):
         """
         if self.closed:
             return
-        region = self._region
-        if isinstance(region, _handle.Absent):
+        store = self._store
+        if isinstance(store, _handle.Absent):
             _handle.forget(self)
-            if not _handle.put(self, region, dict.fromkeys(self._part_names, CLOSED)):
+            if not _handle.put(self, store, CLOSED):
                 self.close()  # Another thread has reached it just now.
             return
-        lock = region.lock
+        lock = store.lock
         claim = Closing(current_owner())
         try:
             lock.clear_ended()
-            if lock.keep_out(claim) and self._region is region:
-                parts = [getattr(self, name) for name in self._part_names]
+            if lock.keep_out(claim) and self._store is store:
                 _handle.forget(self)
-                self._take(dict.fromkeys(self._part_names, CLOSED))
-                self._keeps = ()
-                for part in parts:
-                    part.close()
+                self._store = CLOSED
+                store.close()
         finally:
             lock.abandon(claim)
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called in this process."""
-        return self._region is CLOSED
+        return self._store is CLOSED
 
     # --- Pickling: a handle, and what a subclass has added -----------------------------------
 
@@ -334,8 +244,7 @@ def _open_shared(
 ) -> Any:
     def make(handle: _handle.Handle) -> Shared[Any]:
         shared = cls.__new__(cls, *args, **kwargs)
-        parts = {name: _handle.Absent(shared, name, handle) for name in cls._part_names}
-        shared._bind(parts, timeout)
+        shared._bind(_handle.Absent(shared, handle), timeout)
         shared._unset = has_state
         return shared
 

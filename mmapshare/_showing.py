@@ -21,7 +21,7 @@ class Showing:
 
     __slots__ = ()
 
-    _region: Any
+    _store: Any
     closed: Any
     version: Any
     info: Callable[[], Any]
@@ -35,9 +35,9 @@ class Showing:
             return f"<{name}, closed>"
         if not self._is_reached():
             return f"<{name}, unreachable>"
-        region = self._region
-        what = f"version {region.version}" if region.version else "empty"
-        return f"<{name} {region.identity.region_id.hex()[:8]}: {what}>"
+        store = self._store
+        what = f"version {store.version}" if store.version else "empty"
+        return f"<{name} {store.region_id.hex()[:8]}: {what}>"
 
     def _summary(self) -> str:
         """The value, as far as there is place and it costs no more than what is shown."""
@@ -50,7 +50,7 @@ class Showing:
             return bundle(f"{title}(closed)", None, None)
         if not self._is_reached():
             return bundle(f"{title}(unreachable)", self._said(), None)
-        region_id = self._region.identity.region_id.hex()[:8]
+        region_id = self._store.region_id.hex()[:8]
         return bundle(title + region_id, self._said(), self.info())
 
     def _said(self) -> str:

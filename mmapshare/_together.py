@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from ._arguments import timeout_s
 from ._guard import from_first_instruction
 from ._nested import Joined
+from ._owner import in_steps
 from ._shared import Shared
 from ._transaction import DONE, Done, Transaction, may_commit
+from ._view import View
 from .errors import TransactionError
 
 
@@ -91,18 +92,21 @@ class Together:
         return DONE
 
     def _commit(self) -> None:
-        """Encode every draft and make room for it; then publish one behind the other."""
-        steps: list[Callable[[], object]] = []
-        for transaction in self._entered:
-            view = transaction.own_view
+        """Encode every draft and make room for it; then commit one behind the other."""
+        made: list[tuple[Any, View[Any], Any]] = []
+        views = [transaction.own_view for transaction in self._entered]
+        for transaction, view in zip(self._entered, views, strict=True):
             if view is None:
                 transaction.check_outer()
             elif may_commit(view):
-                transaction._lock.check_held()
-                step = transaction._share._prepare(view)
-                if step is not None:
-                    steps.append(step)
-        _publish(steps)
+                view._busy = True
+                store = transaction._share._store
+                changes = view._changes()
+                if changes is not None:
+                    transaction._lock.check_held()
+                    store.reserve(changes)
+                made.append((store, view, changes))
+        _commit(made)
 
     def _leave(self, err: BaseException | None) -> None:
         """Let go of all; a block that was joined hears of a failure."""
@@ -116,26 +120,36 @@ class Together:
 
 
 def _id(share: Shared[Any]) -> bytes:
-    region_id: bytes = share._region.identity.region_id
+    region_id: bytes = share._store.region_id
     return region_id
 
 
-def _publish(steps: list[Callable[[], object]]) -> None:
+def _commit(made: list[tuple[Any, View[Any], Any]]) -> None:
     """All of them, even if an interrupt comes in between: doing one twice changes nothing."""
-    done = 0
+    left = list(made)
     try:
-        for step in steps:
-            step()
-            done += 1
+        while left:
+            _commit_one(*left[0])
+            del left[0]
     except BaseException:
-        for step in steps[done:]:
+        for each in left:
             with contextlib.suppress(Exception):  # The first error is on its way already.
-                step()
+                _commit_one(*each)
         raise
+
+
+def _commit_one(store: Any, view: View[Any], changes: Any) -> None:
+    if changes is not None:
+        store.commit(changes)
+    if view._named or store.kept:
+        store.keep(changes, view._named)
 
 
 Together.__aexit__ = from_first_instruction(Together.__aexit__)  # type: ignore[method-assign]
 Together.__exit__ = from_first_instruction(Together.__exit__)  # type: ignore[method-assign]
+
+
+in_steps(Together._commit)
 
 
 def locked(*shares: Shared[Any], timeout: float | None = None) -> Together:

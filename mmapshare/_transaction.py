@@ -3,14 +3,12 @@
 It is left properly whatever happens. ``__enter__`` undoes what it began when anything is raised
 in it. ``__exit__`` rolls back and releases when anything is raised in it, at its first instruction
 too (see `_guard`). Should even that be interrupted, a finaliser does it; and where a traceback
-keeps the transaction alive, the same owner's next block finds and clears it
-(`stopped_in_exit`).
+keeps the transaction alive, the same owner's next block finds and clears it (`own_claim`).
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -19,7 +17,8 @@ from ._guard import from_first_instruction
 from ._lock import HOLDER, Lock
 from ._misuse import NotAView
 from ._nested import STILL_OPEN, Joined
-from ._owner import ENDED, Claim, current_owner, here, inner_of
+from ._own import EXITS, own_block, own_claim
+from ._owner import ENDED, current_owner, here, in_steps
 from ._view import Missing, View
 from .errors import TransactionError, ViewClosedError
 
@@ -46,7 +45,6 @@ class Transaction(NotAView, Generic[T]):
 
     _lock: Lock
     """The lock that it asks for; the share may be closed before all is over."""
-
     _pid: int
     """Where it joined; a forked child leaves the block in silence."""
 
@@ -61,60 +59,66 @@ class Transaction(NotAView, Generic[T]):
             raise TransactionError(_ONCE)
         try:
             share = self._share
-            self._lock = lock = share._region.lock
+            store = share._store
+            self._lock = lock = store.lock
             view: View[T] = share._view_class()
             self._view = view
             view._owner = current_owner()
-            while not lock.acquire(view, self._timeout) and not self._join(view):
-                pass
-            return self._opened(view)
+            view._busy = True
+            while not lock.acquire(view, self._timeout):
+                outer = self._join(view)
+                if outer is not None:
+                    return outer
+            view._open(share, store.current())
+            view._busy = False
+            return view
         except BaseException:
             self._give_up()
             raise
-
-    def _join(self, view: View[T]) -> bool:
-        """Go into what the owner has already, its running block or what `lock` took.
-
-        False where it has nothing, and it is worth asking for the lock again.
-        """
-        held = self._share._own_claim()
-        if held is None:
-            return False
-        outer = self._share._block(held)
-        if outer is None:
-            self._role, held._inner = INSIDE, view
-        else:
-            view._failed = None  # For `_give_up`, should it come between the next steps.
-            if not isinstance(outer._failed, Joined):
-                outer._failed = Joined(outer._failed)
-            self._role, self._view, self._pid = JOINED, outer, os.getpid()
-            outer._failed.open.append(self)
-        return True
-
-    def _opened(self, view: View[T]) -> View[T]:
-        """The view to hand out: the outer block's, or one's own, filled in."""
-        if self._role == JOINED:
-            assert self._view is not None
-            return self._view
-        view._share = self._share
-        self._share._open(view)
-        return view
 
     async def __aenter__(self) -> View[T]:
         if self._view is not None:
             raise TransactionError(_ONCE)
         try:
             share = self._share
-            self._lock = lock = share._region.lock
+            store = share._store
+            self._lock = lock = store.lock
             view: View[T] = share._view_class()
             self._view = view
             view._owner = current_owner()
-            while not await lock.acquire_async(view, self._timeout) and not self._join(view):
-                pass
-            return self._opened(view)
+            view._busy = True
+            while not await lock.acquire_async(view, self._timeout):
+                outer = self._join(view)
+                if outer is not None:
+                    return outer
+            view._open(share, store.current())
+            view._busy = False
+            return view
         except BaseException:
             self._give_up()
             raise
+
+    def _join(self, view: View[T]) -> View[T] | None:
+        """Go into what the owner has already, its running block or what `lock` took.
+
+        The view to work on; None where it has nothing, and it is worth asking for the lock again.
+        """
+        share = self._share
+        held = own_claim(share)
+        if held is None:
+            return None
+        outer = own_block(share, held)
+        if outer is None:
+            self._role, held._inner = INSIDE, view
+            view._open(share, share._store.current())
+            view._busy = False
+            return view
+        view._failed = None  # For `_give_up`, should it come between the next steps.
+        if not isinstance(outer._failed, Joined):
+            outer._failed = Joined(outer._failed)
+        self._role, self._view, self._pid = JOINED, outer, os.getpid()
+        outer._failed.open.append(self)
+        return outer
 
     def __aexit__(
         self,
@@ -141,12 +145,17 @@ class Transaction(NotAView, Generic[T]):
             if view._owner is not here.owner or view._failed is not None or self._role:
                 self._leave_with_care(view, err)
                 return
+            view._busy = True
             lock = self._lock
             if kind is None:
-                # Another was in, or the word is damaged.
-                if lock._words[HOLDER] != lock._pid:
-                    lock.check_held()
-                self._share._store(view)
+                store = self._share._store
+                changes = view._changes()
+                if changes is not None:
+                    if lock.words[HOLDER] != lock.pid:  # Another was in, or the word is damaged.
+                        lock.check_held()
+                    store.commit(changes)
+                if view._named or store.kept:
+                    store.keep(changes, view._named)
             lock.release()
             view._owner = None
         except BaseException as failure:
@@ -160,8 +169,14 @@ class Transaction(NotAView, Generic[T]):
             self._leave_joined(view._failed, err)
             return
         if err is None and may_commit(view):
-            self._lock.check_held()
-            self._share._store(view)
+            view._busy = True
+            store = self._share._store
+            changes = view._changes()
+            if changes is not None:
+                self._lock.check_held()
+                store.commit(changes)
+            if view._named or store.kept:
+                store.keep(changes, view._named)
         self._give_up()
         if isinstance(view._failed, Joined):
             view._failed.over(err)
@@ -231,6 +246,10 @@ _ONCE: Final = "a transaction is used once: call share.locked() again"
 Transaction.__exit__ = from_first_instruction(Transaction.__exit__)  # type: ignore[method-assign]
 Transaction.__aexit__ = from_first_instruction(Transaction.__aexit__)  # type: ignore[method-assign]
 Transaction.__del__ = from_first_instruction(Transaction.__del__)  # type: ignore[method-assign]
+for _method in (Transaction.__enter__, Transaction.__aenter__, Transaction.__exit__,
+                Transaction._join, Transaction._leave_with_care, Transaction._give_up):  # fmt: skip
+    in_steps(_method)
+EXITS.update({Transaction.__exit__.__code__, Transaction.__aexit__.__code__})
 
 
 def may_commit(view: View[Any]) -> bool:
@@ -258,53 +277,3 @@ def may_commit(view: View[Any]) -> bool:
             "view.rollback() after catching it to go on from the committed value"
         ) from failed
     return True
-
-
-def is_under_way(claim: Claim) -> bool:
-    """Whether an operation that holds ``claim`` stands on the caller's own stack, in mid-step.
-
-    A block's body is not in mid-step. Asked only where an owner finds its own claim, which is
-    a nested block or a rare accident. A frame is one of ours by the module that its globals
-    are: code that was moved, frozen, traced or replaced keeps these.
-    """
-    inner = inner_of(claim)
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__") in _OWN_ROOMS:
-            found = frame.f_locals.get("claim")
-            transaction = frame.f_locals.get("self")
-            if not isinstance(transaction, Transaction):  # Of several shares together.
-                transaction = frame.f_locals.get("transaction")
-            if isinstance(transaction, Transaction) and transaction._role != JOINED:
-                found = transaction._view
-            if found is not None and (found is claim or found is inner):
-                return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
-
-
-_OWN_ROOMS: Final = frozenset(
-    f"{__package__}.{name}"
-    for name in (
-        "_transaction", "_shared", "_share", "_region", "_dict", "_index", "_log", "_together",
-    )
-)  # fmt: skip
-
-
-def stopped_in_exit(view: View[Any]) -> bool:
-    """Whether the exception being handled stopped the `__exit__` of this view's block."""
-    exits = (Transaction.__exit__.__code__, Transaction.__aexit__.__code__)
-    err = sys.exc_info()[1]
-    seen: set[int] = set()
-    while err is not None and id(err) not in seen:
-        seen.add(id(err))
-        traceback = err.__traceback__
-        while traceback is not None:
-            frame = traceback.tb_frame
-            if frame.f_code in exits:
-                transaction = frame.f_locals.get("self")
-                if transaction is not None and transaction._view is view:
-                    return True
-            traceback = traceback.tb_next
-        err = err.__context__ or err.__cause__
-    return False

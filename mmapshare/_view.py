@@ -10,13 +10,23 @@ without, and `ObjectView` is for all other values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
+from ._bytes import Frame
+from ._codec import EMPTY_SET, FROZENSET, GLOBAL, decode, encode
+from ._handle import named, take_named
 from ._misuse import refuse_arithmetic
 from ._nested import Joined
 from ._owner import ENDED, Claim, current_owner, here
-from .errors import EmptyShareError, MmapShareError, ViewClosedError
+from ._sameness import unchanged
+from .errors import (
+    EmptyShareError,
+    HandleError,
+    MmapShareError,
+    UnloadableError,
+    ViewClosedError,
+)
 
 T = TypeVar("T")
 
@@ -91,16 +101,18 @@ class View(Claim, Generic[T]):
     {'hits': 1}
     """
 
-    # The transaction fills these in. It is not among them: a user's variable must not keep an
-    # abandoned transaction from its finaliser.
-    __slots__ = ("_commit", "_failed", "_share", "_value")
+    # `_open` fills these in. The transaction is not among them: a user's variable must not keep
+    # an abandoned one from its finaliser.
+    __slots__ = ("_base", "_failed", "_named", "_share", "_value")
 
     _value: Any
     """The private value; a `Missing` while an empty share has none, or it does not load here."""
-    _commit: Any
-    """The commit that it was read from: version, frames, and what the region needs."""
+    _base: Any
+    """What it was read from: version, frames, and what the store needs."""
+    _named: Any
+    """The shares that the draft names, once it is encoded."""
     _share: Any
-    """Where to get a fresh copy of the committed value: has ``_committed()``."""
+    """Whose draft it is; asked for its store, and for what it trusts."""
     _failed: Any
     """What an inner block failed with, so that the outer one cannot commit; the `Missing` that
     must be replaced before anything is committed; `Joined` where a block has joined; None where
@@ -115,7 +127,7 @@ class View(Claim, Generic[T]):
     def version(self) -> int:
         """The version that the draft was read from; 0 for an empty share."""
         self._check()
-        version: int = self._commit[0]
+        version: int = self._base[0]
         return version
 
     @property
@@ -151,7 +163,7 @@ class View(Claim, Generic[T]):
         [1, 3]
         """
         self._check()
-        self._put(self._share._committed())
+        self._put(self._committed())
         failed = self._value if isinstance(self._value, Missing) else None
         if isinstance(self._failed, Joined):
             self._failed.failed = failed
@@ -162,6 +174,80 @@ class View(Claim, Generic[T]):
         self._value = value
         if type(value) not in CONTAINERS:
             self.__class__ = ObjectView
+
+    # --- The draft: what a transaction asks for ----------------------------------------------
+
+    def _open(self, share: Any, base: Any) -> None:
+        """Fill the view in from what the share's store has read, which is ``base``."""
+        self._share = share
+        self._base = base
+        self._named = self._failed = None
+        try:
+            value = decode(base[1]) if base[0] else MISSING
+        except (UnloadableError, HandleError) as err:
+            value = Unloadable(err)
+        self._value = value
+        if type(value) not in CONTAINERS:
+            if type(self) is View:
+                # The next one is made so: without the GIL an assignment stops all threads.
+                self.__class__ = share._view_class = ObjectView  # type: ignore[assignment]
+            if isinstance(value, Missing):
+                self._failed = value  # Until it is replaced there is nothing to commit.
+        elif type(self) is not View:
+            share._view_class = View
+
+    def _committed(self) -> Any:
+        """A fresh copy of what is stored; a `Missing` if there is none."""
+        base = self._share._store.current()
+        try:
+            return decode(base[1]) if base[0] else MISSING
+        except (UnloadableError, HandleError) as err:
+            return Unloadable(err)
+
+    def _changes(self) -> Any:
+        """The draft, encoded; None where that is what is stored."""
+        frames = encode(self._value)
+        if named:
+            self._named = take_named()
+        stored = self._base[1]
+        if frames == stored:
+            return None
+        if not stored:
+            return frames
+        before, stream = stored[0], frames[0]
+        if (
+            # Without classes and sets, other bytes mean another value.
+            (GLOBAL in before or EMPTY_SET in before or FROZENSET in before)
+            and not self._share._trust.believes(before, stream)
+            and (len(frames) == 1 or stream != before)  # Else the buffers tell.
+            and self._is_unchanged(frames, stored)
+        ):
+            return None
+        if len(frames) > 1:
+            store = self._share._store
+            # Without the lock another commit may be looked at there.
+            if store.holds(frames) and store.version == self._base[0]:
+                return None
+        return frames
+
+    def _is_unchanged(self, frames: Sequence[Frame], stored: Sequence[Frame]) -> bool:
+        """Whether a draft whose frames are others is what is stored; see `_sameness`."""
+        same = unchanged(self._value, frames, stored, self._fresh, self._share._trust)
+        take_named()  # The second look's own.
+        return same
+
+    def _fresh(self) -> Sequence[Frame]:
+        """The frames that the draft was made from, anew; none where they are gone."""
+        version, frames, *_ = self._share._store.read()
+        return frames if version == self._base[0] else ()
+
+    def _open_without_lock(self, share: Any) -> None:
+        """The same at a version that `_expects` tells."""
+        self._open(share, share._store.read())
+
+    def _expects(self) -> Any:
+        """What must stand still when changes are put that were made without the lock."""
+        return self._base[0]
 
     def _check(self) -> None:
         """Let nobody but the owner pass."""
@@ -218,7 +304,7 @@ class View(Claim, Generic[T]):
             return "<View, closed>"
         if self._value is MISSING:
             return "<View of an empty share>"
-        return f"<View of version {self._commit[0]}: {self._value!r}>"
+        return f"<View of version {self._base[0]}: {self._value!r}>"
 
     def __str__(self) -> str:
         return repr(self) if self._owner is None else str(self.value)

@@ -23,7 +23,6 @@ from typing import Any, Final, Generic, TypeVar
 from ._arguments import timeout_s
 from ._hub import hub
 from ._late import importing
-from ._region import Region
 from .errors import DeadlockError, UnloadableError
 
 T = TypeVar("T")
@@ -40,7 +39,7 @@ class Waiting:
 
     __slots__ = ()
 
-    _region: Any
+    _store: Any
     version: Any
     _has_value_when_empty = False
     """Whether a predicate can be asked before anything was committed."""
@@ -150,8 +149,8 @@ class Waiting:
             since = self.version
         asked: int | None = None
         while True:
-            region = self._region
-            version = region.version
+            store = self._store
+            version = store.version
             empty_counts = predicate is not None and self._has_value_when_empty
             done = version != since and (version > 0 or empty_counts)
             if done and predicate is not None:
@@ -160,24 +159,24 @@ class Waiting:
             left_s = NAP_S
             if deadline is not None:
                 left_s = min(left_s, deadline - time.monotonic())
-            if not done and region.lock.holds_own():
+            if not done and store.lock.holds_own():
                 raise DeadlockError(
                     "waiting for a commit inside of one's own block: nobody else can commit; leave "
                     "the block first"
                 )
-            yield _Look(done, region, version, max(left_s, 0.0))
+            yield _Look(done, store, version, max(left_s, 0.0))
             if left_s <= 0:
                 return
 
 
 class _Look:
-    """One look at a region's version."""
+    """One look at a store's version."""
 
-    __slots__ = ("_region", "_version", "done", "left_s")
+    __slots__ = ("_store", "_version", "done", "left_s")
 
-    def __init__(self, done: bool, region: Region, version: int, left_s: float) -> None:
+    def __init__(self, done: bool, store: Any, version: int, left_s: float) -> None:
         self.done = done
-        self._region = region
+        self._store = store
         self._version = version
         self.left_s = left_s
         """How long one may sleep before the next look."""
@@ -186,14 +185,14 @@ class _Look:
         """Until the version is another, or for a while."""
         until_ns = time.monotonic_ns() + _LEASE_NS
         with contextlib.suppress(ValueError):  # Closed meanwhile, as the next look will say.
-            if not self._region.sleep(self._version, until_ns, self.left_s):
-                _poll(self._region, self._version, self.left_s)
+            if not self._store.sleep(self._version, until_ns, self.left_s):
+                _poll(self._store, self._version, self.left_s)
 
 
-def _poll(region: Region, version: int, left_s: float) -> None:
+def _poll(store: Any, version: int, left_s: float) -> None:
     end = time.monotonic() + left_s
     pause_s = _FIRST_PAUSE_S
-    while region.version == version and time.monotonic() < end:
+    while store.version == version and time.monotonic() < end:
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _LAST_PAUSE_S)
 

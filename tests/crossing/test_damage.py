@@ -90,7 +90,7 @@ def test_a_delta_never_leaves_its_area(monkeypatch):
     inside.words_of(region)[ALLOCATED[0]] = MOST
     for n in range(12):
         shared["a"] = bytes([n]) * 1_000_000
-        newest = region.newest()
+        newest = region.log.newest()
         assert newest[inside.LOG_END] <= newest[inside.LOG_BASE] + inside.area_bytes_of(region)
     assert shared["a"] == bytes([n]) * 1_000_000
 
@@ -251,7 +251,7 @@ def test_a_size_that_cannot_be_is_damage_and_no_want_of_memory(make, stream):
     """A payload whose bytes ask for more than any machine has came out as a MemoryError."""
     share = make(b"x" * 100)
     region = inside.region_of(share)
-    start, end = region.extent()[inside.VALUE_START : inside.VALUE_END + 1]
+    start, end = region.head()[inside.VALUE_START : inside.VALUE_END + 1]
     inside.map_of(region)[start:end] = (pickle.PROTO + b"\x05" + stream).ljust(end - start, b"\0")
     inside.commit_of.set(region, inside.UNREAD_COMMIT)
     with pytest.raises(CorruptRegionError, match="overwritten") as caught:
@@ -276,14 +276,14 @@ def test_a_memo_that_is_larger_than_its_stream_is_damage():
 
 def _forget(shared):
     """As a process that has not read it yet."""
-    inside.index_of(shared).state = inside.Index(inside.region_of(shared)).state
+    inside.index_of(shared).state = inside.fresh_state(inside.store_of(shared))
 
 
 def _heads(region):
     """Begin and end of what is checked of each record: head and directory."""
-    newest = region.newest()
+    newest = region.log.newest()
     begin = newest[inside.LOG_BASE]
-    for raw, _, end, _ in region.records(begin, newest[inside.LOG_RUN], newest):
+    for raw, _, end, _ in region.log.records(begin, newest[inside.LOG_RUN], newest):
         yield begin, begin + inside.RECORD_BYTES + len(raw)
         begin = end + 7 & -8
 
@@ -333,7 +333,7 @@ def test_an_area_that_begins_with_a_delta_is_damage():
     """Its keys would have been taken for all that there are."""
     shared = SharedDict(a=1)
     region = inside.region_of(shared)
-    begin = region.newest()[inside.LOG_BASE]
+    begin = region.log.newest()[inside.LOG_BASE]
     key, value = pickle.dumps("a"), pickle.dumps(2)
     at = inside.RECORD_BYTES + len(key)
     size = at + len(value)
@@ -382,7 +382,7 @@ def test_a_damaged_table_under_a_floor_that_is_ahead_ends_the_holders_read():
     """The table looks as if a writer had overtaken the reader, who has the lock."""
     share = Share(numpy.zeros(1000))
     region = inside.region_of(share)
-    inside.map_of(region)[region.extent()[inside.VALUE_START]] ^= 1
+    inside.map_of(region)[region.head()[inside.VALUE_START]] ^= 1
     with _opened_anew(share) as again:
         inside.words_of(region)[FLOOR] = MOST
         assert inside.region_of(again).try_read() is None

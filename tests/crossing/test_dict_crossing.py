@@ -163,6 +163,7 @@ def test_a_forked_child_inherits_the_index_and_goes_on(make_dict):
     assert inside.index_of(shared).state is before
 
 
+@pytest.mark.forks_beside_threads
 def test_a_fork_beside_threads_that_read_and_write_hangs_nobody(make_dict, often):
     shared = make_dict(n=0)
     stop = threading.Event()

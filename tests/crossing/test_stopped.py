@@ -119,22 +119,22 @@ def test_who_is_interrupted_while_ringing_for_the_next_takes_nothing_from_that(m
 def test_a_wait_whose_end_is_interrupted_leaves_no_trace(monkeypatch):
     a, b = Share(1), Share(2)
     taken, done = threading.Event(), threading.Event()
-    real = inside.lock_words.fget
-    strikes = iter([KeyboardInterrupt])
+    lock = inside.lock_of(a)
+    real = inside.lock_words_of(lock)
 
     def hold():
         with b.locked():
             taken.set()
             done.wait()
 
-    def over(watch):
-        monkeypatch.setattr(*inside.at("lock_words"), property(words))
-        real_over(watch)
+    class Striking:
+        def __setitem__(self, index, word):
+            inside.lock_words_of.set(lock, real)
+            raise KeyboardInterrupt
 
-    def words(lock):
-        for strike in strikes:
-            raise strike
-        return real(lock)
+    def over(watch):
+        inside.lock_words_of.set(lock, Striking())
+        real_over(watch)
 
     real_over = inside.watch_over
     monkeypatch.setattr(*inside.at("watch_over"), over)

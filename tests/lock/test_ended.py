@@ -175,16 +175,13 @@ def test_who_stands_in_line_gets_the_lock_when_its_holder_ends():
         taken.set()
         go.wait()
 
-    def wait():
-        with warnings.catch_warnings(record=True):
-            warnings.simplefilter("always")
-            return share.set(1)
-
     holder = threading.Thread(target=hold)
     holder.start()
     taken.wait()
-    with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(wait) for _ in range(2)]
+    # All threads have the filters in common: this one alone changes them.
+    with warnings.catch_warnings(record=True), ThreadPoolExecutor(2) as pool:
+        warnings.simplefilter("always")
+        waiting = [pool.submit(share.set, 1) for _ in range(2)]
         while len(inside.waiters_of(inside.lock_of(share))) < 2:
             pass
         go.set()

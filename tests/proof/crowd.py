@@ -175,15 +175,13 @@ class _Crowd:
 
 def _late_commit() -> None:
     """What a block returned from is published with the next block only, if there is one."""
-    real, late = inside.region_publish, []
+    real, late = inside.value_commit, []
 
-    def broken(region: Any, frames: Any, commit: Any, unless_same: bool = False) -> int:
-        if not commit[inside.VALUE_V] or isinstance(region, inside.Log):
-            return int(real(region, frames, commit, unless_same))
+    def broken(store: Any, frames: Any) -> int:
         late.append(frames)
-        return int(real(region, late.pop(0), commit)) if len(late) > 1 else int(commit[0])
+        return int(real(store, late.pop(0)) if len(late) > 1 else store.version)
 
-    inside.put("region_publish", broken)
+    inside.put("value_commit", broken)
 
 
 PLANTED = {"no lock": sometimes_no_lock, "late commit": _late_commit}

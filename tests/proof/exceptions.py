@@ -77,10 +77,11 @@ NEVER_RAISE = {
 def _release_indexes(scene: Scene, at: str | None) -> None:
     """A ``with`` statement of CPython has such instructions that its cleanup does not cover."""
     for share in scene.shares:
-        if isinstance(share, SharedDict) and inside.mutex(inside.index_of(share))._is_owned():
-            assert at in NEVER_RAISE, f"the index is left locked by {at}"
-            while inside.mutex(inside.index_of(share))._is_owned():
-                inside.mutex(inside.index_of(share)).release()
+        if isinstance(share, SharedDict):
+            mutex = inside.store_of(share).mutex()
+            assert at in NEVER_RAISE or not mutex._is_owned(), f"the index is left locked by {at}"
+            while mutex._is_owned():
+                mutex.release()
 
 
 def _silent(unraisable: Any) -> None:
@@ -176,26 +177,24 @@ def _no_guard() -> None:
     length, rest = inside.table_number(rest)
     assert start == 0, "the guard is not in place"
     narrowed = bytes([0x80 | 2]) + inside.table_digits(length - 2) + rest
-    inside.put(
-        "transaction_exit",
-        type(Transaction.__exit__)(
-            code.replace(co_exceptiontable=narrowed), Transaction.__exit__.__globals__
-        ),
+    unguarded = type(Transaction.__exit__)(
+        code.replace(co_exceptiontable=narrowed), Transaction.__exit__.__globals__
     )
+    inside.EXITS.add(inside.in_steps(unguarded).__code__)  # Where it is looked for by its code.
+    inside.put("transaction_exit", unguarded)
 
 
 def _no_abandon() -> None:
     """A set that lets go of the lock on its ordinary way out only."""
 
-    def broken(share: Any, frames: Any, if_version: int | None) -> int:
+    def broken(store: Any, changes: Any, expect: Any, timeout_s: float | None, kept: Any) -> int:
         claim = inside.claim_by(inside.current_owner())
-        region = inside.region_of(share)
-        region.lock.acquire(claim, None)
-        version = region.publish(frames, region.extent())
-        region.lock.release()
+        store.lock.acquire(claim, None)
+        version = inside.put_value(store, changes)
+        store.lock.release()
         return int(version)
 
-    inside.put("share_set", broken)
+    inside.put("store_put", broken)
 
 
 PLANTED = {"no guard": _no_guard, "no abandon": _no_abandon}

@@ -207,9 +207,9 @@ def _stale_read() -> None:
     """Now and then a reader takes what it saw last for the newest."""
     real = inside.region_read
 
-    def broken(region: Any) -> Any:
-        stale = inside.commit_of(region)[inside.VALUE_V] and random.random() < OFTEN
-        return inside.commit_of(region) if stale else real(region)
+    def broken(store: Any) -> Any:
+        stale = inside.commit_of(store)[inside.VALUE_V] and random.random() < OFTEN
+        return inside.commit_of(store) if stale else real(store)
 
     inside.put("region_read", broken)
 
@@ -218,21 +218,22 @@ def _stale_index() -> None:
     """The same of a dict."""
     real = inside.index_refresh
 
-    def broken(index: Any) -> Any:
-        stale = index.state.version and not index.state.changing and random.random() < OFTEN
-        return index.state if stale and not index.log.lock.holds_own() else real(index)
+    def broken(store: Any) -> Any:
+        stale = store.state.version and not store.state.changing and random.random() < OFTEN
+        return store.state if stale and not store.lock.holds_own() else real(store)
 
     inside.put("index_refresh", broken)
 
 
 def _any_version() -> None:
     """Now and then a compare-and-set compares nothing."""
-    real = inside.share_set
+    real = inside.value_check
 
-    def broken(share: Any, frames: Any, if_version: int | None) -> int:
-        return int(real(share, frames, None if random.random() < SELDOM else if_version))
+    def broken(store: Any, expect: int) -> None:
+        if random.random() > SELDOM:
+            real(store, expect)
 
-    inside.put("share_set", broken)
+    inside.put("value_check", broken)
 
 
 def _unseen_change() -> None:

@@ -57,14 +57,14 @@ def _killed_at(scene: Scene, step: int) -> bool:
 
 def _torn_value() -> None:
     """Bytes of the value that is committed are overwritten, as an update in place would do."""
-    real = inside.region_publish
+    real = inside.value_commit
 
-    def broken(region, frames, commit, unless_same=False):
-        start = commit[inside.VALUE_START]
-        inside.map_of(region)[start : start + 4] = b"torn"
-        return real(region, frames, commit, unless_same)
+    def broken(store, frames):
+        start = store.head()[inside.VALUE_START]
+        inside.map_of(store)[start : start + 4] = b"torn"
+        return real(store, frames)
 
-    inside.put("region_publish", broken)
+    inside.put_commit(broken)
 
 
 def _torn_record() -> None:
@@ -82,9 +82,9 @@ def _early_version() -> None:
     """The version is stored before what it names."""
     real = inside.region_publish_with_care
 
-    def broken(region, frames, commit):
-        inside.words_of(region)[inside.VERSION] = commit[inside.VALUE_V] + 1
-        return real(region, frames, commit)
+    def broken(store, frames, base):
+        inside.words_of(store)[inside.VERSION] = base[inside.VALUE_V] + 1
+        return real(store, frames, base)
 
     inside.put("region_publish_with_care", broken)
 

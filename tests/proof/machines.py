@@ -72,18 +72,12 @@ def _rollback_commits() -> None:
 def _always_publishes() -> None:
     """A block that changed nothing is a commit."""
 
-    def broken(share: Any, view: Any) -> None:
-        inside.region_of(share).publish(
-            inside.encode(inside.value_of(view)), inside.commit_of(view)
-        )
-
-    inside.put("share_store", broken)
+    inside.put("changes_of_view", lambda view: inside.encode(inside.value_of(view)))
 
 
 def _any_version() -> None:
     """A compare-and-set compares nothing."""
-    real = inside.share_set
-    inside.put("share_set", lambda share, frames, if_version: real(share, frames, None))
+    inside.put("value_check", lambda store, expect: None)
 
 
 def _nobody_is_found_dead() -> None:
@@ -100,12 +94,15 @@ def _lost_order() -> None:
     """A key that was taken out and set again goes back to its old place."""
     real = inside.changes_of_draft
 
-    def broken(touched: Any) -> Any:
-        gone, changed, bundles = real(touched)
+    def broken(view: Any) -> Any:
+        changes = real(view)
+        if changes is None:
+            return None
+        gone, changed, definitions = changes
         again = {key for key, _ in changed}
-        return [key for key in gone if key not in again], changed, bundles
+        return [key for key in gone if key not in again], changed, definitions
 
-    inside.put("changes_in_dict", broken)
+    inside.put("changes_of_draft", broken)
 
 
 def _marks_are_alike() -> None:
@@ -126,7 +123,7 @@ def _all_classes(cls: type) -> Any:
 
 def _definitions_are_dropped() -> None:
     """A snapshot loses the definitions of values that are not set by its commit."""
-    inside.put("needs_of_in_index", lambda memory, end: [])
+    inside.put("KEY_CODEC", inside.KEY_CODEC._replace(needs_of=lambda memory, end: []))
 
 
 PLANTED = {

@@ -70,12 +70,12 @@ class Guard:
     def __init__(self) -> None:
         self.known: set[bytes] = set()
         self.own: set[bytes] = set()
-        """Directories that are made in this event."""
+        """Keys and directories that are made in this event."""
         self.learns = self.watches = False
-        self._loads, self._encode = inside.loads_of_codec, inside.encode_directory_in_index
+        self._loads, self._encode = inside.loads_of_codec, inside.KEY_CODEC.encode
         inside.put("loads_of_codec", self.loads)
         inside.put("loads_in_dict", self.loads)
-        inside.put("encode_directory_in_index", self.encode_directory)
+        inside.put("KEY_CODEC", inside.KEY_CODEC._replace(encode=self.encode))
 
     def loads(self, raw: Any, *, buffers: Any = ()) -> Any:
         if self.learns or self.watches:
@@ -88,8 +88,8 @@ class Guard:
                 )
         return self._loads(raw, buffers=buffers)
 
-    def encode_directory(self, directory: Any) -> bytes:
-        raw = self._encode(directory)
+    def encode(self, key: Any) -> bytes:
+        raw: bytes = self._encode(key)
         self.own.add(raw)
         return raw
 
@@ -99,7 +99,7 @@ class Trial:
 
     def __init__(self, damaged: Damaged, guard: Guard) -> None:
         self.damaged, self.guard = damaged, guard
-        self.words = inside.words_of(damaged.region)
+        self.words = inside.words_of(damaged.store)
         self.is_dict = isinstance(damaged.share, SharedDict)
         self.acts = ACTS[self.is_dict]
         self.right: dict[int, dict[str, Any]] = {}

@@ -39,7 +39,7 @@ def files(events: Events, count: int, planted: str | None = None) -> int:
         damaged = REGIONS["small"]("file")
         if planted is not None:
             PLANTED[planted]()
-        path = Path(damaged.region.segment.folder or "") / "region"
+        path = Path(inside.segment_of(damaged.share).folder or "") / "region"
         whole = path.stat().st_size
         refused = 0
         for number in events(range(count)):
@@ -79,7 +79,7 @@ def waits(events: Events, count: int, planted: str | None = None, most_s: float 
         inside.deadlock_locks.discard(
             inside.lock_of(third)
         )  # So that it is looked up as a stranger's.
-        regions = [inside.region_of(share) for share in (wanted, third)]
+        held = [inside.lock_words_of(inside.lock_of(share)) for share in (wanted, third)]
         taken = Door(f"/proc/self/fd/{inside.segment_of(wanted).fd}")
         taken.flock(taken.fd, TRY)
         with _odd_descriptors() as odd:
@@ -89,12 +89,12 @@ def waits(events: Events, count: int, planted: str | None = None, most_s: float 
             circles = 0
             for number in events(range(count)):
                 progress.at(number)
-                for region, good in zip(regions, words, strict=True):
-                    region.lock.words[:] = good
+                for where, good in zip(held, words, strict=True):
+                    where[:] = good
                 rng = events.rng()
                 for _ in range(rng.randrange(1, 4)):
-                    where = rng.choice(regions).lock.words
-                    value = rng.choice((*values, *regions[1].lock.words, rng.getrandbits(64)))
+                    where = rng.choice(held)
+                    value = rng.choice((*values, *held[1], rng.getrandbits(64)))
                     where[rng.choice((HOLDER, *WAITS, *WAITS, rng.randrange(9)))] = value
                 found = outcome(lambda share: share.lock(timeout=0), wanted)
                 assert type(found) in {LockTimeout, DeadlockError}, repr(found)
@@ -107,7 +107,7 @@ def waits(events: Events, count: int, planted: str | None = None, most_s: float 
 
 def _leading_on(share: Any, to: Any) -> memoryview:
     """The lock's words where its holder, who is alive, waits for another share."""
-    words = memoryview(array("Q", inside.lock_of(share).words))
+    words = memoryview(array("Q", inside.lock_words_of(inside.lock_of(share))))
     words[HOLDER], words[SINCE] = os.getppid(), 1
     words[WAITS_ID] = inside.lock_of(to).region_id
     words[WAITS_PID], words[WAITS_FD] = os.getpid(), inside.segment_of(to).fd

@@ -54,7 +54,9 @@ def _record_unchecked() -> None:
 
 def _allocated_believed() -> None:
     """What the header says of an area's memory is taken for true: it may be the other's."""
-    inside.put("region_allocated", lambda self, area: self._words[inside.ALLOCATED[area]])
+    inside.put(
+        "region_allocated", lambda areas, area: inside.words_of(areas)[inside.ALLOCATED[area]]
+    )
 
 
 def _errors_let_out() -> None:
@@ -70,13 +72,13 @@ def _errors_let_out() -> None:
 def _floor_believed() -> None:
     """A reader waits for a version that the FLOOR word says has come, and which never does."""
 
-    def try_read(region, real=inside.region_try_read):
-        if inside.words_of(region)[FLOOR] > inside.words_of(region)[VERSION]:
+    def try_read(store, real=inside.region_try_read):
+        if inside.words_of(store)[FLOOR] > inside.words_of(store)[VERSION]:
             return None
-        return real(region)
+        return real(store)
 
-    def copy_current(region):
-        while (commit := region.try_read()) is None:
+    def copy_current(store):
+        while (commit := store.try_read()) is None:
             pass
         return commit
 
@@ -87,10 +89,10 @@ def _floor_believed() -> None:
 def _floor_followed() -> None:
     """A reader that falls into nothing where the FLOOR word is ahead."""
 
-    def try_read(region, real=inside.region_try_read):
-        if inside.words_of(region)[FLOOR] > inside.words_of(region)[VERSION]:
+    def try_read(store, real=inside.region_try_read):
+        if inside.words_of(store)[FLOOR] > inside.words_of(store)[VERSION]:
             os.kill(os.getpid(), signal.SIGSEGV)
-        return real(region)
+        return real(store)
 
     inside.put("region_try_read", try_read)
 
@@ -105,7 +107,7 @@ def _size_unchecked() -> None:
             segment.size_bytes = inside.Identity.unpack(segment.map[:IDENTITY_BYTES]).region_bytes
             super().__init__(segment)
 
-    inside.put("share_region_class", Region)
+    inside.put("Region_in_share", Region)
 
 
 def _anything_opened() -> None:

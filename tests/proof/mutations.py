@@ -144,7 +144,7 @@ def _of_an_older_version(
 
 def _other_identity(rng: random.Random, damaged: Damaged, zone: tuple[int, int]) -> list[Write]:
     """Another region's, or one of another format or size, its check included."""
-    mine = damaged.region.identity
+    mine = damaged.store.region.identity
     other = inside.Identity(rng.randbytes(16), mine.max_size, mine.area_bytes, mine.kind)
     what = rng.randrange(4)
     if what == 0:
@@ -163,7 +163,7 @@ def _out_of_its_area(rng: random.Random, damaged: Damaged, zone: tuple[int, int]
     version, start, end, run, parts, _ = inside.unpack_head_words(
         damaged.map[slice(zone[0], zone[0] + inside.HEAD_BYTES)]
     )
-    area = inside.area_bytes_of(damaged.region)
+    area = inside.area_bytes_of(damaged.store)
     middle, most = HEADER_BYTES + area, HEADER_BYTES + 2 * area
     start, end = rng.choice(
         [
@@ -211,7 +211,7 @@ def _any_word_at(rng: random.Random, damaged: Damaged) -> int:
 
 def _hostile(rng: random.Random, damaged: Damaged, at: int) -> int:
     """A value for a word: an edge of its range, or near to what it was, or of another word."""
-    area = inside.area_bytes_of(damaged.region)
+    area = inside.area_bytes_of(damaged.store)
     begin, middle, end = (HEADER_BYTES + n * area for n in range(3))
     near = int.from_bytes(damaged.map[at : at + 8], "little")
     other = _any_word_at(rng, damaged)

@@ -64,8 +64,8 @@ class Damaged:
 
     def __init__(self, share: Any, steps: Sequence[Callable[[Any], object]]) -> None:
         self.share = share
-        self.region = inside.region_of(share)
-        self.map = inside.map_of(self.region)
+        self.store = inside.store_of(share)
+        self.map = inside.map_of(self.store)
         self.handle = pickle.dumps(share)
         self.stages: list[Stage] = []
         used = [0, 0]
@@ -74,17 +74,17 @@ class Damaged:
             step(share)
             self._remember(used)
         assert share.version == len(self.stages) - 1
-        self.heads, self.payload = _zones(self.region)
+        self.heads, self.payload = _zones(self.store)
 
     def _remember(self, used: list[int]) -> None:
         """This version, with stray bytes behind all that was committed until now."""
-        head = inside.load_head(self.region)
+        head = inside.load_head(self.store)
         if head is not None:
-            area = inside.area_of(head.start, inside.area_bytes_of(self.region))
-            used[area] = max(used[area], head.end - inside.area_start(self.region, area))
+            area = inside.area_of(head.start, inside.area_bytes_of(self.store))
+            used[area] = max(used[area], head.end - inside.area_start(self.store, area))
         pieces = [(0, self.map[: inside.HEADER_BYTES])]
         for area in (0, 1):
-            begin = inside.area_start(self.region, area)
+            begin = inside.area_start(self.store, area)
             end = begin + used[area]
             slack = STRAY * (SLACK_BYTES // len(STRAY))
             pieces.append((begin, self.map[begin:end] + slack))
@@ -98,7 +98,7 @@ class Damaged:
 
     def opened_anew(self) -> Any:
         """The share as a process that is given its handle opens it."""
-        inside.open_here.pop(self.region.identity.region_id, None)
+        inside.open_here.pop(self.store.region_id, None)
         share = pickle.loads(self.handle)
         inside.reach_handle(share)  # Loading raises nothing.
         return share
@@ -108,17 +108,17 @@ class Damaged:
         inside.register_open(self.share)
 
 
-def _zones(region: Any) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    head = inside.load_head(region)
+def _zones(store: Any) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    head = inside.load_head(store)
     if head is None:
         return [], []
-    if not isinstance(region, inside.Log):
-        frames = inside.extents(region, head)
+    if not isinstance(store, inside.Index):
+        frames = inside.extents(store, head)
         return [(head.start, frames[0][0])] if len(frames) > 1 else [], frames
     heads, payload = [], []
-    newest = region.newest()
+    newest = store.log.newest()
     begin = newest[inside.LOG_BASE]
-    for raw, values_at, end, _ in region.records(begin, newest[inside.LOG_RUN], newest):
+    for raw, values_at, end, _ in store.log.records(begin, newest[inside.LOG_RUN], newest):
         heads.append((begin, begin + inside.RECORD_BYTES + len(raw)))
         if end > values_at:
             payload.append((values_at, end))
@@ -127,20 +127,20 @@ def _zones(region: Any) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
 
 
 def _mind(share: Any) -> Any:
+    store = inside.store_of(share)
     if not isinstance(share, SharedDict):
-        return inside.commit_of(inside.region_of(share)), inside.seen_of(inside.region_of(share))
-    inside.index_of(share).current()
-    return _copied(inside.index_of(share).state)
+        return inside.commit_of(store), inside.seen_of(store)
+    return _copied(store.current())
 
 
 def _bear_in_mind(share: Any, mind: Any) -> None:
+    store = inside.store_of(share)
     if not isinstance(share, SharedDict):
         commit, seen = mind or (inside.UNREAD_COMMIT, inside.NOTHING_SEEN)
-        inside.commit_of.set(inside.region_of(share), commit)
-        inside.seen_of.set(inside.region_of(share), seen)
+        inside.commit_of.set(store, commit)
+        inside.seen_of.set(store, seen)
     else:
-        new = _copied(mind) if mind else inside.Index(inside.region_of(share)).state
-        inside.index_of(share).state = new
+        store.state = _copied(mind) if mind else inside.unread_state(store)
 
 
 def forget(share: Any) -> None:

@@ -95,10 +95,12 @@ def _is_free(share: Any) -> bool:
 
 def forget(share: Any) -> None:
     """Have a share read the region again, as one does who has never seen it."""
-    inside.commit_of.set(inside.region_of(share), inside.EMPTY_COMMIT)
-    inside.seen_of.set(inside.region_of(share), inside.NOTHING_SEEN)
+    store = inside.store_of(share)
     if isinstance(share, SharedDict):
-        inside.index_of(share).state = inside.State(inside.LOG_BEGIN, {}, 0, 0)
+        store.state = inside.unread_state(store)
+    else:
+        inside.commit_of.set(store, inside.UNREAD_COMMIT)
+        inside.seen_of.set(store, inside.NOTHING_SEEN)
 
 
 def _value(share: Any) -> Any:
@@ -257,9 +259,9 @@ def _compacting(act: Callable[[Any], object], after: dict[Any, Any]) -> Scene:
     inside.put("LOG_KEEP_BYTES", 4096)
     scene = _on_a_dict(act, after, **{f"padding {n}": bytes(9000) for n in range(5)})
     (shared,) = scene.shares
-    run = inside.index_of(shared).state.position[inside.LOG_RUN]
+    run = inside.store_of(shared).state.position[inside.LOG_RUN]
     scene.act()
-    assert inside.index_of(shared).state.position[inside.LOG_RUN] > run, "this is no compaction"
+    assert inside.store_of(shared).state.position[inside.LOG_RUN] > run, "this is no compaction"
     scene.usable()
     return scene
 
@@ -277,7 +279,7 @@ def catching_up() -> Scene:
     shared = SharedDict(ITEMS)
 
     def act() -> None:
-        inside.index_of(shared).state = inside.State(inside.LOG_BEGIN, {}, 0, 0)
+        forget(shared)
         assert shared["a"] == {"n": 1}
 
     return Scene([shared], act, [ITEMS], [ITEMS])
@@ -386,6 +388,19 @@ def share_in_share() -> Scene:
     return Scene([outer, inner], act, [before, OLD], [after, NEW], parts="anyway")
 
 
+def share_in_dict() -> Scene:
+    """Beside a value that names another share, an item that names none."""
+    inner = Share(OLD)
+    outer = SharedDict[Any, Any]({"n": 1, "share": inner})
+
+    def act() -> None:
+        outer["n"] = 2
+        outer["share"].set(NEW)
+
+    before, after = {"n": 1, "share": inner}, {"n": 2, "share": inner}
+    return Scene([outer, inner], act, [before, OLD], [after, NEW], parts="anyway")
+
+
 SCENES: dict[str, Callable[[], Scene]] = {
     "block": lambda: _on_a_share(_block),
     "nested block": lambda: _on_a_share(_nested),
@@ -424,4 +439,5 @@ SCENES: dict[str, Callable[[], Scene]] = {
     "second look": second_look,
     "handle": handle,
     "share in share": share_in_share,
+    "share in dict": share_in_dict,
 }

@@ -193,39 +193,30 @@ def _check(share: Any, play: Play, seen: list[Seen]) -> None:
 def _early_version() -> None:
     """A writer stores the version before the slot that it names."""
 
-    def broken(region: Any, frames: Any, commit: Any, unless_same: bool = False) -> int:
-        inside.words_of(region)[inside.VERSION] = commit[inside.VALUE_V] + 1
-        return int(inside.publish_with_care(region, frames, commit))
+    def broken(store: Any, frames: Any) -> int:
+        base = store.head()
+        inside.words_of(store)[inside.VERSION] = base[inside.VALUE_V] + 1
+        return int(inside.commit_with_care(store, frames, base))
 
-    inside.put("region_publish", broken)
+    inside.put_commit(broken)
 
 
 def _no_floor() -> None:
     """A writer goes to the other area without a word."""
-    real = inside.region_place
-
-    def broken(region: Any, commit: Any, size: int) -> Any:
-        words = inside.words_of(region)
-        inside.words_of.set(region, list(memoryview(inside.map_of(region))[:4096].cast("Q")))
-        try:
-            return real(region, commit, size)
-        finally:
-            inside.words_of.set(region, words)
-
-    inside.put("region_place", broken)
+    inside.put("areas_turn", lambda areas, offset, run: areas.start(1 - areas.of(offset)))
 
 
 def _trusting_reader() -> None:
     """A reader does not ask afterwards whether it was overtaken."""
 
-    def broken(region: Any) -> Any:
-        head = inside.load_head(region)
+    def broken(store: Any) -> Any:
+        head = inside.load_head(store)
         if head is None:
             return None
         return (
             head.version,
-            inside.copy_extents(region, inside.extents(region, head)),
-            *inside.extent(region, head),
+            inside.copy_extents(store, inside.extents(store, head)),
+            *inside.extent(store, head),
         )
 
     inside.put("region_try_read", broken)
@@ -234,12 +225,12 @@ def _trusting_reader() -> None:
 def _trusting_index() -> None:
     """The same among the records of a shared dict."""
     inside.put("log_stands", lambda log, position: True)
+    inside.put("index_stands", lambda store, state: True)
 
 
 def _no_version_check() -> None:
     """Work without the lock is committed whatever was committed meanwhile."""
-    real = inside.share_set
-    inside.put("share_set", lambda share, frames, version: real(share, frames, None))
+    inside.put("value_check", lambda store, expect: None)
 
 
 def _no_lock() -> None:

@@ -19,8 +19,6 @@ import attrs
 from support import inside
 from support.inside import RELEASE
 
-from mmapshare import SharedDict
-
 MOST_STEPS: Final = 400
 """No schedule takes longer, but those that would never end."""
 
@@ -143,9 +141,9 @@ class Actor:
         try:
             _step_through(self, share, points, loads)
             while os.read(self._in, 1):
-                inside.map_of(inside.region_of(share)).step = None
+                inside.map_of(inside.store_of(share)).step = None
                 forget(share)
-                inside.map_of(inside.region_of(share)).step = self.stop
+                inside.map_of(inside.store_of(share)).step = self.stop
                 act(self, share)
                 self.say(_OVER)
         except BaseException:
@@ -204,13 +202,10 @@ class Actor:
 
 
 def _step_through(actor: Actor, share: Any, points: Points, loads: bool) -> None:
-    region = inside.region_of(share)
-    inside.map_of(region).points, inside.map_of(region).loads = points, loads
-    inside.words_of.set(region, Words(inside.words_of(region), loads, points, actor.stop))
-    index = inside.index_of(share) if isinstance(share, SharedDict) else None
-    if index is not None:
-        index.words = inside.words_of(region)
-    real = inside.flock_of(region.lock)
+    store = inside.store_of(share)
+    inside.map_of(store).points, inside.map_of(store).loads = points, loads
+    inside.replace_words(store, Words(inside.words_of(store), loads, points, actor.stop))
+    real = inside.flock_of(store.lock)
 
     def flock(fd: int, operation: int) -> None:
         if operation != RELEASE:
@@ -220,7 +215,7 @@ def _step_through(actor: Actor, share: Any, points: Points, loads: bool) -> None
             actor.say(_FREE)
 
     if points.lock:
-        inside.flock_of.set(region.lock, flock)
+        inside.flock_of.set(store.lock, flock)
 
 
 def patch_mappings() -> None:
@@ -241,16 +236,16 @@ class Stage:
     """Lets actors play schedules: orders in which they take their steps."""
 
     def __init__(self, share: Any, actors: Sequence[Actor], image_bytes: int) -> None:
-        self._region = inside.region_of(share)
+        self._store = inside.store_of(share)
         self._actors = actors
-        areas = [inside.area_start(self._region, area) for area in (0, 1)]
+        areas = [inside.area_start(self._store, area) for area in (0, 1)]
         where = [slice(0, inside.HEADER_BYTES), *(slice(at, at + image_bytes) for at in areas)]
-        self._image = [(piece, inside.map_of(self._region)[piece]) for piece in where]
+        self._image = [(piece, inside.map_of(self._store)[piece]) for piece in where]
 
     def play(self, choose: Callable[[int, list[int], list[Step]], int]) -> list[Seen]:
         """Play a schedule: ``choose(depth, ready, steps)`` says who goes on. What was read."""
         for piece, raw in self._image:
-            inside.map_of(self._region)[piece] = raw
+            inside.map_of(self._store)[piece] = raw
         self._at: list[int] = []
         self._steps: list[Step] = []
         self._since: dict[int, int] = {}
@@ -278,7 +273,7 @@ class Stage:
     def _let(self, number: int, actor: Actor) -> None:
         """Let one go on to its next step."""
         # An operation begins with its first step.
-        self._since.setdefault(number, self._region.version)
+        self._since.setdefault(number, self._store.version)
         actor.go()
         while True:
             kind, what = actor.hear()
@@ -289,7 +284,7 @@ class Stage:
             elif kind == _FREE:
                 self._holder = None if self._holder == number else self._holder
             elif kind == _ENDS:
-                self._seen.append(Seen(self._since[number], self._region.version, what))
+                self._seen.append(Seen(self._since[number], self._store.version, what))
             else:
                 self._at[number] = kind
                 if what is not None:

@@ -94,7 +94,8 @@ def _walk_alone(name: str) -> tuple[int, int]:
 def _only_publishing() -> None:
     """Have the interesting part begin and end there."""
     for act, say in (
-        ("region_publish", tracing.begin),
+        ("value_commit", tracing.begin),
+        ("value_put", tracing.begin),
         ("log_append_one", tracing.begin),
         ("log_append", tracing.begin),
         ("log_rewrite", tracing.begin),
@@ -216,13 +217,13 @@ def _steps(pid: int, scene: Scene) -> Iterator[tuple[int, bool]]:
 
 def _places(share: Any) -> list[tuple[Any, slice]]:
     """What the next commit may change, and what it must not."""
-    region = inside.region_of(share)
-    head = inside.load_head(region)
-    starts = [(0, inside.HEADER_BYTES), *[(inside.area_start(region, area), 0) for area in (0, 1)]]
+    store = inside.store_of(share)
+    head = inside.load_head(store)
+    starts = [(0, inside.HEADER_BYTES), *[(inside.area_start(store, area), 0) for area in (0, 1)]]
     if head is not None:
         starts.append((max(head.start, head.end - _PIECE_BYTES), head.end - head.start))
     return [
-        (inside.map_of(region), slice(start, start + min(more, _PIECE_BYTES) + _PIECE_BYTES))
+        (inside.map_of(store), slice(start, start + min(more, _PIECE_BYTES) + _PIECE_BYTES))
         for start, more in starts
     ]
 
@@ -234,7 +235,7 @@ class _Words:
     """The header's words, of which the version is stored in a way of its own."""
 
     def __init__(self, region: Any, store: Callable[[Any, int], None]) -> None:
-        self._region, self.real, self._store = region, inside.words_of(region), store
+        self._region, self.real, self._store = region, inside.region_words_of(region), store
 
     def __getitem__(self, word: int) -> int:
         return self.real[word]
@@ -252,13 +253,13 @@ def _storing(store: Callable[[Any, int], None]) -> Callable[[], None]:
     def plant() -> None:
         real = inside.region_publish
 
-        def broken(region: Any, *args: Any) -> int:
-            words = inside.words_of(region)
-            inside.words_of.set(region, _Words(region, store))
+        def broken(region: Any, *args: Any) -> None:
+            words = inside.region_words_of(region)
+            inside.region_words_of.set(region, _Words(region, store))
             try:
-                return real(region, *args)
+                real(region, *args)
             finally:
-                inside.words_of.set(region, words)
+                inside.region_words_of.set(region, words)
 
         inside.put("region_publish", broken)
 
@@ -267,24 +268,24 @@ def _storing(store: Callable[[Any, int], None]) -> Callable[[], None]:
 
 def _in_two_pieces(region: Any, version: int) -> None:
     raw, at = inside.pack_word(version), inside.VERSION * 8
-    inside.map_of(region)[at : at + 1] = raw[:1]
-    inside.map_of(region)[at + 1 : at + 8] = raw[1:]
+    inside.region_map_of(region)[at : at + 1] = raw[:1]
+    inside.region_map_of(region)[at + 1 : at + 8] = raw[1:]
 
 
 def _and_back(region: Any, version: int) -> None:
     for stored in (version, version - 1, version):
-        inside.words_of(region).real[inside.VERSION] = stored
+        inside.region_words_of(region).real[inside.VERSION] = stored
 
 
 def _early_version() -> None:
     """The version is stored before the record's bytes, and not after them."""
-    real = inside.region_publish
 
-    def broken(region: Any, frames: Any, commit: Any, unless_same: bool = False) -> int:
-        inside.words_of(region)[inside.VERSION] = commit[inside.VALUE_V] + 1
-        return real(region, frames, commit, unless_same)
+    def broken(store: Any, frames: Any) -> int:
+        base = store.head()
+        inside.words_of(store)[inside.VERSION] = base[inside.VALUE_V] + 1
+        return int(inside.commit_with_care(store, frames, base))
 
-    inside.put("region_publish", broken)
+    inside.put_commit(broken)
 
 
 def _early_record() -> None:

@@ -315,12 +315,12 @@ def _use(raw: bytes) -> None:
 
 def _is_backed(share: Any) -> None:
     """What is said to have memory has it: else a store would be a SIGBUS where there is none."""
-    region = inside.region_of(share)
+    store = inside.store_of(share)
     said = inside.HEADER_BYTES + sum(
-        inside.words_of(region)[word] - inside.area_start(region, area)
+        inside.words_of(store)[word] - inside.area_start(store, area)
         for area, word in enumerate(inside.ALLOCATED)
     )
-    assert region.segment.resident_bytes() >= said, "memory is promised that is not there"
+    assert inside.segment_of(share).resident_bytes() >= said, "memory is promised that is not there"
 
 
 # --- Planted bugs ------------------------------------------------------------------------------
@@ -346,8 +346,8 @@ def _early_allocated() -> None:
     def broken(segment: Any, start: int, end: int) -> int:
         for region in inside.live_regions:
             if region.segment is segment:
-                area = inside.area_of(start, inside.area_bytes_of(region))
-                inside.words_of(region)[inside.ALLOCATED[area]] = end
+                area = region.areas.of(start)
+                inside.region_words_of(region)[inside.ALLOCATED[area]] = end
         return real(segment, start, end)
 
     inside.put("segment_allocate", broken)

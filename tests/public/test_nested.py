@@ -309,16 +309,17 @@ def test_a_long_block_remembers_little_of_the_many_that_joined_it(medium):
 
 def test_an_interrupt_as_a_block_joins_leaves_the_outer_one_whole(medium, monkeypatch):
     share = medium.share(0)
-    real = inside.transaction_opened
+    real = inside.transaction_join
 
     def struck(self, view):
+        real(self, view)
         raise KeyboardInterrupt
 
     with share.locked() as view:
-        monkeypatch.setattr(*inside.at("transaction_opened"), struck)
+        monkeypatch.setattr(*inside.at("transaction_join"), struck)
         with pytest.raises(KeyboardInterrupt):
             share.locked().__enter__()
-        monkeypatch.setattr(*inside.at("transaction_opened"), real)
+        monkeypatch.setattr(*inside.at("transaction_join"), real)
         view.value = 1
     assert share.get() == 1
 

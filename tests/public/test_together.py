@@ -215,9 +215,9 @@ def test_an_interrupt_between_two_publishes_parts_nothing(medium, monkeypatch):
     for _ in range(6):
         shared, share = medium.dict(dict.fromkeys(range(2000), 0)), medium.share(0)
 
-        def commit(index, state, changes):
+        def commit(store, changes):
             monkeypatch.setattr(*inside.at("index_commit"), real)
-            real(index, state, changes)
+            real(store, changes)
             raise KeyboardInterrupt
 
         monkeypatch.setattr(*inside.at("index_commit"), commit)

@@ -187,6 +187,6 @@ def test_a_commit_that_is_made_again_changes_nothing_more(make_dict):
     value = (pickle.dumps(3),)
     with shared.locked():
         for _ in range(2):
-            index.commit(index.current(), (["a", "none"], [("b", value)], []))
+            index.commit((["a", "none"], [("b", value)], {}))
     assert shared == {"b": 3} == in_child(shared.copy)
     assert index.state.live == len(value[0])

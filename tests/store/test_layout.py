@@ -54,7 +54,7 @@ def test_a_region_begins_with_its_identity():
         assert raw[:16] == b"MMAPSHR\0" + bytes([1, 0, 0, 0, 0, 0, 0, 0])
         assert raw[16:32] == inside.region_id_of(share)
         area_bytes = -(-area_bytes // 4096) * 4096
-        max_size = inside.region_of(share).identity.max_size
+        max_size = inside.region_of(share).region.identity.max_size
         assert struct.unpack("<QQQQ", raw[32:]) == (max_size, area_bytes, kind, crc32(raw[:56]))
         assert inside.segment_of(share).size_bytes == 4096 + 2 * area_bytes
 
@@ -76,7 +76,7 @@ def test_header_words_and_slots_stand_where_the_format_says(monkeypatch):
     monkeypatch.setattr(*inside.at("WINDOW_RECORDS"), 1)
     monkeypatch.setattr(*inside.at("VALUE_KEEP_BYTES"), 4096)  # Just what each area has.
     share = Share(max_size=MIB)
-    area = inside.region_of(share).identity.area_bytes
+    area = inside.region_of(share).region.identity.area_bytes
     assert _words(share)[8:] == (0,) * 18 + (4096, 4096 + area) + (0,) * 484
     found = []
     for n in range(1, 4):  # Each record moves to the other area.

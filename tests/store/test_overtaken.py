@@ -38,16 +38,14 @@ class Words:
 
 def _forget(share):
     if isinstance(share, SharedDict):
-        inside.index_of(share).state = inside.Index(inside.region_of(share)).state
+        inside.index_of(share).state = inside.fresh_state(inside.store_of(share))
     else:
         inside.commit_of.set(inside.region_of(share), inside.UNREAD_COMMIT)
         inside.seen_of.set(inside.region_of(share), inside.NOTHING_SEEN)
 
 
 def _put_words(share, words):
-    inside.words_of.set(inside.region_of(share), words)
-    if isinstance(share, SharedDict):
-        inside.index_of(share).words = words
+    inside.put_words(inside.store_of(share), words)
 
 
 def _overtake_each_look(share, forgetful, prepare, act, read):
@@ -295,9 +293,9 @@ def test_a_dicts_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
 
 @pytest.fixture
 def unordered(monkeypatch):
-    monkeypatch.setattr(*inside.at("ORDERED_STORES_in_index"), False)
-    monkeypatch.setattr(*inside.at("ORDERED_STORES_in_dict"), False)
-    monkeypatch.setattr(*inside.at("dict_getitem"), inside.dict_read_item)
+    monkeypatch.setattr(*inside.at("ORDERED_STORES_in_region"), False)
+    monkeypatch.setattr(*inside.at("ORDERED_STORES_in_keyed"), False)
+    monkeypatch.setattr(*inside.at("keyed_newest"), lambda store, key: None)
 
 
 def test_where_stores_are_not_ordered_a_dicts_readers_wait_for_the_lock(unordered):

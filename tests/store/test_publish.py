@@ -15,42 +15,34 @@ def test_a_record_that_fills_what_is_allocated_exactly_asks_for_no_more(make):
     share = make(0)
     region = inside.region_of(share)
     with locked(share):
-        commit = region.extent()
+        commit = region.head()
         start, end = (
             inside.align(commit[inside.VALUE_END]),
             inside.words_of(region)[inside.ALLOCATED[0]],
         )
         frames = (b"first", bytes([7]) * (end - start - 128))
-        region.publish(frames, commit)
-    assert region.extent()[inside.VALUE_START : inside.VALUE_END + 1] == (start, end)
+        region.commit(frames)
+    assert region.head()[inside.VALUE_START : inside.VALUE_END + 1] == (start, end)
     assert tuple(map(bytes, region.read()[1])) == frames
 
 
 @pytest.mark.parametrize("rest", [(), (bytes(300_000),), (b"1", bytes(70), b"3")])
-def test_the_same_frames_are_published_again_unless_that_is_not_wanted(make, rest):
-    share = make(0)
-    region, frames = inside.region_of(share), (b"first", *rest)
-
-    def publish(frames, *how):
-        with locked(share):
-            return region.publish(frames, region.extent(), *how)
-
-    assert publish(frames) == 2
-    assert publish(frames) == 3
-    if rest:  # One frame is compared with a copy, by who publishes.
-        assert publish(frames, True) == 3
-        changed = bytearray(rest[-1])
+def test_whether_frames_are_the_stored_ones_is_told_by_each_byte(make, rest):
+    share, frames = make(0), (b"first", *rest)
+    with locked(share) as store:
+        assert store.commit(frames) == 2
+        assert store.holds(frames)
+        changed = bytearray(frames[-1])
         changed[-1] ^= 1
-        for n, other in enumerate([(b"other", *rest), (*frames, b"m"), (*frames[:-1], changed)]):
-            assert publish(other, True) == publish(other, True) == 4 + n
-        changed[0] ^= 1
-        assert publish((*frames[:-1], changed), True) == 7
+        for other in [(b"other", *rest), (*frames, b"m"), (*frames[:-1], changed), frames[:-1]]:
+            assert not store.holds(other)
+        assert store.commit(frames) == 3  # Who commits has looked.
 
 
 def test_the_first_frames_are_like_none_before(make):
     share = make()
     with locked(share) as region:
-        assert region.publish((b"a", b"b"), region.extent(), True) == 1
+        assert region.commit((b"a", b"b")) == 1
 
 
 def test_a_value_may_be_as_large_as_its_ceiling(make):
@@ -59,7 +51,7 @@ def test_a_value_may_be_as_large_as_its_ceiling(make):
     for size in (100_000, 99_000, 100_001):
         refused = pytest.raises(RegionFullError) if size > 100_000 else nullcontext()
         with locked(share), refused:
-            region.publish((b"a" * 1_000, bytes(size - 1_000)), region.extent())
+            region.commit((b"a" * 1_000, bytes(size - 1_000)))
     assert region.version == 2
 
 
@@ -68,10 +60,10 @@ def test_what_a_writer_keeps_of_its_commit_is_what_others_find(make):
     region = inside.region_of(share)
     for size in (0, 10, 5_000, 70_000, 1_000_000, 10, 5_000_000, 300):
         with locked(share):
-            region.publish((b"a", bytes(size)), region.extent())
-        kept = region.extent()
+            region.commit((b"a", bytes(size)))
+        kept = region.head()
         forget(share)
-        assert region.extent() == kept
+        assert region.head() == kept
 
 
 def test_small_frames_are_kept_for_the_next_read_and_large_ones_are_not():
@@ -98,9 +90,7 @@ def test_memory_that_a_first_commit_took_and_did_not_use_is_given_back(make, mon
     monkeypatch.setattr(*inside.at("VALUE_KEEP_BYTES"), 4096)
     share = make()
     with share.locked() as view:
-        inside.region_of(share).make_room(
-            (b"first", bytes(1 << 20)), inside.region_of(share).extent()
-        )
+        inside.store_of(share).reserve((b"first", bytes(1 << 20)))
         assert share.info().resident_bytes > 1 << 20
         view.value = 1
     assert share.info().resident_bytes < 1 << 16
@@ -119,9 +109,9 @@ def test_small_commits_go_the_short_way(make, monkeypatch):
     assert len(slow) < 20
     monkeypatch.setattr(*inside.at("region_publish_with_care"), None)
     with locked(share) as region:  # To the last byte that it can go.
-        *_, end, _, easy = commit = region.extent()
-        region.publish((bytes(easy - inside.align(end)),), commit)
-        assert region.extent()[inside.VALUE_END] == easy
+        *_, end, _, easy = region.head()
+        region.commit((bytes(easy - inside.align(end)),))
+        assert region.head()[inside.VALUE_END] == easy
 
 
 def test_a_glimpse_shows_the_first_frame_and_nothing_behind_the_record(make):
@@ -150,10 +140,10 @@ def test_room_is_made_for_just_what_is_stored_then(make, monkeypatch, lengths):
     )
     frames = tuple(map(bytes, lengths))
     with locked(share) as region:
-        commit = (*region.extent()[:-1], 0)  # Not the short way.
-        region.make_room(frames, commit)
-        region.publish(frames, commit)
-        _, _, start, end, *_ = region.extent()
+        inside.commit_of.set(region, (*region.head()[:-1], 0))  # Not the short way.
+        region.reserve(frames)
+        region.commit(frames)
+        _, _, start, end, *_ = region.head()
     assert sizes == [end - start] * 2
 
 
@@ -162,12 +152,11 @@ def test_room_that_was_made_needs_no_more_memory(make, monkeypatch):
     region = inside.region_of(share)
     frames = (b"first", bytes(100_000))
     with locked(share):
-        commit = region.extent()
-        region.make_room(frames, commit)
+        region.reserve(frames)
         monkeypatch.setattr(*inside.at("segment_allocate"), None)
-        region.publish(frames, commit)
+        region.commit(frames)
     monkeypatch.undo()
-    assert region.extent()[inside.VALUE_END] <= inside.words_of(region)[inside.ALLOCATED[0]]
+    assert region.head()[inside.VALUE_END] <= inside.words_of(region)[inside.ALLOCATED[0]]
 
 
 def test_no_record_is_stored_where_there_is_no_memory_yet(make):

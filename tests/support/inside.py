@@ -21,6 +21,9 @@ from typing import Any
 import attrs
 
 PLACES = {
+    # --- _areas
+    "region_allocated": "_areas.Areas.allocated",
+    "areas_turn": "_areas.Areas.turn",
     # --- _async
     "Bell_in_async": "_async.Bell",
     # --- _blame
@@ -67,10 +70,8 @@ PLACES = {
     "duplicate_of": "_descriptor.duplicate_of",
     "offset_of_descriptor": "_descriptor.offset",
     # --- _dict
-    "ORDERED_STORES_in_dict": "_dict.ORDERED_STORES",
     "dict_getitem": "_dict.SharedDict.__getitem__",
-    "dict_read_item": "_dict.SharedDict._read_item",
-    "changes_in_dict": "_dict.changes",
+    "KEY_CODEC": "_dict._KEYS",
     "kind_of_memory_in_dict": "_dict.kind_of_memory",
     "loads_in_dict": "_dict.loads",
     "recover_in_dict": "_dict.recover",
@@ -82,7 +83,7 @@ PLACES = {
     "TRY": "_door.TRY",
     # --- _draft
     "draft_pop": "_draft.Draft.pop",
-    "changes_of_draft": "_draft.changes",
+    "changes_of_draft": "_draft.MappingView._changes",
     # --- _futex
     "FUTEX": "_futex.FUTEX",
     "Futex": "_futex.Futex",
@@ -115,18 +116,19 @@ PLACES = {
     "reach_handle": "_handle.reach",
     "register_open": "_handle.register",
     # --- _index
-    "Index": "_index.Index",
-    "index_rewrite": "_index.Index._rewrite",
-    "index_try_read": "_index.Index._try_read",
-    "index_commit": "_index.Index.commit",
-    "index_frames": "_index.Index.frames",
-    "index_refresh": "_index.Index.refresh",
-    "ORDERED_STORES_in_index": "_index.ORDERED_STORES",
+    "Index": "_keyed.KeyedStore",
+    "index_rewrite": "_keyed.KeyedStore._rewrite",
+    "index_try_read": "_keyed.KeyedStore._try_read",
+    "index_commit": "_keyed.KeyedStore.commit",
+    "index_frames": "_keyed.KeyedStore.frames",
+    "index_refresh": "_keyed.KeyedStore.refresh",
+    "index_stands": "_keyed.KeyedStore.stands",
     "State": "_index.State",
-    "SPARE_BYTES": "_index._SPARE_BYTES",
-    "SPARE_KEYS": "_index._SPARE_KEYS",
-    "encode_directory_in_index": "_index.encode_directory",
-    "needs_of_in_index": "_index.needs_of",
+    "SPARE_BYTES": "_index.SPARE_BYTES",
+    "SPARE_KEYS": "_keyed._SPARE_KEYS",
+    # --- _keyed
+    "ORDERED_STORES_in_keyed": "_keyed.ORDERED_STORES",
+    "keyed_newest": "_keyed.KeyedStore.newest",
     # --- _known
     "workshop_stored": "_known.Workshop.stored",
     "HOT_MOST": "_known._HOT",
@@ -175,7 +177,6 @@ PLACES = {
     "lock_acquire_async": "_lock.Lock.acquire_async",
     "lock_claim": "_lock.Lock.claim",
     "lock_release": "_lock.Lock.release",
-    "lock_words": "_lock.Lock.words",
     "QUEUED": "_lock.QUEUED",
     "SINCE": "_lock.SINCE",
     "GATE_RECHECK_S": "_lock._GATE_RECHECK_S",
@@ -186,9 +187,7 @@ PLACES = {
     "called": "_lock._called",
     # --- _log
     "LOG_BASE": "_log.BASE",
-    "LOG_BEGIN": "_log.BEGIN",
     "LOG_END": "_log.END",
-    "Log": "_log.Log",
     "log_put": "_log.Log._put",
     "log_append": "_log.Log.append",
     "log_append_one": "_log.Log.append_one",
@@ -207,12 +206,12 @@ PLACES = {
     "segment_close": "_memory.Segment.close",
     "segment_create": "_memory.Segment.create",
     "segment_give_back": "_memory.Segment.give_back",
-    "HUGE_LEAST": "_memory._HUGE_LEAST",
+    "HUGE_LEAST": "_bytes._HUGE_LEAST",
     "SEAL_SHRINK": "_memory._SEAL_SHRINK",
     "remove_folder": "_memory._remove",
     "spare_strangers": "_memory._spare_strangers",
     "unmap": "_memory._unmap",
-    "private_copy": "_memory.private_copy",
+    "private_copy": "_bytes.private_copy",
     # --- _nested
     "Joined": "_nested.Joined",
     "is_apart": "_nested._is_apart",
@@ -224,6 +223,8 @@ PLACES = {
     "Places": "_order.Places",
     "Front": "_order._Front",
     "front_init": "_order._Front.__init__",
+    # --- _own
+    "EXITS": "_own.EXITS",
     # --- _owner
     "ENDED": "_owner.ENDED",
     "ThreadOwner": "_owner._Thread",
@@ -231,6 +232,7 @@ PLACES = {
     "current_owner": "_owner.current_owner",
     "has_ended": "_owner.has_ended",
     "here": "_owner.here",
+    "in_steps": "_owner.in_steps",
     "in_trio": "_owner.in_trio",
     "shares_thread": "_owner.shares_thread",
     "stands_still": "_owner.stands_still",
@@ -238,29 +240,32 @@ PLACES = {
     "dump_of_pickler": "_pickler._dump",
     "warm_in_pickler": "_pickler.warm",
     # --- _region
-    "VALUE_END": "_region.END",
+    "VALUE_END": "_value.END",
     "ORDERED_STORES_in_region": "_region.ORDERED_STORES",
-    "VALUE_RUN": "_region.RUN",
+    "VALUE_RUN": "_value.RUN",
     "Region": "_region.Region",
-    "region_allocated": "_region.Region._allocated",
-    "region_copy": "_region.Region._copy",
-    "region_copy_current": "_region.Region._copy_current",
-    "region_place": "_region.Region._place",
-    "region_publish_with_care": "_region.Region._publish_with_care",
+    "store_put": "_region.MemoryStore.put",
+    "region_copy": "_value.ValueStore._copy",
+    "region_copy_current": "_value.ValueStore._copy_current",
+    "region_place": "_value.ValueStore._place",
+    "region_publish_with_care": "_value.ValueStore._commit_with_care",
     "region_publish": "_region.Region.publish",
-    "region_read": "_region.Region.read",
-    "region_try_read": "_region.Region.try_read",
-    "VALUE_START": "_region.START",
-    "VALUE_V": "_region.V",
+    "value_check": "_value.ValueStore._check",
+    "value_commit": "_value.ValueStore.commit",
+    "value_put": "_value.ValueStore._put",
+    "region_read": "_value.ValueStore.read",
+    "region_try_read": "_value.ValueStore.try_read",
+    "VALUE_START": "_value.START",
+    "VALUE_V": "_value.V",
     "ATTEMPTS_BEFORE_LOCK": "_region._ATTEMPTS_BEFORE_LOCK",
-    "CACHED_BYTES": "_region._CACHED_BYTES",
-    "EMPTY_COMMIT": "_region._EMPTY",
-    "VALUE_KEEP_BYTES": "_region._KEEP_BYTES",
-    "NOTHING_SEEN": "_region._NOTHING",
-    "UNREAD_COMMIT": "_region._UNREAD",
-    "WINDOW_LEAST": "_region._WINDOW_LEAST",
-    "WINDOW_MOST": "_region._WINDOW_MOST",
-    "WINDOW_RECORDS": "_region._WINDOW_RECORDS",
+    "CACHED_BYTES": "_value._CACHED_BYTES",
+    "EMPTY_COMMIT": "_value._EMPTY",
+    "VALUE_KEEP_BYTES": "_value._KEEP_BYTES",
+    "NOTHING_SEEN": "_value._NOTHING",
+    "UNREAD_COMMIT": "_value._UNREAD",
+    "WINDOW_LEAST": "_value._WINDOW_LEAST",
+    "WINDOW_MOST": "_value.WINDOW_MOST",
+    "WINDOW_RECORDS": "_value._WINDOW_RECORDS",
     "live_regions": "_region._live",
     "machine": "_region._machine",
     # --- _sameness
@@ -281,9 +286,7 @@ PLACES = {
     "shape_of": "_shape.shape_of",
     "source_of": "_shape.source_of",
     # --- _share
-    "share_region_class": "_share.Share._region_class",
-    "share_set": "_share.Share._set",
-    "share_store": "_share.Share._store",
+    "Region_in_share": "_share.Region",
     "kind_of_memory_in_share": "_share.kind_of_memory",
     # --- _shared
     "open_shared": "_shared._open_shared",
@@ -295,21 +298,23 @@ PLACES = {
     # --- _transaction
     "JOINED": "_transaction.JOINED",
     "Transaction": "_transaction.Transaction",
+    "transaction_join": "_transaction.Transaction._join",
     "transaction_exit": "_transaction.Transaction.__exit__",
-    "transaction_opened": "_transaction.Transaction._opened",
     # --- _unloadable
     "SCANNED_BYTES": "_unloadable._SCANNED_BYTES",
     "is_sound": "_unloadable.is_sound",
     "why_unloadable": "_unloadable.why",
     # --- _view
     "MISSING": "_view.MISSING",
+    "ValueStore": "_value.ValueStore",
+    "changes_of_view": "_view.View._changes",
     # --- _weak
     "members": "_weak.members",
     # --- _wait
     "NAP_S": "_wait.NAP_S",
     "WAIT_LEASE_NS": "_wait._LEASE_NS",
 }
-"""The plain name: the module within the package, and the name in it, perhaps of a class's."""
+"""The plain name: the module in the package, and the name in it, perhaps behind a class's."""
 
 FUTEX_MODULE = "mmapshare._futex"
 """The module that `Share.wait` imports when it is first called."""
@@ -320,6 +325,8 @@ def at(name: str) -> tuple[Any, str]:
     module, *path, last = PLACES[name].split(".")
     owner: Any = importlib.import_module(f"mmapshare.{module}")
     for part in path:
+        if not hasattr(owner, part):  # A module in a folder, that nobody has imported yet.
+            importlib.import_module(f"{owner.__name__}.{part}")
         owner = getattr(owner, part)
     return owner, last
 
@@ -337,7 +344,7 @@ def __getattr__(name: str) -> Any:
 
 def modules_with_constants() -> list[ModuleType]:
     """Those whose constants a scene of the proof may change."""
-    names = ("_region", "_log", "_index", "_share", "_dict")
+    names = ("_region", "_value", "_log", "_index", "_keyed", "_share", "_dict")
     return [importlib.import_module(f"mmapshare.{name}") for name in names]
 
 
@@ -366,14 +373,18 @@ class Method:
 
 # --- Of shares and dicts ---------------------------------------------------------------------
 
-region_of = Attribute("_region")  # Of a share or a dict: its memory as this process knows it.
-index_of = Attribute("_index")  # Of a dict: the keys and their places.
+store_of = Attribute("_store")  # Of a share or a dict: what it is stored in.
+region_of = Attribute("_store")
+index_of = Attribute("_store")
 timeout_of = Attribute("_timeout")  # How long its blocks wait, as it was made.
 view_class_of = Attribute("_view_class")
-region_class_of = Attribute("_region_class")  # Of Share and SharedDict.
 share_of = Attribute("_share")  # Of a decorated function.
 summary = Method("_summary")  # What a card shows.
-kept_of = Attribute("_keeps")  # What this process keeps alive of what a share holds.
+
+
+def kept_of(share: Any) -> Any:
+    """What this process keeps alive of what a share holds."""
+    return store_of(share).kept
 
 
 def lock_of(share: Any) -> Any:
@@ -393,37 +404,81 @@ def header_of(share: Any) -> Any:
 
 def segment_of(share: Any) -> Any:
     """The memory itself: a mapping, its descriptors, its folder."""
-    return region_of(share).segment
+    return store_of(share).region.segment
 
 
 def region_id_of(share: Any) -> bytes:
     """What tells a region from all others."""
-    region_id: bytes = region_of(share).identity.region_id
+    region_id: bytes = store_of(share).region_id
     return region_id
 
 
-def bind(share: Any, region: Any) -> None:
-    """Have a share that was made without its __init__ be one of that region."""
-    share._bind(share._parts(region), None)
+def bind(share: Any, segment: Any) -> None:
+    """Have a share that was made without its __init__ be one of that memory."""
+    share._bind(type(share)._open_store(segment), None)
 
 
 # --- Of regions ------------------------------------------------------------------------------
 
 words_of = Attribute("_words")  # The header's words, by VERSION, FLOOR, ALLOCATED and so on.
 map_of = Attribute("_map")  # The bytes.
+region_words_of = Attribute("words")  # The same of a store's region.
+region_map_of = Attribute("map")
 log_words_of = Attribute("_words")  # The same of a log, which is a dict's.
 log_map_of = Attribute("_map")
 commit_of = Attribute("_commit")  # The newest one that this process has read or written.
 seen_of = Attribute("_seen")  # The version and the value's frames that it has seen.
-area_bytes_of = Attribute("_area_bytes")
-area_start = Method("_area_start")
-check_empty = Method("_check_empty")
 copy_extents = Method("_copy")
 extent = Method("_extent")
 extents = Method("_extents")
-load_head = Method("_load_head")  # What the slot of the newest version holds.
-publish_with_care = Method("_publish_with_care")
-mutex = Method("_mutex")  # Of an index.
+commit_with_care = Method("_commit_with_care")
+put_value = Method("_put")  # Commits a change, of keys too; the version.
+
+
+def put_commit(commit: Any) -> None:
+    """Have a value committed by that, in a block and without one."""
+    put("value_commit", commit)
+    put("value_put", commit)
+
+
+def replace_words(store: Any, words: Any) -> None:
+    """Have all that looks at the header's words look at these, but for the lock."""
+    store.region.words = store.region.areas._words = store._words = words
+    if hasattr(store, "log"):
+        store.log._words = words
+
+
+def unread_state(store: Any) -> Any:
+    """What a keyed store knows that has read nothing yet."""
+    return type(store)(store.region, store._codec).state
+
+
+def area_bytes_of(store: Any) -> int:
+    """The size of one area."""
+    return int(store.region.areas.bytes)
+
+
+def area_start(store: Any, area: int) -> int:
+    """Where an area begins."""
+    return int(store.region.areas.start(area))
+
+
+def put_words(store: Any, words: Any) -> None:
+    """Have all that looks at a store's header look at these."""
+    store._words = store.region.words = store.region.areas._words = words
+    if hasattr(store, "log"):
+        store.log._words = words
+
+
+def fresh_state(store: Any) -> Any:
+    """What a keyed store knows that has read nothing yet."""
+    return type(store)(store.region, store._codec).state
+
+
+def load_head(store: Any) -> Any:
+    """What the slot of the newest version holds."""
+    return store.region.load_head()
+
 
 # --- Of segments -----------------------------------------------------------------------------
 
@@ -434,7 +489,7 @@ path_of = Attribute("_path")  # Of a process lock: what it is opened by.
 
 # --- Of locks --------------------------------------------------------------------------------
 
-lock_words_of = Attribute("_words")  # By HOLDER, LEASE and so on.
+lock_words_of = Attribute("words")  # By HOLDER, LEASE and so on.
 process_lock_of = Attribute("_door")
 descriptor_of = Attribute("_fd")
 flock_of = Attribute("_flock")  # The system call.

@@ -18,7 +18,7 @@ def opened_again(share: Any) -> Any:
 def adopted(cls: type, fd: int) -> Any:
     """A share or dict of the region that a descriptor leads to, which is its own from then on."""
     twin = cls.__new__(cls)
-    inside.bind(twin, inside.region_class_of(cls)(inside.Segment.adopt(fd)))
+    inside.bind(twin, inside.Segment.adopt(fd))
     return twin
 
 

@@ -165,7 +165,7 @@ def test_a_value_that_another_thread_overtakes_while_it_is_compared_is_a_conflic
 def test_a_value_whose_place_is_overwritten_while_it_is_compared_is_a_conflict(monkeypatch):
     shared = SharedDict(k=[Twice(), numpy.zeros(10_000)])
     reads, calls = [], []
-    frames_of, stands = inside.index_frames, inside.log_stands
+    frames_of, stands = inside.index_frames, inside.index_stands
 
     def stands_but_once(log, position):
         if len(reads) == 2:  # The first was for the function, the second to compare with.
@@ -174,6 +174,6 @@ def test_a_value_whose_place_is_overwritten_while_it_is_compared_is_a_conflict(m
         return stands(log, position)
 
     monkeypatch.setattr(*inside.at("index_frames"), lambda *of: reads.append(of) or frames_of(*of))
-    monkeypatch.setattr(*inside.at("log_stands"), stands_but_once)
+    monkeypatch.setattr(*inside.at("index_stands"), stands_but_once)
     shared.transact(lambda view: calls.append(view["k"]))
     assert (len(calls), shared.version) == (2, 1)
