@@ -10,9 +10,8 @@
 
 from ._dict import DictSnapshot, SharedDict
 from ._share import Share, Snapshot
-from ._shared import ShareInfo
+from ._shared import ShareInfo, locked
 from ._state import SharedFunction, shared_state
-from ._together import locked
 from ._transaction import Transaction
 from ._view import View
 from .errors import (

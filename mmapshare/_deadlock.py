@@ -24,18 +24,21 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from ._guard import from_first_instruction
-from ._layout import IDENTITY_BYTES, LOCK_WORDS, REGION_ID_WORD
+from ._status import (
+    HOLDER,
+    LOCK_WORDS,
+    REGION_ID_WORD,
+    SINCE,
+    WAITS_FD,
+    WAITS_ID,
+    WAITS_PID,
+)
 from ._weak import members
 from .errors import ClosedError, DeadlockError
-
-HOLDER, SINCE = 0, 1
-WAITS_ID, WAITS_PID, WAITS_FD = 5, 6, 7
-"""Indices among the lock's words."""
 
 _LONGEST: Final = 64
 """Links that are followed."""
 _words = struct.Struct(f"<{LOCK_WORDS.stop}Q")
-assert _words.size > IDENTITY_BYTES
 
 locks: weakref.WeakSet[Any] = weakref.WeakSet()
 """All locks that this process has open."""

@@ -23,13 +23,13 @@ from ._card import ITEMS, LOADED_BYTES, listed, shortened, size
 from ._codec import decode, encode, is_plain, recover
 from ._draft import Draft, MappingView, at_once, readable
 from ._glance import holds
-from ._handle import named, take_named
 from ._keyed import KeyedStore
 from ._known import UnknownDefinitionError
 from ._memory import kind_of_memory
 from ._optimistic import SeenView, optimistic
 from ._own import own_block
 from ._owner import current_owner
+from ._references import named, take_named
 from ._region import Region
 from ._sameness import Trusts
 from ._shared import Shared

@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from ._bytes import Frame
 from ._codec import Gathered, decode, encode, is_plain
-from ._handle import named, take_named
-from ._order import FEW, Ends, Places, begin
+from ._order import FEW, NO_KEY, Ends, Places, begin
 from ._owner import here
+from ._references import named, take_named
 from ._sameness import unchanged
-from ._view import MISSING, Unloadable, View
+from ._view import Unloadable, View
 from ._wait import Waiting
 from .errors import HandleError, UnloadableError, UnpicklableError, at_key
 
@@ -106,7 +106,7 @@ class Draft(MutableMapping[Any, Any]):
         touched = self.touched
         if touched.ends is not None:
             touched.ends.settle()
-        if touched.pop(key, MISSING) is MISSING and not _is_stored(touched, key):
+        if touched.pop(key, NO_KEY) is NO_KEY and not _is_stored(touched, key):
             raise KeyError(key)
         if key in touched.state.places:
             touched.gone = touched.gone or {}
@@ -130,7 +130,7 @@ class Draft(MutableMapping[Any, Any]):
             return iter(all_keys())
         ends = _ends(touched)
         first = ends.first(gone)
-        if first is MISSING:
+        if first is NO_KEY:
             return iter(added)
         return begin([first], all_keys, touched.store.mutex, ends, places)
 
@@ -138,7 +138,7 @@ class Draft(MutableMapping[Any, Any]):
         touched = self.touched
         yield from reversed(_added(touched))
         last = _ends(touched).last(touched.gone)
-        if last is not MISSING:
+        if last is not NO_KEY:
             yield last
             for key in reversed(touched.state.places):
                 if key is not last and key not in touched.gone:
@@ -181,7 +181,7 @@ class Draft(MutableMapping[Any, Any]):
             if key not in places or key in gone:
                 return key, self.pop(key)
         last = _ends(touched).last(gone)
-        if last is MISSING:
+        if last is NO_KEY:
             raise KeyError("popitem(): the dict is empty")
         return last, self.pop(last)
 

@@ -27,8 +27,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from threading import RLock, get_ident
-from types import FrameType
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -36,6 +35,7 @@ import attrs
 from . import _search
 from ._late import importing
 from ._memory import Segment
+from ._references import is_being_stored, note
 from ._search import LACKS, holders, own_namespace, own_pid, start_of, why_not
 from .errors import HandleError, MmapShareError
 
@@ -43,10 +43,6 @@ if TYPE_CHECKING:
     from ._shared import Shared
 
 _HANDED_OUT_KEPT: Final = 64
-_CODEC: Final = f"{__package__}._codec"
-_FRAMES_UP_TO_CODEC: Final = 8
-"""``__reduce__``, and the Python methods of cloudpickle's pickler."""
-
 _open_here: weakref.WeakValueDictionary[bytes, Shared[Any]] = weakref.WeakValueDictionary()
 _handed_out: deque[Shared[Any]] = deque(maxlen=_HANDED_OUT_KEPT)
 """In a worker process: shares on their way back to the parent. A result's locals are gone before
@@ -55,9 +51,6 @@ the parent loads it, and with the last reference the region would be."""
 
 _mutex = RLock()
 """Keeps threads apart that look at one of these and change it."""
-
-named: dict[int, list[Shared[Any]]] = {}
-"""Shares that are named in what a thread encodes, by its ident, until `take_named`."""
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -207,9 +200,9 @@ def of(share: Shared[Any]) -> Handle:
     if in_worker():
         with _mutex:
             _handed_out.append(share)
-    stored = _is_being_stored()
+    stored = is_being_stored()
     if stored:
-        named.setdefault(get_ident(), []).append(share)
+        note(share)
     if segment.folder is not None:
         return Handle(region_id, None, segment.folder)
     place = _places[store]
@@ -221,26 +214,6 @@ def open_shares() -> list[Shared[Any]]:
     """The shares that this process has open."""
     found = [known() for known in _open_here.valuerefs()]  # Listed in one step.
     return [share for share in found if share is not None and not isinstance(share._store, Absent)]
-
-
-def take_named() -> tuple[Shared[Any], ...]:
-    """The shares that this thread's latest values named: they live on as long as these are stored.
-
-    Else a share that only a stored value names would be gone before anybody could load it.
-    """
-    return tuple(named.pop(get_ident(), ()))
-
-
-def _is_being_stored() -> bool:
-    """Whether it is our own codec that pickles, and nobody who hands the share on."""
-    frame: FrameType | None = sys._getframe(2)
-    for _ in range(_FRAMES_UP_TO_CODEC):
-        if frame is None:
-            return False
-        if frame.f_globals.get("__name__") == _CODEC:  # Its file's name may be anything.
-            return True
-        frame = frame.f_back
-    return False
 
 
 def resolve(handle: Handle, make: Callable[[Handle], Shared[Any]]) -> Shared[Any]:

@@ -74,6 +74,7 @@ import struct
 from typing import Final, NamedTuple
 from zlib import crc32
 
+from ._status import LOCK_WORDS
 from .errors import CorruptRegionError
 
 FORMAT: Final = 1
@@ -94,10 +95,6 @@ SLOTS: Final = (slice(256, 256 + HEAD_BYTES), slice(320, 320 + HEAD_BYTES))
 # Indices of header words.
 VERSION: Final = 8
 FLOOR: Final = 9
-REGION_ID_WORD: Final = 2
-"""The first half of the region's id, which is enough to tell two apart."""
-LOCK_WORDS: Final = slice(16, 25)
-"""HOLDER, SINCE, CONTENDED, FOUND_DEAD, LEASE, the three of WAITS, QUEUED: the lock's own."""
 ALLOCATED: Final = (26, 27)
 
 _identity = struct.Struct("<QQ16sQQQ")
@@ -116,6 +113,7 @@ pack_word = _word.pack
 assert _identity.size + _word.size == IDENTITY_BYTES <= VERSION * 8
 assert _record.size == RECORD_BYTES
 assert _head.size == HEAD_BYTES <= ALIGN_BYTES
+assert FLOOR < LOCK_WORDS.start < LOCK_WORDS.stop <= ALLOCATED[0]
 assert SLOTS[0].start >= (max(ALLOCATED) + 1) * 8
 assert SLOTS[0].start + ALIGN_BYTES == SLOTS[1].start <= HEADER_BYTES - ALIGN_BYTES
 assert HEADER_BYTES % ALIGN_BYTES == 0

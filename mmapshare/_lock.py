@@ -23,20 +23,17 @@ from weakref import ref
 
 from . import _deadlock, _search
 from ._closed import CLOSED, let_go
-from ._deadlock import WAITS_ID, Watch, alive
+from ._deadlock import Watch, alive
 from ._door import RELEASE, TRY, WAIT, Door
 from ._guard import from_first_instruction
 from ._hub import Eventlet, Gevent, ThreadBell, hub
 from ._late import importing
 from ._owner import ENDED, Claim, current_owner, has_ended, here, shares_thread, stands_still
+from ._status import CONTENDED, FOUND_DEAD, HOLDER, LEASE, QUEUED, SINCE, WAITS_ID
 from .errors import ClosedError, DeadlockError, HandleError, LockTimeout, TransactionError
 
 logger = logging.getLogger("mmapshare")
 logger.addHandler(logging.NullHandler())
-
-# Indices of the lock's own words in the header.
-HOLDER, SINCE, CONTENDED, FOUND_DEAD, LEASE = range(5)
-QUEUED: Final = 8  # Those between are in `_deadlock`.
 
 _WORD_MASK: Final = 2**64 - 1
 _LOOK_NS: Final = 100_000

@@ -15,9 +15,10 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any, Final
 
-from ._view import MISSING
 from ._weak import members
 
+NO_KEY: Final[Any] = object()
+"""Stands for a key where there is none."""
 FEW: Final = 256
 """Up to so many keys are listed at once: that takes no longer."""
 _AHEAD_LEAST: Final = 16
@@ -168,20 +169,20 @@ class Ends:
     def __init__(self, places: Any) -> None:
         self._from_front: Iterator[Any] = iter(places.from_front())
         self._from_back = reversed(places)
-        self._first = next(self._from_front, MISSING)
-        self._last = next(self._from_back, MISSING)
+        self._first = next(self._from_front, NO_KEY)
+        self._last = next(self._from_back, NO_KEY)
         self._begun: weakref.WeakSet[Begun] | None = None
 
     def first(self, gone: Container[Any]) -> Any:
-        """The first key that is not gone, MISSING without one. What is gone stays gone."""
-        while self._first is not MISSING and self._first in gone:
-            self._first = next(self._from_front, MISSING)
+        """The first key that is not gone, NO_KEY without one. What is gone stays gone."""
+        while self._first is not NO_KEY and self._first in gone:
+            self._first = next(self._from_front, NO_KEY)
         return self._first
 
     def last(self, gone: Container[Any]) -> Any:
         """The last one, likewise."""
-        while self._last is not MISSING and self._last in gone:
-            self._last = next(self._from_back, MISSING)
+        while self._last is not NO_KEY and self._last in gone:
+            self._last = next(self._from_back, NO_KEY)
         return self._last
 
     def note(self, begun: Begun) -> None:

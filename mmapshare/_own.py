@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._owner import Claim, claim_by, current_owner, has_ended, in_steps, is_under_way
 from ._view import View
 from .errors import DeadlockError, TransactionError
-
-if TYPE_CHECKING:
-    from ._shared import Shared
 
 _NOT_LOCKED = (
     "unlock() without lock(): this owner has not locked the share; or a task or thread had locked "
@@ -18,7 +15,7 @@ _NOT_LOCKED = (
 )
 
 
-def own_claim(share: Shared[Any]) -> Claim | None:
+def own_claim(share: Any) -> Claim | None:
     """The caller's own claim, which has the lock; None where it is worth asking again.
 
     An abandoned one is cleared. What interrupts can leave behind is the claim of a `set`
@@ -42,7 +39,7 @@ def own_claim(share: Shared[Any]) -> Claim | None:
     return None
 
 
-def own_block(share: Shared[Any], held: Claim) -> View[Any] | None:
+def own_block(share: Any, held: Claim) -> View[Any] | None:
     """The view of the block that runs under the caller's own claim; None between blocks."""
     view = held._inner if held is share._explicit else held
     return view if isinstance(view, View) and view._owner is not None else None
@@ -74,7 +71,7 @@ def _stopped_in_exit(view: View[Any]) -> bool:
 
 
 @in_steps
-def take(share: Shared[Any], timeout: float | None) -> None:
+def take(share: Any, timeout: float | None) -> None:
     """Take the lock until `give_back`; DeadlockError where the owner has it."""
     lock = share._store.lock
     claim = claim_by(current_owner())
@@ -92,7 +89,7 @@ def take(share: Shared[Any], timeout: float | None) -> None:
 
 
 @in_steps
-def give_back(share: Shared[Any]) -> None:
+def give_back(share: Any) -> None:
     """Give back what `take` took; TransactionError where this owner has not taken it."""
     lock = share._store.lock
     claim: Claim | None = lock.claim
@@ -116,7 +113,7 @@ def give_back(share: Shared[Any]) -> None:
 
 
 @in_steps
-def put_inside(share: Shared[Any], held: Claim, changes: Any, expect: Any, kept: Any) -> int:
+def put_inside(share: Any, held: Claim, changes: Any, expect: Any, kept: Any) -> int:
     """Commit at once under what `take` took."""
     held._busy = True
     try:

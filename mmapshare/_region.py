@@ -32,6 +32,7 @@ from ._layout import (
 from ._lock import Lock
 from ._memory import Segment
 from ._owner import Claim, claim_by, current_owner, in_steps
+from ._status import LOCK_WORDS, REGION_ID_WORD
 from ._store import Stats
 from .errors import CorruptRegionError
 
@@ -76,9 +77,9 @@ class Region:
         self.areas = Areas(segment, self.words, self.identity.area_bytes)
         self.lock = Lock(
             segment.door,
-            self.words[layout.LOCK_WORDS],
+            self.words[LOCK_WORDS],
             VERSION * 8,
-            self.words[layout.REGION_ID_WORD],
+            self.words[REGION_ID_WORD],
         )
         _live.add(self)
 

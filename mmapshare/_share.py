@@ -11,11 +11,11 @@ from . import _handle
 from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
 from ._card import GLIMPSE_BYTES, LOADED_BYTES, kind_of, shortened, size
 from ._codec import decode, encode
-from ._handle import named, take_named
 from ._memory import kind_of_memory
 from ._misuse import NotAContainer
 from ._optimistic import optimistic as without_lock
 from ._own import own_block, own_claim, put_inside
+from ._references import named, take_named
 from ._region import Region
 from ._sameness import Trust
 from ._shared import Shared

@@ -14,6 +14,7 @@ from ._closed import CLOSED
 from ._lock import Closing
 from ._owner import Claim, current_owner
 from ._showing import Showing
+from ._together import Together
 from ._transaction import Transaction
 from ._view import View
 from ._wait import Waiting
@@ -249,3 +250,33 @@ def _open_shared(
         return shared
 
     return _handle.resolve(handle, make)
+
+
+def locked(*shares: Shared[Any], timeout: float | None = None) -> Together:
+    """Several shares in one transaction: ``with locked(a, b) as (view_a, view_b):``.
+
+    The locks are taken in one order whatever the order of the arguments, so that blocks like
+    this cannot wait for one another. At the end every draft is encoded and room is made for it
+    before the first one is published, and they are published back to back: an exception, an
+    object that cannot be pickled or a full region changes none of them. ``timeout`` seconds are
+    for all the locks together: LockTimeout then. ``async with`` waits while the event loop runs
+    on.
+
+    A process that is *killed between two of the publishes* leaves each share whole, but may part
+    them. Where that must not be, keep the values under the keys of one `SharedDict`, whose block
+    commits as one.
+
+    >>> from mmapshare import Share, locked
+    >>> a, b = Share(10), Share(0)
+    >>> with locked(a, b) as (from_, to):
+    ...     from_.value -= 3
+    ...     to.value += 3
+    >>> a.get(), b.get()
+    (7, 3)
+    """
+    if not shares:
+        raise TypeError("locked() takes one share or more")
+    for share in shares:
+        if not isinstance(share, Shared):
+            raise TypeError(f"locked() takes shares, not {type(share).__name__}")
+    return Together(shares, timeout_s(timeout))

@@ -1,4 +1,4 @@
-"""`locked`: several shares in one transaction."""
+"""Several shares in one transaction, as `mmapshare.locked` makes it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import time
 from types import TracebackType
 from typing import Any
 
-from ._arguments import timeout_s
 from ._guard import from_first_instruction
 from ._nested import Joined
 from ._owner import in_steps
-from ._shared import Shared
 from ._transaction import DONE, Done, Transaction, may_commit
 from ._view import View
 from .errors import TransactionError
@@ -22,14 +20,14 @@ class Together:
 
     __slots__ = ("_entered", "_shares", "_timeout", "_views")
 
-    def __init__(self, shares: tuple[Shared[Any], ...], timeout: float | None) -> None:
+    def __init__(self, shares: tuple[Any, ...], timeout: float | None) -> None:
         self._shares = shares
         self._timeout = timeout
         self._entered: list[Transaction[Any]] = []
         self._views: dict[bytes, Any] = {}
         """By region id, in the order of which the locks are taken."""
 
-    def _begin(self) -> list[Shared[Any]]:
+    def _begin(self) -> list[Any]:
         if self._views:
             raise TransactionError("a transaction is used once: call mmapshare.locked() again")
         # One order for everybody, so that crossing blocks cannot wait for one another.
@@ -119,7 +117,7 @@ class Together:
                 transaction.__exit__(type(err) if err else None, err, None)
 
 
-def _id(share: Shared[Any]) -> bytes:
+def _id(share: Any) -> bytes:
     region_id: bytes = share._store.region_id
     return region_id
 
@@ -150,36 +148,6 @@ Together.__exit__ = from_first_instruction(Together.__exit__)  # type: ignore[me
 
 
 in_steps(Together._commit)
-
-
-def locked(*shares: Shared[Any], timeout: float | None = None) -> Together:
-    """Several shares in one transaction: ``with locked(a, b) as (view_a, view_b):``.
-
-    The locks are taken in one order whatever the order of the arguments, so that blocks like
-    this cannot wait for one another. At the end every draft is encoded and room is made for it
-    before the first one is published, and they are published back to back: an exception, an
-    object that cannot be pickled or a full region changes none of them. ``timeout`` seconds are
-    for all the locks together: LockTimeout then. ``async with`` waits while the event loop runs
-    on.
-
-    A process that is *killed between two of the publishes* leaves each share whole, but may part
-    them. Where that must not be, keep the values under the keys of one `SharedDict`, whose block
-    commits as one.
-
-    >>> from mmapshare import Share, locked
-    >>> a, b = Share(10), Share(0)
-    >>> with locked(a, b) as (from_, to):
-    ...     from_.value -= 3
-    ...     to.value += 3
-    >>> a.get(), b.get()
-    (7, 3)
-    """
-    if not shares:
-        raise TypeError("locked() takes one share or more")
-    for share in shares:
-        if not isinstance(share, Shared):
-            raise TypeError(f"locked() takes shares, not {type(share).__name__}")
-    return Together(shares, timeout_s(timeout))
 
 
 def _deadline(timeout: float | None) -> float | None:

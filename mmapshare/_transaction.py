@@ -11,19 +11,17 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from ._guard import from_first_instruction
-from ._lock import HOLDER, Lock
+from ._lock import Lock
 from ._misuse import NotAView
 from ._nested import STILL_OPEN, Joined
 from ._own import EXITS, own_block, own_claim
 from ._owner import ENDED, current_owner, here, in_steps
+from ._status import HOLDER
 from ._view import Missing, View
 from .errors import TransactionError, ViewClosedError
-
-if TYPE_CHECKING:
-    from ._shared import Shared
 
 T = TypeVar("T")
 
@@ -48,7 +46,7 @@ class Transaction(NotAView, Generic[T]):
     _pid: int
     """Where it joined; a forked child leaves the block in silence."""
 
-    def __init__(self, share: Shared[T], timeout: float | None) -> None:
+    def __init__(self, share: Any, timeout: float | None) -> None:
         self._share = share
         self._timeout = timeout
         self._role = OWNER

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from ._bytes import Frame
 from ._codec import EMPTY_SET, FROZENSET, GLOBAL, decode, encode
-from ._handle import named, take_named
 from ._misuse import refuse_arithmetic
 from ._nested import Joined
 from ._owner import ENDED, Claim, current_owner, here
+from ._references import named, take_named
 from ._sameness import unchanged
 from .errors import (
     EmptyShareError,
