@@ -8,12 +8,12 @@
 {'hits': 1}
 """
 
+from ._decorator.functions import SharedFunction, shared_state
 from ._dict import DictSnapshot, SharedDict
 from ._share import Share, Snapshot
-from ._shared import ShareInfo, locked
-from ._state import SharedFunction, shared_state
-from ._transaction import Transaction
-from ._view import View
+from ._shared.base import ShareInfo, locked
+from ._transaction.block import Transaction
+from ._transaction.view import View
 from .errors import (
     ClosedError,
     CorruptRegionError,

@@ -3,7 +3,7 @@
 Another thread may be using that very thing. So a close puts `CLOSED` in its place first: whoever
 comes later gets a ClosedError. Whoever has it in hand goes on with it: with the GIL, what a single
 instruction does to memory is over before that is unmapped; without, memory is unmapped with the
-last reference to it (see `_memory`).
+last reference to it (see `_store.segment`).
 """
 
 from __future__ import annotations

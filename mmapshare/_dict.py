@@ -17,24 +17,25 @@ from pickle import loads
 from reprlib import recursive_repr
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 
-from . import _codec, _handle
 from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
-from ._card import ITEMS, LOADED_BYTES, listed, shortened, size
-from ._codec import decode, encode, is_plain, recover
-from ._draft import Draft, MappingView, at_once, readable
-from ._glance import holds
-from ._keyed import KeyedStore
-from ._known import UnknownDefinitionError
-from ._memory import kind_of_memory
-from ._optimistic import SeenView, optimistic
-from ._own import own_block
-from ._owner import current_owner
-from ._references import named, take_named
-from ._region import Region
-from ._sameness import Trusts
-from ._shared import Shared
-from ._store import KeyCodec
-from ._view import Unloadable
+from ._codec import frames
+from ._codec.frames import decode, encode, is_plain, recover
+from ._codec.known import UnknownDefinitionError
+from ._codec.references import named, take_named
+from ._codec.sameness import Trusts
+from ._display.card import ITEMS, LOADED_BYTES, listed, shortened, size
+from ._lock.owner import current_owner
+from ._shared import registry
+from ._shared.base import Shared
+from ._store.base import KeyCodec
+from ._store.keyed import KeyedStore
+from ._store.region import Region
+from ._store.segment import kind_of_memory
+from ._transaction.glance import holds
+from ._transaction.mapping import Draft, MappingView, at_once, readable
+from ._transaction.optimistic import SeenView, optimistic
+from ._transaction.own import own_block
+from ._transaction.view import Unloadable
 from .errors import HandleError, TransactionError, UnloadableError, UnpicklableError, at_key
 
 K = TypeVar("K")
@@ -42,7 +43,7 @@ V = TypeVar("V")
 R = TypeVar("R")
 
 _KEYS: Final = KeyCodec(
-    _codec.encode_key, _codec.decode_key, _codec.check_keys, _codec.needs_of, _codec.closure
+    frames.encode_key, frames.decode_key, frames.check_keys, frames.needs_of, frames.closure
 )
 
 
@@ -173,7 +174,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         size, timeout = size_bytes(max_size), timeout_s(timeout)
         first: dict[Any, Any] = dict(at_once(items), **more)
         self._bind(KeyedStore.create(kind, size, _KEYS), timeout)
-        _handle.register(self)
+        registry.register(self)
         if first:
             self.update(first)
 

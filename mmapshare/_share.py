@@ -7,20 +7,20 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overloa
 
 import attrs
 
-from . import _handle
 from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
-from ._card import GLIMPSE_BYTES, LOADED_BYTES, kind_of, shortened, size
-from ._codec import decode, encode
-from ._memory import kind_of_memory
-from ._misuse import NotAContainer
-from ._optimistic import optimistic as without_lock
-from ._own import own_block, own_claim, put_inside
-from ._references import named, take_named
-from ._region import Region
-from ._sameness import Trust
-from ._shared import Shared
-from ._value import ValueStore
-from ._view import MISSING, View
+from ._codec.frames import decode, encode
+from ._codec.references import named, take_named
+from ._codec.sameness import Trust
+from ._display.card import GLIMPSE_BYTES, LOADED_BYTES, kind_of, shortened, size
+from ._shared import registry
+from ._shared.base import Shared
+from ._store.region import Region
+from ._store.segment import kind_of_memory
+from ._store.value import ValueStore
+from ._transaction.hints import NotAContainer
+from ._transaction.optimistic import optimistic as without_lock
+from ._transaction.own import own_block, own_claim, put_inside
+from ._transaction.view import MISSING, View
 from .errors import EmptyShareError, TransactionError
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class Share(NotAContainer, Shared[T]):
         ceiling, timeout = size_bytes(max_size), timeout_s(timeout)
         frames = None if initial is MISSING else encode(initial)
         self._bind(ValueStore.create(kind, ceiling), timeout)
-        _handle.register(self)
+        registry.register(self)
         if frames is not None:
             self._store.put_inside(frames, None, take_named())
 

@@ -12,84 +12,31 @@ import mmapshare
 from mmapshare import errors
 
 PACKAGE = Path(mmapshare.__file__).parent
-WALLS = {
-    "_owner": set(),
-    "_hub": set(),
-    "_guard": set(),
-    "_misuse": set(),
-    "_arguments": set(),
-    "_blame": set(),
-    "_shape": {"_content"},
-    "_card": {"_late"},
-    "_descent": set(),
-    "_content": {"_descent", "_late"},
-    "_showing": {"errors", "_arguments", "_card"},
-    "errors": set(),
-    "_closed": {"errors"},
-    "_weak": set(),
-    "_descriptor": {"errors", "_closed"},
-    "_memory": {"errors", "_closed", "_descriptor", "_door", "_late", "_search"},
-    "_search": set(),
-    "_carried": set(),
-    "_layout": {"errors"},
-    "_futex": set(),
-    "_wait": {"errors", "_arguments", "_async", "_hub", "_late", "_region"},
-    "_deadlock": {"errors", "_guard", "_layout", "_weak"},
-    "_door": {"errors", "_descriptor"},
-    "_lock": {
-        "errors", "_owner", "_async", "_closed", "_deadlock", "_door", "_futex", "_guard", "_hub",
-        "_late", "_search",
-    },
-    "_together": {"errors", "_arguments", "_guard", "_nested", "_shared", "_transaction"},
-    "_definitions": {"errors", "_content", "_descent", "_known", "_shape"},
-    "_tensors": {"_late"},
-    "_unloadable": {"errors", "_definitions", "_late"},
-    "_codec": {"errors", "_blame", "_definitions", "_known", "_pickler", "_tensors", "_unloadable"},
-    "_sameness": {"errors", "_codec", "_definitions", "_known", "_pickler", "_region"},
-    "_view": {"errors", "_owner", "_misuse", "_nested"},
-    "_region": {"errors", "_owner", "_closed", "_futex", "_late", "_layout", "_lock", "_memory"},
-    "_handle": {"errors", "_late", "_memory", "_search"},
-    "_nested": {"errors"},
-    "_known": {"_descent"},
-    "_pickler": {"_content", "_definitions", "_known", "_shape"},
-    "_log": {"errors", "_layout", "_region"},
-    "_directory": {"errors", "_codec", "_layout", "_order"},
-    "_order": {"_view", "_weak"},
-    "_glance": {"errors", "_codec", "_index", "_known", "_optimistic"},
-    "_index": {
-        "errors", "_owner", "_closed", "_codec", "_directory", "_layout", "_log", "_memory",
-        "_order", "_region", "_sameness",
-    },
-    "_draft": {
-        "errors", "_owner", "_codec", "_directory", "_handle", "_index", "_order", "_sameness",
-        "_view", "_wait",
-    },
-    "_dict": {
-        "errors", "_owner", "_arguments", "_card", "_codec", "_directory", "_draft", "_glance",
-        "_handle", "_index", "_known", "_layout", "_log", "_memory", "_optimistic", "_region",
-        "_shared", "_view",
-    },
-    "_optimistic": {"errors", "_owner", "_codec", "_directory", "_draft", "_index", "_log"},
-    "_transaction": {"errors", "_owner", "_guard", "_lock", "_misuse", "_nested", "_view"},
-    "_async": {"_owner", "_late"},
-    "_shared": {
-        "errors", "_owner", "_arguments", "_card", "_carried", "_closed", "_handle", "_lock",
-        "_region", "_showing", "_transaction", "_view", "_wait",
-    },
-    "_share": {
-        "errors", "_owner", "_arguments", "_card", "_codec", "_handle", "_memory", "_misuse",
-        "_region", "_sameness", "_shared", "_view",
-    },
-    "_described": {"_late"},
-    "_state_class": {"_arguments", "_described", "_share"},
-    "_state": {"_codec", "_described", "_handle", "_share", "_shared", "_state_class"},
-    "_late": set(),
-}  # fmt: skip
+HELPERS = {"errors", "_arguments", "_bytes", "_closed", "_late", "_proc", "_weak"}
+"""Rooms of their own, which know nothing but each other."""
+WINGS = {
+    "_lock": set(),
+    "_store": {"_lock"},
+    "_codec": set(),
+    "_display": set(),
+    "_transaction": {"_store", "_lock", "_codec"},
+    "_shared": {"_transaction", "_store", "_lock", "_codec", "_display"},
+    "_share": {"_shared", "_transaction", "_store", "_lock", "_codec", "_display"},
+    "_dict": {"_shared", "_transaction", "_store", "_lock", "_codec", "_display"},
+    "_decorator": {"_share", "_shared", "_codec"},
+    "integrations": {"_shared", "_display"},
+}
+"""What each wing may know of the others, from below to above."""
+ROOMS = {
+    path.relative_to(PACKAGE).with_suffix("").parts: path
+    for path in PACKAGE.rglob("*.py")
+    if path.name != "__init__.py"
+}
 
 
-def _imports(path):
-    found = set()
-    tree = ast.parse(path.read_text())
+def _imports(room):
+    """The rooms that a room imports, early or late."""
+    found, tree = set(), ast.parse(ROOMS[room].read_text())
     typing_only = {
         node
         for branch in ast.walk(tree)
@@ -98,18 +45,40 @@ def _imports(path):
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level and node not in typing_only:
-            found |= {node.module} if node.module else {alias.name for alias in node.names}
+            home = room[: len(room) - node.level] + tuple((node.module or "").split("."))
+            home = tuple(filter(None, home))
+            found |= {home} if home in ROOMS else {(*home, alias.name) for alias in node.names}
     return found
 
 
-def test_rooms_import_what_the_walls_allow_and_nothing_else():
-    rooms = {path.stem: _imports(path) for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
-    assert rooms == WALLS
+@pytest.mark.parametrize("wing", [*WINGS, *sorted(HELPERS)])
+def test_a_wing_knows_what_the_walls_allow_and_nothing_else(wing):
+    known = {other[0] for room in ROOMS if room[0] == wing for other in _imports(room)} - {wing}
+    assert {room[0] for room in ROOMS} == WINGS.keys() | HELPERS
+    assert all(room in ROOMS for room in _imports(next(r for r in ROOMS if r[0] == wing)))
+    assert known - HELPERS <= WINGS.get(wing, set())
+    if wing in HELPERS:
+        assert known <= HELPERS
+
+
+def test_no_room_is_known_by_what_it_knows():
+    left = {room: _imports(room) for room in ROOMS}
+    while left:
+        done = {room for room, known in left.items() if not known & left.keys()}
+        assert done, f"a circle among {sorted(left)}"
+        left = {room: known for room, known in left.items() if room not in done}
+
+
+def test_each_wing_says_what_it_is_for():
+    for wing in WINGS:
+        head = PACKAGE / wing / "__init__.py"
+        if head.exists():
+            assert ast.get_docstring(ast.parse(head.read_text())), wing
 
 
 def test_what_is_imported_late_keeps_forks_away():
     """A child of a fork in mid-import waited for ever for a thread that it had not."""
-    for path in PACKAGE.glob("*.py"):
+    for path in ROOMS.values():
         tree = ast.parse(path.read_text())
         guarded = {
             node
@@ -124,7 +93,7 @@ def test_what_is_imported_late_keeps_forks_away():
             for node in ast.walk(function)
             if isinstance(node, ast.Import | ast.ImportFrom)
         }
-        assert path.stem == "__init__" or late <= guarded, path
+        assert late <= guarded or path.parent.name == "integrations", path
 
 
 def test_importing_pulls_in_nothing_heavy():

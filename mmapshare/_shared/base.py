@@ -1,0 +1,282 @@
+"""`Shared`: what a share and a shared dict have in common: a store, and its life."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Generic, Self, TypeVar
+
+import attrs
+
+from .._arguments import timeout_s
+from .._closed import CLOSED
+from .._display.card import bundle
+from .._display.showing import Showing
+from .._lock.lock import Closing
+from .._lock.owner import Claim, current_owner
+from .._transaction import own
+from .._transaction.block import Transaction
+from .._transaction.several import Together
+from .._transaction.view import View
+from . import carried, registry
+from .wait import Waiting
+
+T = TypeVar("T")
+
+
+class _OwnTimeout:
+    def __repr__(self) -> str:
+        return "<the share's own>"
+
+
+_OWN_TIMEOUT: Final[Any] = _OwnTimeout()
+
+
+@attrs.frozen
+class ShareInfo:
+    """What `Share.info` tells, as it was at one moment.
+
+    Attributes:
+        version: the newest committed version; 0 while the share is empty.
+        used_bytes: what the committed value takes in the region.
+        resident_bytes: memory that the region takes from the machine now.
+        max_size: ceiling of one value, in bytes.
+        kind: "memfd" or "file".
+        holder_pid: process that holds the lock, None where it is free.
+        held_s: seconds since it took the lock, None likewise.
+        commits: how often a value was committed.
+        contended_waits: how often somebody had to wait for another process.
+        holders_found_dead: how often a process died holding the lock.
+    """
+
+    version: int
+    used_bytes: int
+    resident_bytes: int
+    max_size: int
+    kind: str
+    holder_pid: int | None
+    held_s: float | None
+    commits: int
+    contended_waits: int
+    holders_found_dead: int
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return bundle("ShareInfo", None, self)
+
+
+class Shared(Showing, Waiting, Generic[T]):
+    """A store and how this process holds it. Its subclasses say what is in it, and:
+
+    - ``_open_store`` opens it in a segment of memory;
+    - ``_view_class`` is what blocks hand out, which knows how a draft becomes changes;
+    - ``_trust`` is what this process knows of the values' pickles (see `_codec.sameness`).
+    """
+
+    __slots__ = ("__weakref__", "_explicit", "_store", "_timeout", "_trust", "_unset")
+
+    _view_class: type[View[Any]]
+    _store: Any  # A store, `CLOSED`, or a `_shared.registry.Absent`, which turns into the first.
+    _explicit: Claim | None
+    """The claim between lock() and unlock()."""
+
+    @classmethod
+    def _open_store(cls, segment: Any) -> Any:
+        raise NotImplementedError
+
+    def _bind(self, store: Any, timeout: float | None) -> None:
+        self._store = store
+        self._timeout = timeout
+        self._explicit = None
+        self._unset = False  # A subclass's attributes are on their way, see `carried`.
+
+    def _is_reached(self) -> bool:
+        return registry.is_reached(self)
+
+    # --- How it stands ---------------------------------------------------------------------
+
+    @property
+    def version(self) -> int:
+        """The newest committed version: 0 while empty, one more with each commit."""
+        version: int = self._store.version
+        return version
+
+    def info(self) -> ShareInfo:
+        """How the share stands: sizes, holder, counters.
+
+        >>> from mmapshare import Share
+        >>> Share(1).info().holder_pid is None
+        True
+        """
+        stats, lock = self._store.stats(), self._store.lock
+        pid, held_s = lock.holder() or (None, None)
+        return ShareInfo(
+            **stats._asdict(),
+            holder_pid=pid,
+            held_s=held_s,
+            commits=stats.version,
+            contended_waits=lock.contended,
+            holders_found_dead=lock.found_dead,
+        )
+
+    # --- Transactions ----------------------------------------------------------------------
+
+    def locked(self, *, timeout: float | None = _OWN_TIMEOUT) -> Transaction[T]:
+        """One transaction: ``with share.locked() as view``; see `View` for what it can do.
+
+        One owner at a time over all processes, threads, tasks and greenlets. When the block ends
+        the draft is committed whole; an exception drops it. A block that changed nothing
+        commits nothing. ``timeout`` seconds (by default the share's) bound the wait for the
+        lock: LockTimeout then. A nested block of the same owner joins the outer one; if it
+        fails, the outer one cannot commit any more, and if the outer one fails, its changes are
+        dropped too: those of a signal handler's block as well that interrupts one. Neither a
+        killed nor an interrupted process leaves the lock taken, nor half a change.
+
+        Generators and callbacks that interleave in one thread are one owner. Their blocks join,
+        and a TransactionError says so where they end in another order than nested ones do: leave
+        a block before you yield. A child, a thread or a pool that wants the lock cannot be waited
+        for inside of the block: leave it before you join them.
+
+        >>> from mmapshare import Share
+        >>> share = Share([])
+        >>> with share.locked(timeout=5) as view:
+        ...     view.append(1)
+        >>> share.get()
+        [1]
+        """
+        return Transaction(self, self._timeout if timeout is _OWN_TIMEOUT else timeout_s(timeout))
+
+    def lock(self, timeout: float | None = _OWN_TIMEOUT) -> None:
+        """Take the lock until `unlock`, by the same owner; prefer `locked`, which cannot forget.
+
+        Between the two, `set` and `update` of this owner commit at once, each for itself. Taking
+        a lock that one has raises DeadlockError.
+
+        The owner is the thread, or the task or greenlet that runs in it, and one that has ended
+        owns nothing, since it could never let go: any thread or task of this process may `unlock`
+        what it had locked, and whoever asks for the lock next gets it, with a RuntimeWarning. So
+        in a notebook whose kernel runs each cell as a task of its own (ipykernel 7), keep `lock`
+        and `unlock` in one cell; between two cells the lock holds others off only until somebody
+        in this process asks for it.
+
+        >>> from mmapshare import Share
+        >>> share = Share(1)
+        >>> share.lock(); share.set(share.get() + 1); share.unlock()
+        2
+        """
+        own.take(self, self._timeout if timeout is _OWN_TIMEOUT else timeout_s(timeout))
+
+    def unlock(self) -> None:
+        """Give back what `lock` took; TransactionError where this owner has not taken it.
+
+        Nor one that has ended: its lock is given back by anybody, see `lock`.
+
+        >>> from mmapshare import Share
+        >>> share = Share(1)
+        >>> share.lock(timeout=1)
+        >>> share.unlock()
+        """
+        own.give_back(self)
+
+    # --- Life ------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let go of the region in this process; its memory goes with the last process.
+
+        Every later use raises ClosedError. Closing twice is harmless; closing inside one's own
+        block is a TransactionError. A share that is simply dropped closes by itself.
+
+        >>> from mmapshare import Share
+        >>> share = Share(1)
+        >>> share.close()
+        >>> share.closed
+        True
+        """
+        if self.closed:
+            return
+        store = self._store
+        if isinstance(store, registry.Absent):
+            registry.forget(self)
+            if not registry.put(self, store, CLOSED):
+                self.close()  # Another thread has reached it just now.
+            return
+        lock = store.lock
+        claim = Closing(current_owner())
+        try:
+            lock.clear_ended()
+            if lock.keep_out(claim) and self._store is store:
+                registry.forget(self)
+                self._store = CLOSED
+                store.close()
+        finally:
+            lock.abandon(claim)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called in this process."""
+        return self._store is CLOSED
+
+    # --- Pickling: a handle, and what a subclass has added -----------------------------------
+
+    def __getstate__(self) -> Any:
+        """What a subclass has added, as pickle asks for it; None where that is nothing."""
+        return carried.state_of(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        handle, state = registry.of(self), self.__getstate__()
+        args, kwargs = carried.arguments_of(self)
+        made = (type(self), handle, self._timeout, state is not None, args, kwargs)
+        if state is None:
+            return _open_shared, made
+        return _open_shared, made, state, None, None, carried.restore
+
+    def __copy__(self) -> Self:
+        """Itself: a process has one share for a region."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+def _open_shared(
+    cls: type[Shared[Any]],
+    handle: registry.Handle,
+    timeout: float | None,
+    has_state: bool,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    def make(handle: registry.Handle) -> Shared[Any]:
+        shared = cls.__new__(cls, *args, **kwargs)
+        shared._bind(registry.Absent(shared, handle), timeout)
+        shared._unset = has_state
+        return shared
+
+    return registry.resolve(handle, make)
+
+
+def locked(*shares: Shared[Any], timeout: float | None = None) -> Together:
+    """Several shares in one transaction: ``with locked(a, b) as (view_a, view_b):``.
+
+    The locks are taken in one order whatever the order of the arguments, so that blocks like
+    this cannot wait for one another. At the end every draft is encoded and room is made for it
+    before the first one is published, and they are published back to back: an exception, an
+    object that cannot be pickled or a full region changes none of them. ``timeout`` seconds are
+    for all the locks together: LockTimeout then. ``async with`` waits while the event loop runs
+    on.
+
+    A process that is *killed between two of the publishes* leaves each share whole, but may part
+    them. Where that must not be, keep the values under the keys of one `SharedDict`, whose block
+    commits as one.
+
+    >>> from mmapshare import Share, locked
+    >>> a, b = Share(10), Share(0)
+    >>> with locked(a, b) as (from_, to):
+    ...     from_.value -= 3
+    ...     to.value += 3
+    >>> a.get(), b.get()
+    (7, 3)
+    """
+    if not shares:
+        raise TypeError("locked() takes one share or more")
+    for share in shares:
+        if not isinstance(share, Shared):
+            raise TypeError(f"locked() takes shares, not {type(share).__name__}")
+    return Together(shares, timeout_s(timeout))

@@ -1,0 +1,232 @@
+"""The format of a region's bytes, number 1. This docstring is its one description.
+
+All integers are unsigned, 8 bytes, little-endian, 8-byte aligned; all sizes are in bytes.
+
+::
+
+    0                 HEADER_BYTES           HEADER_BYTES + area_bytes
+    | header, slots   | area 0               | area 1               |
+
+Header, by words:
+
+==========  =============================================================================
+words       meaning, and what protects it
+==========  =============================================================================
+0 - 6       identity: magic, format, region id (2 words), max_size, area_bytes, kind (0: the
+            newest record is the whole value; 1: a log).
+            Written once, before anybody else can open the region.
+7           CRC-32 of words 0 - 6.
+8           VERSION, the commit word: the newest committed version, 0 while empty.
+            Storing it *is* the commit. Written by the lock's holder.
+9           FLOOR: every version from it up to VERSION is still whole. Written by the lock's
+            holder before it overwrites or gives back what an older version names.
+16, 17      HOLDER, SINCE: pid of the lock's holder (0: free) and the monotonic clock's
+            nanoseconds when it took it. Written by the holder.
+            A HOLDER found by the next holder names a process that died holding the lock.
+18, 19      CONTENDED, FOUND_DEAD: counters. Written by the holder.
+20          LEASE: until when, by the monotonic clock's nanoseconds, somebody may be asleep on the
+            low half of VERSION. Written by who goes to sleep; 0 again by who finds it over.
+            1 where only QUEUED asks for attention.
+21 - 23     WAITS: half of the id of the region that the holder waits for, 0 if for none; pid and
+            descriptor through which that can be reached. Written by the holder.
+24          QUEUED: since when, by the monotonic clock's nanoseconds, somebody may be blocked at
+            the door. Written by who blocks and by who was let in; 0 again by who made way.
+26, 27      ALLOCATED: up to where area 0 and area 1 have memory. Written by the holder.
+==========  =============================================================================
+
+Slots: two, of 64 bytes, at byte 256 and 320. Slot ``version & 1`` holds the head of the record
+that VERSION names, so a writer of version g + 1 never touches the slot of version g. Head:
+
+- version;
+- start and end of the record, as offsets from the region's begin;
+- run: the first version that lies in this area since the writers came to it;
+- parts: how many frames there are, plus 2 ** 32 x the CRC-32 of the table (0 without one);
+- check: 3 x version + 5 x start + 7 x end + 11 x run + 13 x parts, modulo 2 ** 64. An odd factor
+  lets no change of a single word pass, nor two words that change places. (A CRC-32 says less
+  and takes twice as long to compute from Python.)
+
+Record: what one commit stores, 64-byte aligned, wholly inside one area::
+
+    | table: count x 8, padded to 64 | frame 0 | pad | frame 1 | pad | ... | last frame |
+
+The table of frame lengths is left out where there is one frame. Frames begin 64-byte aligned.
+
+In a log (identity's kind 1) records stand one behind the other, 8-byte aligned, from the begin of
+their area to the end that the newest head names; parts is 1. Such a record begins with the words
+
+- check: CRC-32 of the four words that follow and of the directory;
+- version, one more than that of the record before it; the first one's is the area's run;
+- size of the record, this word and the one before it included;
+- values_at: where its values begin, from the record's begin;
+- directory_bytes, plus 2 ** 63 where the directory is one key, whose value is all the rest;
+
+and goes on with the directory and the values::
+
+    | head | directory | pad | value | value | ... |
+
+The payload has no checksum: in memory it costs seven times the copy, and the version already
+says that it is whole.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+from zlib import crc32
+
+from .._lock.status import LOCK_WORDS
+from ..errors import CorruptRegionError
+
+FORMAT: Final = 1
+MAGIC: Final = int.from_bytes(b"MMAPSHR\x00", "little")
+HEADER_BYTES: Final = 4096
+ALIGN_BYTES: Final = 64
+IDENTITY_BYTES: Final = 64
+VALUE_KIND: Final = 0
+LOG_KIND: Final = 1
+HEAD_BYTES: Final = 48
+RECORD_BYTES: Final = 40
+"""Size of the head of a record in a log."""
+ONE_KEY: Final = 1 << 63
+"""Marks a record that sets one key."""
+SLOTS: Final = (slice(256, 256 + HEAD_BYTES), slice(320, 320 + HEAD_BYTES))
+"""Where the heads of even and of odd versions stand."""
+
+# Indices of header words.
+VERSION: Final = 8
+FLOOR: Final = 9
+ALLOCATED: Final = (26, 27)
+
+_identity = struct.Struct("<QQ16sQQQ")
+_head = struct.Struct("<6Q")
+_record = struct.Struct("<5Q")
+_word = struct.Struct("<Q")
+_WORD_MASK: Final = 2**64 - 1
+
+pack_head_words = _head.pack
+unpack_head_words = _head.unpack
+"""The six words of a head, for the places that are too hot to call `pack_head` and the like."""
+pack_record_words = struct.Struct("<4Q").pack
+unpack_record_from = _record.unpack_from
+pack_word = _word.pack
+
+assert _identity.size + _word.size == IDENTITY_BYTES <= VERSION * 8
+assert _record.size == RECORD_BYTES
+assert _head.size == HEAD_BYTES <= ALIGN_BYTES
+assert FLOOR < LOCK_WORDS.start < LOCK_WORDS.stop <= ALLOCATED[0]
+assert SLOTS[0].start >= (max(ALLOCATED) + 1) * 8
+assert SLOTS[0].start + ALIGN_BYTES == SLOTS[1].start <= HEADER_BYTES - ALIGN_BYTES
+assert HEADER_BYTES % ALIGN_BYTES == 0
+
+
+class Identity(NamedTuple):
+    """The words that are written once: which region this is and how it is laid out."""
+
+    region_id: bytes
+    max_size: int
+    area_bytes: int
+    kind: int
+
+    def pack(self) -> bytes:
+        """The identity's 64 bytes, check included."""
+        raw = _identity.pack(MAGIC, FORMAT, *self)
+        return raw + _word.pack(crc32(raw))
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Identity:
+        """Check and read the first 64 bytes of a region; CorruptRegionError where they are none."""
+        body, check = raw[: _identity.size], raw[_identity.size : IDENTITY_BYTES]
+        if _word.pack(crc32(body)) != check:
+            raise CorruptRegionError("this is no mmapshare region, or its header was overwritten")
+        magic, fmt, *rest = _identity.unpack(body)
+        if magic != MAGIC or fmt != FORMAT:
+            raise CorruptRegionError(
+                f"the region has format {fmt}, this mmapshare reads format {FORMAT}; "
+                "let all processes use one version of mmapshare"
+            )
+        return cls(*rest)
+
+    @property
+    def region_bytes(self) -> int:
+        return HEADER_BYTES + 2 * self.area_bytes
+
+
+class Head(NamedTuple):
+    """The checked head of a record; see the module's docstring for the fields."""
+
+    version: int
+    start: int
+    end: int
+    run: int
+    parts: int
+
+    @property
+    def frames(self) -> int:
+        """How many frames the record has."""
+        return self.parts & 0xFFFFFFFF
+
+
+def pack_record(
+    version: int, size_bytes: int, values_at: int, kind: int, directory: bytes
+) -> bytes:
+    """The head of a record in a log and its directory."""
+    body = pack_record_words(version, size_bytes, values_at, kind) + directory
+    return pack_word(crc32(body)) + body
+
+
+def align(offset: int) -> int:
+    """The next multiple of 64 at or above ``offset``."""
+    return (offset + 63) & -64
+
+
+def pack_head(version: int, start: int, end: int, run: int, parts: int) -> bytes:
+    """A record's head, its check included."""
+    return _head.pack(version, start, end, run, parts, _check(version, start, end, run, parts))
+
+
+def _check(version: int, start: int, end: int, run: int, parts: int) -> int:
+    return (3 * version + 5 * start + 7 * end + 11 * run + 13 * parts) & _WORD_MASK
+
+
+def unpack_head(raw: bytes, version: int, area_bytes: int) -> Head | None:
+    """Read a slot; None unless it is whole, names ``version`` and stays inside one area."""
+    *fields, check = _head.unpack(raw)
+    head = Head._make(fields)
+    if check != _check(*head) or head.version != version:
+        return None
+    first = HEADER_BYTES + area_of(head.start, area_bytes) * area_bytes
+    inside = first <= head.start <= head.end <= first + area_bytes
+    return head if inside and head.frames else None
+
+
+def area_of(offset: int, area_bytes: int) -> int:
+    """Which area, 0 or 1, an offset lies in."""
+    return 1 if offset >= HEADER_BYTES + area_bytes else 0
+
+
+def pack_table(lengths: list[int]) -> tuple[bytes, int]:
+    """The table of frame lengths, padded to the alignment, and the head's ``parts``."""
+    raw = struct.pack(f"<{len(lengths)}Q", *lengths)
+    table = raw + bytes(align(len(raw)) - len(raw))
+    return table, len(lengths) | crc32(table) << 32
+
+
+def table_bytes(count: int) -> int:
+    """Size of the table for ``count`` frames; a single frame needs none."""
+    return 0 if count == 1 else align(8 * count)
+
+
+def frame_extents(head: Head, table: bytes) -> list[tuple[int, int]]:
+    """Where each frame begins and ends in the region; CorruptRegionError where that cannot be."""
+    if head.frames == 1:
+        return [(head.start, head.end)]
+    if crc32(table) != head.parts >> 32:
+        raise CorruptRegionError(f"the frame table of version {head.version} fails its check")
+    extents = []
+    begin = head.start + len(table)
+    for length in struct.unpack_from(f"<{head.frames}Q", table):
+        extents.append((begin, begin + length))
+        begin = align(begin + length)
+    if extents[-1][1] != head.end:
+        raise CorruptRegionError(f"the frames of version {head.version} do not fill its record")
+    return extents

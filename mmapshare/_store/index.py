@@ -1,0 +1,133 @@
+"""The index: which key's value lies where in a log, as one process knows it.
+
+Each process keeps its own and catches up by reading only the records that are new to it, whose
+manifests say what has changed (see `_store.manifest`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from ..errors import CorruptRegionError
+from .base import KeyCodec
+from .log import BASE, RUN, Log, Position, Record, V
+from .manifest import Directory, extents_at, places_of
+from .order import Places
+
+SPARE_BYTES: Final = 64 << 10
+"""So much may be dead, or added to a snapshot, before it is worth while to write a new one."""
+
+
+class State:
+    """What is known at one position. Replaced as a whole, but for deltas, which change ``places``.
+
+    Without the GIL: it is changed under the store's mutex only. Who reads without that takes the
+    version first, one key's extents by one operation of a dict, and asks the region's version (or
+    FLOOR) afterwards. The lock's holder needs no mutex once it is current: nobody can commit.
+
+    Attributes:
+        version: of the position; apart, since each read asks for it.
+        places: extents by key, in the dict's order.
+        definitions: those that the log has, by key; more may come, none goes. The next snapshot
+            has only those that values need.
+        live: bytes of the values that are there.
+        dead: bytes of the values that were replaced or deleted since the snapshot.
+        snapshot_keys: of how many keys the area's snapshot was.
+        most: up to where deltas may reach before it is worth while to write a new snapshot.
+        changing: a delta is being applied: not to be copied, and not to be used in a forked child.
+    """
+
+    __slots__ = (
+        "changing",
+        "dead",
+        "definitions",
+        "live",
+        "most",
+        "places",
+        "position",
+        "snapshot_keys",
+        "version",
+    )
+
+    def __init__(self, position: Position, places: Places, live: int, end: int) -> None:
+        """``end``: where the snapshot that ``places`` were read from ends."""
+        self.position = position
+        self.version = position[V]
+        self.places = places
+        self.definitions: dict[bytes, Any] = {}
+        self.live = live
+        self.dead = 0
+        self.snapshot_keys = len(places)
+        self.most = end + (end - position[BASE]) + SPARE_BYTES
+        self.changing = False
+
+    @property
+    def run(self) -> int:
+        """Of the states of one run equal places are equal values."""
+        return self.position[RUN]
+
+
+def load(log: Log, codec: KeyCodec) -> State | None:
+    """A state from the area's snapshot on; None where a writer was faster."""
+    newest = log.newest()
+    if newest is None or not newest[V]:
+        return newest and State(newest, Places(), 0, 0)
+    records = log.records(newest[BASE], newest[RUN], newest)
+    if records is None:
+        return None
+    raw, begin, end, one_key = records[0]
+    if one_key:
+        raise CorruptRegionError("the area does not begin with a snapshot")
+    directory: Directory = codec.decode(raw)
+    state = State(newest, *places_of(directory, begin), end)
+    state.definitions.update(directory[4])
+    follow(state, records[1:], newest, codec)
+    return state
+
+
+def follow(state: State, records: Iterable[Record], newest: Position, codec: KeyCodec) -> None:
+    """Bring a state up to what later records say."""
+    decoded = [
+        (codec.decode(raw), begin, end if one_key else 0) for raw, begin, end, one_key in records
+    ]
+    state.changing = True
+    places, live, dead = state.places, state.live, state.dead
+    for found, begin, end in decoded:
+        if end:
+            old = places.get(found)
+            if old is not None:
+                dead += old[-1] - old[0]
+                live -= old[-1] - old[0]
+            places[found] = (begin, end)
+            live += end - begin
+        else:
+            state.live, state.dead = live, dead
+            apply(state, found, begin)
+            live, dead = state.live, state.dead
+    state.live, state.dead = live, dead
+    state.position = newest
+    state.version = newest[V]
+    state.changing = False
+
+
+def apply(state: State, directory: Directory, begin: int) -> None:
+    """Change what a delta says whose values begin there."""
+    gone, keys, sizes, lengths, definitions = directory
+    state.definitions.update(definitions)  # At hand before any value is loaded that needs them.
+    places, live, dead = state.places, state.live, state.dead
+    for key in gone:
+        old = places.take_out(key)
+        if old is not None:
+            dead += old[-1] - old[0]
+            live -= old[-1] - old[0]
+    for number, (key, size) in enumerate(zip(keys, sizes, strict=True)):
+        old = places.get(key)
+        if old is not None:
+            dead += old[-1] - old[0]
+            live -= old[-1] - old[0]
+        extents = extents_at(begin, lengths[number]) if number in lengths else (begin, begin + size)
+        places[key] = extents
+        live += extents[-1] - extents[0]
+        begin += size
+    state.live, state.dead = live, dead

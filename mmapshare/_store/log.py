@@ -1,0 +1,291 @@
+"""A log: commits that are added one behind the other in a region. It knows bytes and positions.
+
+The first record in an area is a *snapshot*, of everything; each further one is a *delta*, of what
+changed. A writer adds deltas until it finds that too much of them is dead, then writes a snapshot
+into the other area and goes on there. What a record says stands in its *directory*; the *values*
+that it brings stand behind that.
+
+Readers keep their position. Up to the newest record's end nothing in an area changes while FLOOR
+lets its run stand (see `_store.format`), so they read what was added since, and the bytes of any
+value that they know of, without a lock: they copy, and ask afterwards whether FLOOR has passed
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+from zlib import crc32
+
+from .._bytes import Frame
+from .._closed import CLOSED
+from ..errors import CorruptRegionError, RegionFullError
+from . import format as layout
+from .format import (
+    FLOOR,
+    ONE_KEY,
+    RECORD_BYTES,
+    SLOTS,
+    VERSION,
+    pack_record_words,
+    pack_word,
+    unpack_head_words,
+    unpack_record_from,
+)
+from .region import Region
+
+_KEEP_BYTES: Final = 256 << 10
+"""Memory that an area keeps though nothing lives there."""
+_PIECE_BYTES: Final = 256 << 10
+"""Up to here a record is put together before it is stored."""
+
+
+Position = tuple[int, int, int, int, int]
+"""Up to where a log was read, as a plain tuple, since one is made for each commit:
+
+- a committed version;
+- its run, which is the version of the area's snapshot, and where that snapshot begins;
+- where the version's record ends;
+- up to where the next record may reach without a look at the area's memory.
+"""
+V: Final = 0
+RUN: Final = 1
+BASE: Final = 2
+END: Final = 3
+EASY: Final = 4
+
+BEGIN: Final[Position] = (0, 0, 0, 0, 0)
+
+Record = tuple[bytes, int, int, bool]
+"""A record's directory, where its values begin and end, and whether the directory is one key."""
+_SMALL_BYTES: Final = 4096
+_HEAD: Final = RECORD_BYTES
+_WALK_BYTES: Final = 1 << 20
+
+
+def _damaged(version: int) -> CorruptRegionError:
+    return CorruptRegionError(f"the record of version {version} fails its check")
+
+
+class Log:
+    """The snapshot in a region, and the deltas since.
+
+    `records` and `copy` take no lock and are usable only if `stands` says so afterwards.
+    `append` and `rewrite` want the lock. Frames are flat bytes-like objects.
+    """
+
+    __slots__ = ("_map", "_publish", "_words", "region")
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self._map = region.map
+        self._words = region.words
+        self._publish = region.publish
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._map = self._words = CLOSED
+
+    def stands(self, position: Position) -> bool:
+        """Whether all that was read of the position's area until now was what had been written."""
+        return bool(self._words[FLOOR] <= position[RUN])
+
+    def newest(self, known: int = 0) -> Position | None:
+        """The position behind the newest record; None where a writer was faster.
+
+        ``known``: a version that this process has seen.
+        """
+        head = self.region.load_head(known)
+        if head is None:
+            return None if self._words[VERSION] else BEGIN
+        areas = self.region.areas
+        area = areas.of(head.start)
+        return (head.version, head.run, areas.start(area), head.end, areas.easy(area))
+
+    def records(self, begin: int, version: int, newest: Position) -> list[Record] | None:
+        """What stands from ``begin``, where the record of ``version`` is, up to a position.
+
+        None where a writer was faster. Nothing is returned that was not committed there.
+        """
+        found: list[Record] = []
+        last, final = newest[V], newest[END]
+        while version <= last:
+            # A good piece at a time; what does not end in it begins the next one.
+            raw = self._map[begin : min(begin + _WALK_BYTES, final)]
+            if not self.stands(newest):
+                return None
+            at, most = 0, final - begin
+            while version <= last and at + _HEAD <= len(raw):
+                check, number, size, values_at, kind = unpack_record_from(raw, at)
+                directory_end = at + _HEAD + (kind & ~ONE_KEY)
+                if number != version or not directory_end <= at + values_at <= at + size <= most:
+                    raise _damaged(version)
+                if directory_end > len(raw):
+                    break
+                if crc32(raw[at + 8 : directory_end]) != check:
+                    raise _damaged(version)
+                end = begin + at + size
+                found.append(
+                    (raw[at + _HEAD : directory_end], begin + at + values_at, end, kind >= ONE_KEY)
+                )
+                at += size + 7 & -8
+                version += 1
+            if at == 0:  # A directory that is larger than a piece.
+                record = self._large_record(begin, version, newest)
+                if record is None:
+                    return None
+                found.append(record)
+                at = record[2] - begin + 7 & -8
+                version += 1
+            begin += at
+        return found
+
+    def _large_record(self, begin: int, version: int, newest: Position) -> Record | None:
+        raw = self._map[begin : begin + _HEAD]
+        if self.stands(newest) and len(raw) == _HEAD:
+            directory_end = _HEAD + (unpack_record_from(raw)[4] & ~ONE_KEY)
+            raw = self._map[begin : begin + directory_end]
+        if not self.stands(newest):
+            return None
+        check, number, size, values_at, kind = unpack_record_from(raw.ljust(_HEAD))
+        if (
+            number != version
+            or not len(raw) <= values_at <= size <= newest[END] - begin
+            or len(raw) != _HEAD + (kind & ~ONE_KEY)
+            or crc32(raw[8:]) != check
+        ):
+            raise _damaged(version)
+        return raw[_HEAD:], begin + values_at, begin + size, kind >= ONE_KEY
+
+    def next_key(self, position: Position) -> tuple[bytes, int, Position] | None:
+        """The one record behind ``position``, if it is small and sets one key; None else.
+
+        The key's bytes, where its value begins, and the new position. What is found here is
+        found by `newest` and `records` too; this is the way that is taken all the time.
+        """
+        version, run, base, end, easy = position
+        version += 1
+        slot = unpack_head_words(self._map[SLOTS[version & 1]])
+        begin = end + 7 & -8
+        end = slot[2]
+        if slot[:2] != (version, begin) or slot[3] != run or not 0 < end - begin < _SMALL_BYTES:
+            return None
+        if slot[5] != 3 * version + 5 * begin + 7 * end + 11 * run + 13:
+            return None
+        raw = self._map[begin:end]
+        if self._words[FLOOR] > run or self._words[VERSION] != version:
+            return None
+        check, number, size, at, kind = unpack_record_from(raw)
+        if number != version or size != end - begin or at - _HEAD | ONE_KEY != kind:
+            return None
+        if crc32(raw[8:at]) != check:
+            return None
+        return raw[_HEAD:at], begin + at, (version, run, base, end, easy)
+
+    def copy(self, begin: int, end: int) -> bytes:
+        """The bytes of one extent."""
+        return self._map[begin:end]
+
+    # --- Writing: the caller holds the lock ------------------------------------------------
+
+    def append_one(self, key: bytes, value: Frame, position: Position) -> Position | None:
+        """Commit a delta that sets one key; None, with nothing done, where it has no easy place."""
+        version, run, base, end, easy = position
+        version += 1
+        start = end + 7 & -8
+        at = _HEAD + len(key)
+        size = at + len(value)
+        end = start + size
+        if end > easy or size > _PIECE_BYTES:
+            return None
+        body = pack_record_words(version, size, at, len(key) | ONE_KEY) + key
+        self._map[start:end] = pack_word(crc32(body)) + body + value
+        self._publish(version, start, end, run)
+        return version, run, base, end, easy
+
+    def append(
+        self, directory: bytes, values: Sequence[Frame], aligned: bool, position: Position
+    ) -> Position | None:
+        """Commit a delta behind ``position``, the newest; None, with nothing done, if it is full.
+
+        ``aligned``: the values begin at a multiple of 64.
+        """
+        version, run, base, end, easy = position
+        version += 1
+        start = end + 7 & -8
+        values_at = RECORD_BYTES + len(directory)
+        if aligned:
+            values_at = layout.align(start + values_at) - start
+        size = values_at + sum(map(len, values))
+        end = start + size
+        if end > easy:
+            easy = self.region.areas.room(base, end)
+            if end > easy:
+                return None
+        self._put(start, version, directory, values_at, size, values)
+        self._publish(version, start, end, run)
+        return version, run, base, end, easy
+
+    def rewrite(
+        self, directory: bytes, values: Iterable[Frame], values_bytes: int, position: Position
+    ) -> Position:
+        """Commit a snapshot, in the other area, as the version after ``position``.
+
+        The values begin at a multiple of 64. What the area before it holds far above the need is
+        given back.
+        """
+        areas, version = self.region.areas, position[V] + 1
+        # What the other area says of versions before this run ends here.
+        start = areas.turn(position[BASE], position[RUN]) if position[V] else areas.start(0)
+        values_at = layout.align(start + RECORD_BYTES + len(directory)) - start
+        size = values_at + values_bytes
+        end = start + size
+        easy = areas.room(start, end)
+        if end > easy:
+            raise self.full(size)
+        self._put(start, version, directory, values_at, size, values)
+        self._publish(version, start, end, version)
+        here, keep = areas.of(start), size + _KEEP_BYTES
+        areas.trim(1 - here, _KEEP_BYTES, 2 * _KEEP_BYTES, version)  # Who reads there comes over.
+        areas.trim(here, keep, keep + size + _KEEP_BYTES, None)
+        return version, version, start, end, min(easy, areas.easy(here))
+
+    def _put(
+        self,
+        start: int,
+        version: int,
+        directory: bytes,
+        values_at: int,
+        size: int,
+        values: Iterable[Frame],
+    ) -> None:
+        head = layout.pack_record(version, size, values_at, len(directory), directory)
+        gap = bytes(values_at - RECORD_BYTES - len(directory))
+        if size <= _PIECE_BYTES:
+            self._map[start : start + size] = b"".join((head, gap, *values))
+            return
+        at = start + values_at
+        self._map[start:at] = head + gap
+        for value in values:
+            self._map[at : at + len(value)] = value
+            at += len(value)
+
+    def has_room(self, position: Position, size: int) -> bool:
+        """Whether a delta of this size finds memory behind ``position``; it has it from then on."""
+        start = layout.align(position[END])
+        end = layout.align(start + _HEAD + size)
+        return end <= self.region.areas.room(position[BASE], end)
+
+    def full(self, size: int) -> RegionFullError:
+        return RegionFullError(
+            f"everything together, keys included, takes {size:,} bytes, an area has "
+            f"{self.region.areas.bytes:,} bytes; make it with a larger max_size. What is stored is "
+            "as it was",
+            needed_bytes=size,
+            max_size_bytes=self.region.identity.max_size,
+        )
+
+    def used_bytes(self) -> int:
+        """Bytes that the snapshot and the deltas since take."""
+        newest = self.newest()
+        return 0 if newest is None else newest[END] - newest[BASE]

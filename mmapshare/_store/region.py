@@ -1,0 +1,301 @@
+"""A region: a segment's header, its lock and its areas, and the one place where a version is made.
+
+A commit writes its record aside, then its slot, then the version word: that one 8-byte store
+*is* the commit (`Region.publish`). What the version before names is never touched meanwhile, so a
+writer killed anywhere leaves the old value or the new one, and recovery is reading.
+
+What the records are is the business of the stores over it: `_store.value` and `_store.keyed`.
+`MemoryStore` is what these two have in common.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import weakref
+from collections.abc import Callable
+from typing import Any, Final, Self, TypeVar
+
+from .._closed import CLOSED, let_go
+from .._late import importing
+from .._lock.lock import Lock
+from .._lock.owner import Claim, claim_by, current_owner, in_steps
+from .._lock.status import LOCK_WORDS, REGION_ID_WORD
+from ..errors import CorruptRegionError
+from . import format as layout
+from .areas import Areas
+from .base import Stats
+from .format import (
+    ALLOCATED,
+    HEADER_BYTES,
+    IDENTITY_BYTES,
+    SLOTS,
+    VERSION,
+    Head,
+    Identity,
+)
+from .segment import Segment
+
+T = TypeVar("T")
+
+
+def _machine() -> str:
+    if hasattr(os, "uname"):
+        return os.uname().machine.lower()
+    with importing:
+        import platform
+
+    return platform.machine().lower()
+
+
+ORDERED_STORES: Final = _machine() in {"x86_64", "amd64", "i686", "i386"}
+"""Whether stores become visible in program order, so that readers need no lock."""
+
+WINDOW_MOST: Final = 4 << 20
+"""See `_store.value`; an area has so much above what its largest value takes."""
+_ATTEMPTS_BEFORE_LOCK: Final = 16
+_WORD_MASK: Final = 2**64 - 1
+
+_pack_head = layout.pack_head_words
+
+
+class Region:
+    """Shared memory with versions. Usable in forked children as it stands; once closed, nowhere.
+
+    `load_head` may be called from any thread or process at any time; `publish` wants the lock.
+    """
+
+    __slots__ = ("__weakref__", "areas", "identity", "lock", "map", "segment", "words")
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.map = segment.map
+        self.identity = Identity.unpack(segment.map[:IDENTITY_BYTES])
+        if self.identity.region_bytes != segment.size_bytes:
+            raise CorruptRegionError("the region's size is not what its header says")
+        self.words = memoryview(segment.map)[:HEADER_BYTES].cast("Q")
+        self.areas = Areas(segment, self.words, self.identity.area_bytes)
+        self.lock = Lock(
+            segment.door,
+            self.words[LOCK_WORDS],
+            VERSION * 8,
+            self.words[REGION_ID_WORD],
+        )
+        _live.add(self)
+
+    @classmethod
+    def create(cls, kind: str, max_size: int, content: int, spare_bytes: int) -> Self:
+        """A new, empty region; RegionFullError where the machine cannot map its ceiling.
+
+        An area has ``max_size`` and ``spare_bytes``.
+        """
+        area_bytes = -(-(max_size + spare_bytes) // HEADER_BYTES) * HEADER_BYTES
+        identity = Identity(os.urandom(16), max_size, area_bytes, content)
+        segment = Segment.create(kind, identity.region_bytes)
+        segment.allocate(0, HEADER_BYTES)
+        segment.map[:IDENTITY_BYTES] = identity.pack()
+        region = cls(segment)
+        for area in (0, 1):
+            region.words[ALLOCATED[area]] = region.areas.start(area)
+        return region
+
+    def load_head(self, known: int = 0) -> Head | None:
+        """The head that the version word names; None while empty, or where a writer was faster.
+
+        ``known``: a version that this process has seen. CorruptRegionError where a slot is
+        damaged, or the version is 0 although something was committed.
+        """
+        version = self.words[VERSION]
+        if version == 0:
+            # The slot of version 1 proves nothing: its writer may have been killed before.
+            even, odd = (self.words[slot.start // 8] for slot in SLOTS)
+            committed = even > 0 or odd > 1 or known > 0
+            if committed and self.words[VERSION] == 0:
+                raise CorruptRegionError("the region's version is 0, but something was committed")
+            return None
+        raw = self.map[SLOTS[version & 1]]
+        if self.words[VERSION] != version:
+            return None  # From then on a writer may change the slot.
+        head = layout.unpack_head(raw, version, self.areas.bytes)
+        if head is None:
+            raise CorruptRegionError(f"the slot of version {version} fails its check")
+        return head
+
+    def publish(self, version: int, start: int, end: int, run: int, parts: int = 1) -> None:
+        """Make the record that has been written the newest version: the commit.
+
+        Only here slots and the version word are stored.
+        """
+        check = 3 * version + 5 * start + 7 * end + 11 * run + 13 * parts
+        self.map[SLOTS[version & 1]] = _pack_head(
+            version, start, end, run, parts, check if parts == 1 else check & _WORD_MASK
+        )
+        self.words[VERSION] = version  # The commit.
+
+    def sleep(self, version: int, until_ns: int, timeout_s: float) -> bool:
+        """Sleep while that is the version, at most so long; False where the system has no sleep.
+
+        Until ``until_ns`` commits look for sleepers; see `_shared.wait`.
+        """
+        with importing:
+            from .._lock.futex import FUTEX, sleep
+
+        if FUTEX is None:
+            return False
+        self.lock.take_lease(until_ns)
+        sleep(self.words, VERSION * 8, version & 0xFFFFFFFF, timeout_s)
+        return True
+
+    def close(self) -> None:
+        """Let go of the memory in this process; the region must not be used any more."""
+        _live.discard(self)
+        self.lock.close()
+        self.areas.close()
+        words, self.words, self.map = self.words, CLOSED, CLOSED
+        let_go(words)
+        self.segment.close()
+
+    def after_fork_in_child(self) -> None:
+        """Make anew what must not be shared with the parent; what it holds is void here."""
+        inherited = self.lock.after_fork_in_child()
+        if inherited is not None:
+            inherited._void()
+        # Last: without a descriptor to spare, or a folder, the region works on until it is left.
+        with contextlib.suppress(OSError):
+            self.segment.after_fork_in_child()
+
+
+def floor_ahead() -> CorruptRegionError:
+    return CorruptRegionError("the region's FLOOR word is ahead of its version")
+
+
+class MemoryStore:
+    """What `ValueStore` and `KeyedStore` have in common: a region, and how it is read and written.
+
+    See `_store.base` for what its methods promise.
+    """
+
+    __slots__ = ("__weakref__", "_map", "_publish", "_words", "kept", "lock", "region")
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self.lock = region.lock
+        self.kept: Any = None
+        # At hand for what is done all the time.
+        self._map = region.map
+        self._words = region.words
+        self._publish = region.publish
+
+    @property
+    def region_id(self) -> bytes:
+        return self.region.identity.region_id
+
+    @property
+    def version(self) -> int:
+        version: int = self._words[VERSION]
+        return version
+
+    @in_steps
+    def read_or_lock(self, attempt: Callable[[], T | None], undisturbed: Callable[[], T]) -> T:
+        """What ``attempt`` finds; None means that a writer overtook it, and it tries again.
+
+        A writer without pause overtakes every copy. It lets go between its commits, and then
+        ``undisturbed`` is asked with the lock; while it does not, it commits nothing and the next
+        attempt succeeds. Without ordered stores one asks with the lock at once.
+        """
+        while ORDERED_STORES:
+            for _ in range(_ATTEMPTS_BEFORE_LOCK):
+                found = attempt()
+                if found is not None:
+                    return found
+            claim = claim_by(current_owner())
+            try:
+                if self.lock.holds_own() or self.lock.try_acquire(claim):
+                    return undisturbed()
+            finally:
+                self.lock.abandon(claim)
+        claim = claim_by(current_owner())
+        try:
+            self.lock.acquire(claim, None)  # Or the caller has it already.
+            return undisturbed()
+        finally:
+            self.lock.abandon(claim)
+
+    @in_steps
+    def put(self, changes: Any, expect: Any, timeout_s: float | None, kept: Any) -> int | None:
+        """Lock, commit, unlock: the version; None, nothing done, where the caller has the lock.
+
+        With ``expect`` only where the newest commit is as expected, else VersionConflict.
+        """
+        lock = self.lock
+        claim = Claim()
+        claim._owner = current_owner()
+        claim._inner, claim._busy = None, True
+        try:
+            if not lock.acquire(claim, timeout_s):
+                return None
+            if expect is not None:
+                self._check(expect)
+            version = self._put(changes)
+            if kept or self.kept:
+                self.keep(changes, kept)
+            lock.release()
+            return version
+        except BaseException:
+            lock.abandon(claim)
+            raise
+
+    def put_inside(self, changes: Any, expect: Any, kept: Any) -> int:
+        """The same for who has the lock."""
+        if expect is not None:
+            self._check(expect)
+        version = self._put(changes)
+        self.keep(changes, kept)
+        return version
+
+    def _put(self, changes: Any) -> int:
+        """Commit; the version."""
+        raise NotImplementedError
+
+    def _check(self, expect: Any) -> None:
+        """VersionConflict unless that stands."""
+        raise NotImplementedError
+
+    def keep(self, changes: Any, kept: Any) -> None:
+        """Keep alive what the newest values refer to which this process stored."""
+        raise NotImplementedError
+
+    def used_bytes(self) -> int:
+        """What is stored takes so much."""
+        raise NotImplementedError
+
+    def sleep(self, version: int, until_ns: int, timeout_s: float) -> bool:
+        return self.region.sleep(version, until_ns, timeout_s)
+
+    def close(self) -> None:
+        self._map = self._words = CLOSED
+        self.region.close()
+
+    def stats(self) -> Stats:
+        region = self.region
+        return Stats(
+            version=self.version,
+            used_bytes=self.used_bytes(),
+            resident_bytes=region.segment.resident_bytes(),
+            max_size=region.identity.max_size,
+            kind=region.segment.kind,
+        )
+
+
+# --- Fork: one hook for all regions, made anew in the child -------------------------------
+
+_live: weakref.WeakSet[Region] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for region in list(_live):
+        region.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):  # only with fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,290 @@
+"""The value store over memory: one committed version of some frames at a time.
+
+Small values rotate through a window of many versions in an area before they move to the other
+one, so that readers almost never meet a writer; large ones, from a window's size on, alternate
+between two places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from .._bytes import Frame, private_copy, same_bytes
+from ..errors import CorruptRegionError, RegionFullError
+from . import format as layout
+from .base import conflict
+from .format import FLOOR, HEADER_BYTES, VALUE_KIND, VERSION, Head
+from .region import WINDOW_MOST, MemoryStore, Region, floor_ahead
+
+_WINDOW_RECORDS: Final = 16
+_WINDOW_LEAST: Final = 64 << 10
+_KEEP_BYTES: Final = 8 << 20
+"""Memory that an area keeps though nothing lives there."""
+_CACHED_BYTES: Final = 64 << 10
+"""Frames up to this size are kept in the process until the version changes."""
+
+assert WINDOW_MOST <= _KEEP_BYTES
+
+Commit = tuple[int, Sequence[Frame], int, int, int, int]
+"""One committed version, as a plain tuple, since one is made for each commit:
+
+- its version, 0 for none;
+- private copies of its frames (none, where only its place was asked for);
+- start and end of its record, and its run (see `_store.format`);
+- up to where the next record may reach without a look at area, window or memory.
+"""
+V: Final = 0
+START: Final = 2
+END: Final = 3
+RUN: Final = 4
+
+_EMPTY: Final[Commit] = (0, (), 0, 0, 0, 0)
+_UNREAD: Final[Commit] = (-1, (), 0, 0, 0, 0)
+"""Stands where this process has seen none yet, not even that there is none."""
+
+Seen = tuple[int, Sequence[tuple[int, int]], tuple[int, int, int, int]]
+"""Where a version lies: its number, begin and end of each frame, and what a Commit ends with."""
+_NOTHING: Final[Seen] = (-1, (), (0, 0, 0, 0))
+
+
+class ValueStore(MemoryStore):
+    """Shared memory that holds one value; see `_store.base.ValueStore`.
+
+    Without the GIL: ``_commit`` and ``_seen`` are tuples that never change, each swapped whole by
+    one store; which of two threads swapped last does not matter, as each names its own version.
+    """
+
+    __slots__ = ("_commit", "_easy_most", "_seen")
+
+    def __init__(self, region: Region) -> None:
+        super().__init__(region)
+        # No record that fits in the window can be too large; if one could, none is easy.
+        self._easy_most = WINDOW_MOST if region.identity.max_size >= WINDOW_MOST else 0
+        self._seen: Seen = _NOTHING
+        self._commit = _UNREAD
+        """The last commit seen, kept while it is small and its frames are nobody's memory."""
+
+    @classmethod
+    def create(cls, kind: str, max_size: int) -> ValueStore:
+        """A new, empty one; RegionFullError where the machine cannot map its ceiling."""
+        # A record needs a head and a table beside the value, and a small area some window.
+        return cls(Region.create(kind, max_size, VALUE_KIND, WINDOW_MOST + max_size // 32))
+
+    # --- Reading ---------------------------------------------------------------------------
+
+    def read(self) -> Commit:
+        """The newest commit, its frames copied; waits for nobody."""
+        commit = self._commit
+        if self._words[VERSION] == commit[V]:
+            return commit
+        return self.read_or_lock(self.try_read, self._copy_current)
+
+    def _copy_current(self) -> Commit:
+        commit = self.try_read()
+        if commit is None:
+            raise floor_ahead()
+        return commit
+
+    def try_read(self) -> Commit | None:
+        """One attempt at copying the newest commit; None where a writer overtook it."""
+        seen = self._seen
+        if seen[0] != self._words[VERSION]:
+            head = self._load_head()
+            if head is None:
+                return None if self._words[VERSION] else _EMPTY
+            found = self._extents(head)
+            if found is None:
+                return None
+            # Where a version lies does not change: large ones are copied without asking again.
+            self._seen = seen = (head.version, found, self._extent(head))
+        version, extents, extent = seen
+        frames = self._copy(extents)
+        floor = self._words[FLOOR]
+        if floor > version:
+            if floor > self._words[VERSION]:
+                raise floor_ahead()
+            return None
+        commit = (version, frames, *extent)
+        if _cacheable(len(extents), extent[1] - extent[0]):
+            self._commit = commit
+        return commit
+
+    def _load_head(self) -> Head | None:
+        return self.region.load_head(max(self._commit[V], self._seen[V]))
+
+    def _extent(self, head: Head) -> tuple[int, int, int, int]:
+        return head.start, head.end, head.run, self._easy(head.start, head.end)
+
+    def _easy(self, start: int, end: int) -> int:
+        areas = self.region.areas
+        area = areas.of(start)
+        window = min(_window(end - start), self._easy_most)
+        return min(areas.start(area) + window, areas.easy(area))
+
+    def _copy(self, extents: Sequence[tuple[int, int]]) -> Sequence[Frame]:
+        begin, end = extents[0]
+        if len(extents) == 1:
+            return (self._map[begin:end],)
+        # Nobody may take memory that belongs to user objects for what was committed: as a list
+        # it equals no frames that `commit` is given.
+        with memoryview(self._map) as view:
+            return [
+                self._map[begin:end],
+                *[private_copy(view[begin:end]) for begin, end in extents[1:]],
+            ]
+
+    def _extents(self, head: Head) -> list[tuple[int, int]] | None:
+        table = self._map[head.start : head.start + layout.table_bytes(head.frames)]
+        try:
+            return layout.frame_extents(head, table)
+        except CorruptRegionError:
+            if self._words[FLOOR] > head.version:
+                return None
+            raise
+
+    # --- Writing: the caller holds the lock ------------------------------------------------
+
+    def current(self) -> Commit:
+        """The newest commit, frames copied; nobody can overtake the lock's holder."""
+        commit = self._commit
+        return commit if self._words[VERSION] == commit[V] else self._copy_current()
+
+    def head(self) -> Commit:
+        """The newest commit, perhaps without its frames."""
+        commit = self._commit
+        if self._words[VERSION] == commit[V]:
+            return commit
+        if self._words[VERSION] == self._seen[V]:
+            return (self._seen[V], (), *self._seen[2])
+        head = self._load_head()
+        if head is None:
+            return _EMPTY
+        return (head.version, (), *self._extent(head))
+
+    def holds(self, frames: Sequence[Frame]) -> bool:
+        """Whether the newest commit's frames are these, byte by byte; keeps no copy."""
+        head = self._load_head()
+        if head is None or head.frames != len(frames):
+            return False
+        extents = self._extents(head)
+        with memoryview(self._map) as view:
+            return extents is not None and all(
+                same_bytes(view[begin:end], frame)
+                for (begin, end), frame in zip(extents, frames, strict=True)
+            )
+
+    def _check(self, expect: int) -> None:
+        if expect != self._words[VERSION]:
+            raise conflict(expect, self._words[VERSION])
+
+    def keep(self, changes: object, kept: Any) -> None:
+        """Keep alive what the newest value refers to."""
+        self.kept = kept
+
+    def commit(self, frames: Sequence[Frame]) -> int:
+        """Commit ``frames`` as the version after the newest; returns it.
+
+        Frames are flat bytes-like objects, the first one bytes. RegionFullError, with nothing
+        changed, where they do not fit.
+        """
+        base = self._commit
+        if self._words[VERSION] != base[V]:
+            base = self.head()
+        if len(frames) > 1:
+            return self._commit_with_care(frames, base)
+        version, _, _, end, run, easy = base
+        (frame,) = frames
+        start = end + 63 & -64
+        end = start + len(frame)
+        if end > easy:
+            return self._commit_with_care(frames, base)
+        version += 1
+        self._map[start:end] = frame
+        self._publish(version, start, end, run)
+        self._commit = (version, frames, start, end, run, easy)
+        return version
+
+    _put = commit  # type: ignore[assignment]
+
+    def _commit_with_care(self, frames: Sequence[Frame], base: Commit) -> int:
+        version, lengths = base[V] + 1, [len(frame) for frame in frames]
+        table, parts = layout.pack_table(lengths) if len(frames) > 1 else (b"", 1)
+        size = self._size(lengths)
+        start, run = self._place(base, size)
+        begin = start + len(table)
+        if table:
+            self._map[start:begin] = table
+        extents = []
+        for frame, length in zip(frames, lengths, strict=True):
+            self._map[begin : begin + length] = frame
+            extents.append((begin, begin + length))
+            begin = layout.align(begin + length)
+        end = start + size
+        self._publish(version, start, end, run, parts)
+        extent = (start, end, run, self._easy(start, end))
+        self._seen = (version, extents, extent)
+        if _cacheable(len(frames), size):
+            self._commit = (version, frames, *extent)
+        if run == version:  # It came to this area.
+            areas, keep = self.region.areas, max(_KEEP_BYTES, 2 * size)
+            here = areas.of(start)
+            areas.trim(here, keep, keep, None)
+            areas.trim(1 - here, keep, keep, version)
+        return version
+
+    def reserve(self, frames: Sequence[Frame]) -> None:
+        """See to it that `commit` of the same finds room; RegionFullError where it would not."""
+        self._place(self.head(), self._size([len(frame) for frame in frames]))
+
+    def _size(self, lengths: list[int]) -> int:
+        """What a record of such frames takes; RegionFullError where it cannot fit."""
+        payload, count, max_size = sum(lengths), len(lengths), self.region.identity.max_size
+        size = layout.table_bytes(count) + sum(map(layout.align, lengths[:-1])) + lengths[-1]
+        if payload > max_size:
+            why = f"the value takes {payload:,} bytes, the ceiling is {max_size:,} bytes"
+        elif size > self.region.areas.bytes:
+            why = f"the value's {count:,} parts, aligned, take {size:,} bytes"
+        else:
+            return size
+        raise RegionFullError(
+            f"{why}; make the share with a larger max_size. The stored value is as it was",
+            needed_bytes=payload,
+            max_size_bytes=max_size,
+        )
+
+    def _place(self, base: Commit, size: int) -> tuple[int, int]:
+        """Where the next record goes: (start, run). It has memory, and no reader's claim."""
+        areas = self.region.areas
+        start, run = HEADER_BYTES, 1
+        if base[V]:
+            start, run = layout.align(base[END]), base[RUN]
+            if start + size > areas.start(areas.of(base[START])) + _window(size):
+                start, run = areas.turn(base[START], run), base[V] + 1
+        areas.room(start, start + size)
+        return start, run
+
+    # --- To be looked at -------------------------------------------------------------------
+
+    def used_bytes(self) -> int:
+        """Bytes of the newest commit's frames."""
+        head = self._load_head()
+        return 0 if head is None else head.end - head.start
+
+    def glimpse(self, most: int) -> bytes:
+        """The first bytes of the newest commit's first frame; unchecked, for people to look at."""
+        head = self._load_head()
+        if head is None:
+            return b""
+        begin = head.start + layout.table_bytes(head.frames)
+        return self._map[begin : min(begin + most, head.end)]
+
+
+def _window(size: int) -> int:
+    """How far records of this size go into an area before they move to the other one."""
+    return min(max(_WINDOW_RECORDS * size, _WINDOW_LEAST), WINDOW_MOST)
+
+
+def _cacheable(count: int, size: int) -> bool:
+    # Later frames are the memory of somebody's objects: they change under our hands.
+    return count == 1 and size <= _CACHED_BYTES

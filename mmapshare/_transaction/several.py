@@ -1,0 +1,159 @@
+"""Several shares in one transaction, as `mmapshare.locked` makes it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from types import TracebackType
+from typing import Any
+
+from .._lock.interrupts import from_first_instruction
+from .._lock.owner import in_steps
+from ..errors import TransactionError
+from .block import DONE, Done, Transaction, may_commit
+from .nested import Joined
+from .view import View
+
+
+class Together:
+    """The with-block that `locked` returns; use it once."""
+
+    __slots__ = ("_entered", "_shares", "_timeout", "_views")
+
+    def __init__(self, shares: tuple[Any, ...], timeout: float | None) -> None:
+        self._shares = shares
+        self._timeout = timeout
+        self._entered: list[Transaction[Any]] = []
+        self._views: dict[bytes, Any] = {}
+        """By region id, in the order of which the locks are taken."""
+
+    def _begin(self) -> list[Any]:
+        if self._views:
+            raise TransactionError("a transaction is used once: call mmapshare.locked() again")
+        # One order for everybody, so that crossing blocks cannot wait for one another.
+        by_id = {_id(share): share for share in self._shares}
+        return [by_id[region_id] for region_id in sorted(by_id)]
+
+    def __enter__(self) -> tuple[Any, ...]:
+        deadline = _deadline(self._timeout)
+        try:
+            for share in self._begin():
+                transaction = share.locked(**_left(deadline))
+                self._entered.append(transaction)  # First: an interrupt finds it there.
+                self._views[_id(share)] = transaction.__enter__()
+            return tuple(self._views[_id(share)] for share in self._shares)
+        except BaseException as err:
+            self._leave(err)
+            raise
+
+    async def __aenter__(self) -> tuple[Any, ...]:
+        deadline = _deadline(self._timeout)
+        try:
+            for share in self._begin():
+                transaction = share.locked(**_left(deadline))
+                self._entered.append(transaction)
+                self._views[_id(share)] = await transaction.__aenter__()
+            return tuple(self._views[_id(share)] for share in self._shares)
+        except BaseException as err:
+            self._leave(err)
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            own = [transaction.own_view for transaction in self._entered]
+            if err is None:
+                self._commit()
+            self._leave(err)
+            for view in own:
+                if view is not None and isinstance(view._failed, Joined):
+                    view._failed.over(err)
+        except BaseException as failure:
+            self._leave(failure)
+            raise
+
+    def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Done:
+        try:
+            self.__exit__(kind, err, traceback)
+        except BaseException as failure:
+            self._leave(failure)
+            raise
+        return DONE
+
+    def _commit(self) -> None:
+        """Encode every draft and make room for it; then commit one behind the other."""
+        made: list[tuple[Any, View[Any], Any]] = []
+        views = [transaction.own_view for transaction in self._entered]
+        for transaction, view in zip(self._entered, views, strict=True):
+            if view is None:
+                transaction.check_outer()
+            elif may_commit(view):
+                view._busy = True
+                store = transaction._share._store
+                changes = view._changes()
+                if changes is not None:
+                    transaction._lock.check_held()
+                    store.reserve(changes)
+                made.append((store, view, changes))
+        _commit(made)
+
+    def _leave(self, err: BaseException | None) -> None:
+        """Let go of all; a block that was joined hears of a failure."""
+        # All that are one's own first: those that were joined may raise.
+        for transaction in reversed(self._entered):
+            transaction._give_up()
+        while self._entered:
+            transaction = self._entered.pop()
+            if transaction._view is not None and transaction.own_view is None:
+                transaction.__exit__(type(err) if err else None, err, None)
+
+
+def _id(share: Any) -> bytes:
+    region_id: bytes = share._store.region_id
+    return region_id
+
+
+def _commit(made: list[tuple[Any, View[Any], Any]]) -> None:
+    """All of them, even if an interrupt comes in between: doing one twice changes nothing."""
+    left = list(made)
+    try:
+        while left:
+            _commit_one(*left[0])
+            del left[0]
+    except BaseException:
+        for each in left:
+            with contextlib.suppress(Exception):  # The first error is on its way already.
+                _commit_one(*each)
+        raise
+
+
+def _commit_one(store: Any, view: View[Any], changes: Any) -> None:
+    if changes is not None:
+        store.commit(changes)
+    if view._named or store.kept:
+        store.keep(changes, view._named)
+
+
+Together.__aexit__ = from_first_instruction(Together.__aexit__)  # type: ignore[method-assign]
+Together.__exit__ = from_first_instruction(Together.__exit__)  # type: ignore[method-assign]
+
+
+in_steps(Together._commit)
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def _left(deadline: float | None) -> dict[str, float]:
+    """The argument for the next lock: what is left; nothing, and so its own, without a limit."""
+    return {} if deadline is None else {"timeout": max(0.0, deadline - time.monotonic())}
