@@ -179,16 +179,15 @@ def register(share: Shared[Any]) -> None:
 
 
 def forget(share: Shared[Any]) -> None:
-    """The share was closed: a handle to it is opened anew."""
+    """The share is about to be closed: a handle to it is opened anew."""
     store = share._store
-    if not share.closed:
-        region_id = (store.handle if isinstance(store, Absent) else store).region_id
-        _open_here.pop(region_id, None)
-        with _mutex:
-            kept = [other for other in _handed_out if other is not share]
-            if len(kept) < len(_handed_out):
-                _handed_out.clear()
-                _handed_out.extend(kept)
+    region_id = (store.handle if isinstance(store, Absent) else store).region_id
+    _open_here.pop(region_id, None)
+    with _mutex:
+        kept = [other for other in _handed_out if other is not share]
+        if len(kept) < len(_handed_out):
+            _handed_out.clear()
+            _handed_out.extend(kept)
 
 
 def of(share: Shared[Any]) -> Handle:

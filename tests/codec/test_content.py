@@ -212,3 +212,17 @@ def test_the_seed_of_hashes_and_addresses_are_no_part_of_it():
         orders.add(order)
     assert len(orders) > 1
     assert len(contents) == 1
+
+
+def test_the_dict_that_a_classs_annotations_look_into_is_no_part_of_them():
+    """From Python 3.14 on it is the class's own, docs and all, so that no two were alike."""
+
+    def made(scope):
+        __classdict__ = scope
+
+        def annotate():
+            return __classdict__
+
+        return annotate
+
+    assert inside.content_of(made({"a": 1})) == inside.content_of(made({"b": 2}))

@@ -189,6 +189,7 @@ def test_close_and_repr(medium):
     assert "closed" in repr(shared)
 
 
+@pytest.mark.needs("is_memory")
 def test_a_dropped_one_closes_by_itself(medium):
     shared = medium.dict(a=1)
     fd = inside.segment_of(shared).fd
@@ -199,6 +200,7 @@ def test_a_dropped_one_closes_by_itself(medium):
         os.fstat(fd)
 
 
+@pytest.mark.needs("is_memory")
 def test_info_and_version(medium):
     shared = medium.dict(a=1)
     shared["b"] = 2
@@ -229,7 +231,7 @@ def test_a_share_inside_lives_as_long_as_its_key(medium):
     shared = medium.dict()
     shared["inner"] = Share(5)
     assert in_child(lambda: shared["inner"].get()) == 5
-    shared["other"] = 1
+    shared["other"] = 1  # It committed, and then it failed.
     assert shared["inner"].get() == 5
     with shared.locked() as view:
         view["inner"].set(6)

@@ -73,6 +73,7 @@ def last(mapping):
     return next(reversed(mapping))
 
 
+@pytest.mark.needs("is_memory")
 def test_a_queue_of_many_keys_lists_none_of_them_for_its_ends(medium, no_lists):
     """`popitem`, the first and the last key made a list of all keys: 8 ms of a million."""
     shared = medium.dict(dict.fromkeys(range(MANY), 0))

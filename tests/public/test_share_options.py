@@ -16,6 +16,7 @@ from mmapshare import (
 )
 
 
+@pytest.mark.needs("is_memory")
 def test_info_tells_sizes_and_counts(medium):
     share = medium.share(b"x" * 10_000, max_size="2M")
     share.set(b"y" * 20_000)

@@ -1,6 +1,7 @@
 """Several shares in one transaction."""
 
 import asyncio
+import gc
 import os
 import random
 import threading
@@ -9,6 +10,7 @@ import pytest
 from support import Child, in_child, inside
 
 from mmapshare import (
+    DeadlockError,
     LockTimeout,
     RegionFullError,
     Share,
@@ -101,6 +103,32 @@ def test_crossing_blocks_do_not_wait_for_one_another(three):
     for child in children:
         child.result()
     assert _numbers(three) == [450, 450, 600]
+
+
+def test_a_pickling_hook_that_uses_a_share_whose_draft_is_made_already_is_refused(medium):
+    """What it changed there was lost without a word."""
+    a, b = medium.share(0), medium.share(0)
+
+    class Uses:
+        def __init__(self, other):
+            self.other = other
+
+        def __reduce__(self):
+            self.other.update(lambda value: None)
+            return int, (1,)
+
+    with pytest.raises(DeadlockError, match="pickling hook"), locked(a, b) as (first, second):
+        first.value, second.value = Uses(b), Uses(a)
+    assert (a.get(), b.get()) == (0, 0)
+
+
+def test_a_share_that_one_of_several_names_lives_on(medium):
+    a, b = medium.share(1), medium.dict()
+    with locked(a, b) as (first, second):
+        first.value = [Share("in the value")]
+        second["k"] = Share("under the key")
+    gc.collect()
+    assert (a.get()[0].get(), b["k"].get()) == ("in the value", "under the key")
 
 
 def test_a_nested_one_joins_and_a_failed_inner_one_fails_the_outer(three):
@@ -210,6 +238,7 @@ def test_an_interrupt_on_the_way_out_leaves_nothing_held_even_while_it_is_handle
     assert in_child(lambda: b.lock(timeout=0)) is None
 
 
+@pytest.mark.needs("is_memory")
 def test_an_interrupt_between_two_publishes_parts_nothing(medium, monkeypatch):
     real = inside.index_commit
     for _ in range(6):

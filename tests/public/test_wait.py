@@ -138,6 +138,7 @@ def test_wrong_arguments_say_what_is_right(shared):
         shared.wait()
 
 
+@pytest.mark.needs("is_memory")
 def test_closing_in_another_thread_ends_the_wait_with_an_error(shared, how):
     errors = []
 

@@ -9,6 +9,7 @@ from support import Child, Wanted, in_child, inside
 
 import mmapshare
 from mmapshare import (
+    CorruptRegionError,
     RegionFullError,
     Share,
     SharedDict,
@@ -190,3 +191,30 @@ def test_a_commit_that_is_made_again_changes_nothing_more(make_dict):
             index.commit((["a", "none"], [("b", value)], {}))
     assert shared == {"b": 3} == in_child(shared.copy)
     assert index.state.live == len(value[0])
+
+
+def test_a_value_that_is_large_for_a_piece_is_added_all_the_same(make_dict, monkeypatch):
+    monkeypatch.setattr(*inside.at("SPARE_BYTES"), 1 << 30)
+    shared = make_dict(a=1)
+    shared["b"] = bytes(300_000)
+    assert (shared["a"], len(shared["b"]), shared.version) == (1, 300_000, 2)
+
+
+def test_who_commits_catches_up_first(make_dict):
+    """Who was interrupted in the middle of using what this process knows is behind with it."""
+    shared = make_dict(a=1)
+    store = inside.store_of(shared)
+    with shared.locked() as view:
+        view["a"] = 2
+        store.state = inside.fresh_state(store)
+    assert (shared["a"], shared.version) == (2, 2)
+
+
+def test_the_holders_read_of_a_damaged_header_ends(make_dict):
+    """It tried to borrow the lock that it had, for ever."""
+    shared = make_dict(a=1)
+    with pytest.raises(CorruptRegionError, match="FLOOR"), shared.locked():
+        inside.header_of(shared)[inside.FLOOR] = 1 << 40
+        list(shared.items())
+    inside.header_of(shared)[inside.FLOOR] = 0
+    assert shared["a"] == 1

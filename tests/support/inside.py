@@ -39,6 +39,10 @@ PLACES = {
     "loads_of_codec": "_codec.frames._loads",
     "taken_by_value": "_codec.frames._taken_by_value",
     "blame_in_codec": "_codec.frames.blame",
+    "unchanged": "_codec.sameness.unchanged",
+    "keyed_check": "_store.keyed.KeyedStore._check",
+    "keyed_put": "_store.keyed.KeyedStore._put",
+    "check_keys": "_codec.frames.check_keys",
     "decode": "_codec.frames.decode",
     "encode": "_codec.frames.encode",
     "needs_of": "_codec.frames.needs_of",
@@ -307,6 +311,11 @@ PLACES = {
     "MISSING": "_transaction.view.MISSING",
     "ValueStore": "_store.value.ValueStore",
     "changes_of_view": "_transaction.view.View._changes",
+    # --- _store.base
+    "KeyedStore": "_store.keyed.KeyedStore",
+    "MemoryStore": "_store.region.MemoryStore",
+    "Stats": "_store.base.Stats",
+    "conflict": "_store.base.conflict",
     # --- _weak
     "members": "_weak.members",
     # --- _shared.wait
@@ -343,16 +352,9 @@ def __getattr__(name: str) -> Any:
 
 def modules_with_constants() -> list[ModuleType]:
     """Those whose constants a scene of the proof may change."""
-    names = (
-        "_store.region",
-        "_store.value",
-        "_store.log",
-        "_store.index",
-        "_store.keyed",
-        "_share",
-        "_dict",
-    )
-    return [importlib.import_module(f"mmapshare.{name}") for name in names]
+    names = ("region", "value", "log", "index", "keyed")
+    rooms = [*(f"_store.{name}" for name in names), "_share", "_dict"]
+    return [importlib.import_module(f"mmapshare.{name}") for name in rooms]
 
 
 @attrs.frozen
@@ -387,6 +389,21 @@ timeout_of = Attribute("_timeout")  # How long its blocks wait, as it was made.
 view_class_of = Attribute("_view_class")
 share_of = Attribute("_share")  # Of a decorated function.
 summary = Method("_summary")  # What a card shows.
+
+
+def move_to(share: Any, store: Any) -> None:
+    """Have a share that was just made keep its first commit, and all others, in another store."""
+    real = store_of(share)
+    importlib.import_module("mmapshare._shared.registry").forget(share)
+    if hasattr(real, "glimpse"):
+        if real.version:
+            store.commit(real.read()[1])
+    elif real.version:
+        image = real.image()
+        changed = [(key, image.frames(place)) for key, place in image.places.items()]
+        store.commit(((), changed, image.definitions))
+    share._store = store
+    real.close()
 
 
 def kept_of(share: Any) -> Any:

@@ -11,7 +11,15 @@ from typing import Any
 
 from mmapshare import Share, SharedDict
 
-PROMISES = ("crosses_fork", "crosses_spawn", "reads_wait_for_nobody", "free_at_once_after_kill")
+from . import in_process, inside
+
+PROMISES = (
+    "crosses_fork",
+    "crosses_spawn",
+    "reads_wait_for_nobody",
+    "free_at_once_after_kill",
+    "is_memory",
+)
 
 
 class Medium:
@@ -27,6 +35,9 @@ class Medium:
     """Not for a holder of the lock, dead or alive."""
     free_at_once_after_kill = True
     """The lock of a holder that was killed is the next one's without any wait."""
+
+    is_memory = True
+    """It is a region: `info` tells its sizes, and it ends with its last user."""
 
     def __init__(self) -> None:
         self._made: list[weakref.ref[Any]] = []
@@ -80,7 +91,24 @@ class PrivateFile(Medium):
         return SharedDict(*args, kind="file", **options)
 
 
-MEDIA: list[type[Medium]] = [Anonymous, PrivateFile]
+class OneProcess(Medium):
+    """A value, or a dict, of this process under its own lock; see `in_process`."""
+
+    name = "process"
+    crosses_fork = crosses_spawn = is_memory = False
+
+    def make_share(self, *args: Any, **options: Any) -> Share[Any]:
+        made = Share(*args, **options)
+        inside.move_to(made, in_process.Value(made.info().max_size))
+        return made
+
+    def make_dict(self, *args: Any, **options: Any) -> SharedDict[Any, Any]:
+        made = SharedDict(*args, **options)
+        inside.move_to(made, in_process.Keyed(made.info().max_size))
+        return made
+
+
+MEDIA: list[type[Medium]] = [Anonymous, PrivateFile, OneProcess]
 
 
 def fitting(needs: set[str], slow: bool, media: list[type[Medium]] = MEDIA) -> list[type[Medium]]:
