@@ -6,6 +6,16 @@
 ...     view["hits"] += 1
 >>> share.get()
 {'hits': 1}
+
+How a value gets into memory. `Share.set` (`_share`) has it encoded to frames (`_codec.frames`) and
+puts these into the share's store (`_store.region`: lock, commit, unlock, in one function). The
+lock (`_lock.lock`) is the process's queue, then flock. The commit (`_store.value`) writes the
+frames behind the newest record, where `_store.areas` has memory, and `Region.publish` stores slot
+and version. A block, ``with share.locked()``, does it in two halves (`_transaction.block`):
+`__enter__` takes the lock and opens a view, whose draft is decoded from what the store reads;
+`__exit__` asks the view for its changes (`_transaction.view`, for keys `mapping`), commits them and
+unlocks. A `SharedDict` has a store by key (`_store.keyed`), each of whose commits is a record in a
+log (`_store.log`); each process keeps an index of it (`_store.index`).
 """
 
 from ._decorator.functions import SharedFunction, shared_state
@@ -29,6 +39,8 @@ from .errors import (
     VersionConflict,
     ViewClosedError,
 )
+
+__version__ = "0.1.0"
 
 __all__ = [
     "ClosedError",
