@@ -17,8 +17,8 @@ from support.without_gil import CLASSES_END, UNFIT
 
 from mmapshare import Share, SharedDict
 
-# What other programs import, with what they are given.
-collect_ignore_glob = ["support/planted_*.py"]
+# What has no doctests, and of which there are several by one name; and what other programs import.
+collect_ignore_glob = ["conftest.py", "*/conftest.py", "support/planted_*.py"]
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
