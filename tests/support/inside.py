@@ -15,6 +15,7 @@ Modules are imported when something in them is asked for: lean processes stay le
 from __future__ import annotations
 
 import importlib
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -333,9 +334,12 @@ def at(name: str) -> tuple[Any, str]:
     module, *path, last = PLACES[name].split(".")
     owner: Any = importlib.import_module(f"mmapshare.{module}")
     for part in path:
-        if not hasattr(owner, part):  # A module in a folder, that nobody has imported yet.
-            importlib.import_module(f"{owner.__name__}.{part}")
-        owner = getattr(owner, part)
+        within = f"{owner.__name__}.{part}" if isinstance(owner, ModuleType) else ""
+        # A module in a folder: perhaps not imported yet, or anew, which its folder does not know.
+        if within in sys.modules or not hasattr(owner, part):
+            owner = importlib.import_module(within)
+        else:
+            owner = getattr(owner, part)
     return owner, last
 
 
