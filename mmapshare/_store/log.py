@@ -70,7 +70,7 @@ def _damaged(version: int) -> CorruptRegionError:
 class Log:
     """The snapshot in a region, and the deltas since.
 
-    `records` and `copy` take no lock and are usable only if `stands` says so afterwards.
+    `records` takes no lock and is usable only if `stands` says so afterwards.
     `append` and `rewrite` want the lock. Frames are flat bytes-like objects.
     """
 
@@ -181,10 +181,6 @@ class Log:
         if crc32(raw[8:at]) != check:
             return None
         return raw[_HEAD:at], begin + at, (version, run, base, end, easy)
-
-    def copy(self, begin: int, end: int) -> bytes:
-        """The bytes of one extent."""
-        return self._map[begin:end]
 
     # --- Writing: the caller holds the lock ------------------------------------------------
 
