@@ -173,9 +173,7 @@ class Transaction(NotAView, Generic[T]):
             changes = view._changes()
             if changes is not None:
                 self._lock.check_held()
-                store.commit(changes)
-            if view._named or store.kept:
-                store.keep(changes, view._named)
+            commit(store, view, changes)
         self._give_up()
         if isinstance(view._failed, Joined):
             view._failed.over(err)
@@ -249,6 +247,14 @@ for _method in (Transaction.__enter__, Transaction.__aenter__, Transaction.__exi
                 Transaction._join, Transaction._leave_with_care, Transaction._give_up):  # fmt: skip
     in_steps(_method)
 EXITS.update({Transaction.__exit__.__code__, Transaction.__aexit__.__code__})
+
+
+def commit(store: Any, view: View[Any], changes: Any) -> None:
+    """Commit what a view has changed, and keep what it names; the hot path has it in place."""
+    if changes is not None:
+        store.commit(changes)
+    if view._named or store.kept:
+        store.keep(changes, view._named)
 
 
 def may_commit(view: View[Any]) -> bool:

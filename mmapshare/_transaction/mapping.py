@@ -66,9 +66,9 @@ class Touched(dict[Any, Any]):
         return self.store.frames(place)
 
 
-def touched_at(store: Any, state: Any) -> Touched:
+def touched_at(store: Any, state: Any, kind: type[Touched] = Touched) -> Touched:
     """Nothing touched yet."""
-    touched = Touched()
+    touched = kind()
     touched.store = store
     touched.state = state
     touched.gone = touched.read = NONE

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from .._codec.frames import decode
 from .._lock.owner import current_owner
 from ..errors import UnloadableError, VersionConflict, at_key
-from .mapping import NONE, MappingView, Touched
+from .mapping import NONE, MappingView, Touched, touched_at
 
 R = TypeVar("R")
 
@@ -187,21 +187,12 @@ class SeenView(MappingView):
     def _open_without_lock(self, share: Any) -> None:
         self._share = share
         self._failed, self._named = None, NONE
-        self._value = _touched(share._store, SeenPlaces(share._store))
+        self._value = touched_at(share._store, SeenPlaces(share._store), SeenTouched)
         self._base = (self._value.state.version,)
 
     def _committed(self) -> Any:
         # What was looked at stays looked at.
-        return _touched(self._share._store, self._value.state)
+        return touched_at(self._share._store, self._value.state, SeenTouched)
 
     def _expects(self) -> Any:
         return self._value.state.still_stand
-
-
-def _touched(store: Any, places: SeenPlaces) -> SeenTouched:
-    touched = SeenTouched()
-    touched.store = store
-    touched.state = places
-    touched.gone = touched.read = NONE
-    touched.ends = None
-    return touched

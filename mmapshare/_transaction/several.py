@@ -10,7 +10,7 @@ from typing import Any
 from .._lock.interrupts import from_first_instruction
 from .._lock.owner import in_steps
 from ..errors import TransactionError
-from .block import DONE, Done, Transaction, may_commit
+from .block import DONE, Done, Transaction, commit, may_commit
 from .nested import Joined
 from .view import View
 
@@ -104,7 +104,7 @@ class Together:
                     transaction._lock.check_held()
                     store.reserve(changes)
                 made.append((store, view, changes))
-        _commit(made)
+        _commit_all(made)
 
     def _leave(self, err: BaseException | None) -> None:
         """Let go of all; a block that was joined hears of a failure."""
@@ -122,25 +122,18 @@ def _id(share: Any) -> bytes:
     return region_id
 
 
-def _commit(made: list[tuple[Any, View[Any], Any]]) -> None:
+def _commit_all(made: list[tuple[Any, View[Any], Any]]) -> None:
     """All of them, even if an interrupt comes in between: doing one twice changes nothing."""
     left = list(made)
     try:
         while left:
-            _commit_one(*left[0])
+            commit(*left[0])
             del left[0]
     except BaseException:
         for each in left:
             with contextlib.suppress(Exception):  # The first error is on its way already.
-                _commit_one(*each)
+                commit(*each)
         raise
-
-
-def _commit_one(store: Any, view: View[Any], changes: Any) -> None:
-    if changes is not None:
-        store.commit(changes)
-    if view._named or store.kept:
-        store.keep(changes, view._named)
 
 
 Together.__aexit__ = from_first_instruction(Together.__aexit__)  # type: ignore[method-assign]
