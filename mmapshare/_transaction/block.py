@@ -2,9 +2,9 @@
 
 It is left properly whatever happens. ``__enter__`` undoes what it began when anything is raised
 in it. ``__exit__`` rolls back and releases when anything is raised in it, at its first instruction
-too (see `_lock.interrupts`). Should even that be interrupted, a finaliser does it; and where a
-traceback keeps the transaction alive, the same owner's next block finds and clears it
-(`own_claim`).
+too (see `_lock.interrupts`). Should even that be interrupted, the view does it as soon as the
+transaction is gone; and where a traceback keeps the transaction alive, the same owner's next
+block finds and clears it (`own_claim`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import os
 from collections.abc import Generator
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
+from weakref import ref
 
 from .._lock.interrupts import from_first_instruction
-from .._lock.lock import Lock
 from .._lock.owner import ENDED, current_owner, here, in_steps
 from .._lock.status import HOLDER
 from ..errors import TransactionError, ViewClosedError
@@ -40,10 +40,8 @@ class Transaction(NotAView, Generic[T]):
     of the block it rolls back. The commit itself is made in one go.
     """
 
-    __slots__ = ("_lock", "_pid", "_role", "_share", "_timeout", "_view")
+    __slots__ = ("__weakref__", "_pid", "_role", "_share", "_timeout", "_view")
 
-    _lock: Lock
-    """The lock that it asks for; the share may be closed before all is over."""
     _pid: int
     """Where it joined; a forked child leaves the block in silence."""
 
@@ -59,11 +57,12 @@ class Transaction(NotAView, Generic[T]):
         try:
             share = self._share
             store = share._store
-            self._lock = lock = store.lock
             view: View[T] = share._view_class()
+            view._lock = lock = store.lock
             self._view = view
             view._owner = current_owner()
             view._busy = True
+            view._guard = ref(self, view._abandoned)
             while not lock.acquire(view, self._timeout):
                 outer = self._join(view)
                 if outer is not None:
@@ -81,11 +80,12 @@ class Transaction(NotAView, Generic[T]):
         try:
             share = self._share
             store = share._store
-            self._lock = lock = store.lock
             view: View[T] = share._view_class()
+            view._lock = lock = store.lock
             self._view = view
             view._owner = current_owner()
             view._busy = True
+            view._guard = ref(self, view._abandoned)
             while not await lock.acquire_async(view, self._timeout):
                 outer = self._join(view)
                 if outer is not None:
@@ -145,7 +145,7 @@ class Transaction(NotAView, Generic[T]):
                 self._leave_with_care(view, err)
                 return
             view._busy = True
-            lock = self._lock
+            lock = view._lock
             if kind is None:
                 store = self._share._store
                 changes = view._changes()
@@ -156,7 +156,7 @@ class Transaction(NotAView, Generic[T]):
                 if view._named or store.kept:
                     store.keep(changes, view._named)
             lock.release()
-            view._owner = None
+            view._owner = view._guard = None
         except BaseException as failure:
             if self._role == JOINED and self._view is not None:
                 self._view._failed.failed = failure
@@ -172,7 +172,7 @@ class Transaction(NotAView, Generic[T]):
             store = self._share._store
             changes = view._changes()
             if changes is not None:
-                self._lock.check_held()
+                view._lock.check_held()
             commit(store, view, changes)
         self._give_up()
         if isinstance(view._failed, Joined):
@@ -209,22 +209,7 @@ class Transaction(NotAView, Generic[T]):
             if isinstance(view._failed, Joined):
                 view._failed.leave(self)
             return
-        if self._role == OWNER:
-            self._lock.abandon(view)
-        view._owner = None
-
-    def __del__(self) -> None:
-        # An interrupt may have kept __exit__ from running to its end. A process that was forked
-        # from C code without Python's hooks must leave the parent's lock alone.
-        try:
-            view = getattr(self, "_view", None)  # None too where __init__ did not come that far.
-            abandoned = view is not None and view._owner is not None
-            if abandoned and self._lock.pid == os.getpid():
-                self._give_up()
-        except BaseException:
-            if getattr(self, "_view", None) is not None:
-                self._give_up()
-            raise
+        view._let_go()
 
 
 class Done:
@@ -242,7 +227,6 @@ _ONCE: Final = "a transaction is used once: call share.locked() again"
 
 Transaction.__exit__ = from_first_instruction(Transaction.__exit__)  # type: ignore[method-assign]
 Transaction.__aexit__ = from_first_instruction(Transaction.__aexit__)  # type: ignore[method-assign]
-Transaction.__del__ = from_first_instruction(Transaction.__del__)  # type: ignore[method-assign]
 for _method in (Transaction.__enter__, Transaction.__aenter__, Transaction.__exit__,
                 Transaction._join, Transaction._leave_with_care, Transaction._give_up):  # fmt: skip
     in_steps(_method)

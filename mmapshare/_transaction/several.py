@@ -101,7 +101,7 @@ class Together:
                 store = transaction._share._store
                 changes = view._changes()
                 if changes is not None:
-                    transaction._lock.check_held()
+                    view._lock.check_held()
                     store.reserve(changes)
                 made.append((store, view, changes))
         _commit_all(made)

@@ -10,6 +10,7 @@ without, and `ObjectView` is for all other values.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
@@ -17,6 +18,7 @@ from .._bytes import Frame
 from .._codec.frames import EMPTY_SET, FROZENSET, GLOBAL, decode, encode
 from .._codec.references import named, take_named
 from .._codec.sameness import unchanged
+from .._lock.interrupts import from_first_instruction
 from .._lock.owner import ENDED, Claim, current_owner, here
 from ..errors import (
     EmptyShareError,
@@ -101,9 +103,9 @@ class View(Claim, Generic[T]):
     {'hits': 1}
     """
 
-    # `_open` fills these in. The transaction is not among them: a user's variable must not keep
-    # an abandoned one from its finaliser.
-    __slots__ = ("_base", "_failed", "_named", "_share", "_value")
+    # The transaction and `_open` fill these in. The transaction itself is not among them: a
+    # user's variable must not keep an abandoned one alive.
+    __slots__ = ("_base", "_failed", "_guard", "_lock", "_named", "_share", "_value")
 
     _value: Any
     """The private value; a `Missing` while an empty share has none, or it does not load here."""
@@ -111,6 +113,10 @@ class View(Claim, Generic[T]):
     """What it was read from: version, frames, and what the store needs."""
     _named: Any
     """The shares that the draft names, once it is encoded."""
+    _lock: Any
+    """The lock of its block; the share may be closed before all is over."""
+    _guard: Any
+    """Watches that the transaction is not gone before it was left."""
     _share: Any
     """Whose draft it is; asked for its store, and for what it trusts."""
     _failed: Any
@@ -240,6 +246,25 @@ class View(Claim, Generic[T]):
         """The frames that the draft was made from, anew; none where they are gone."""
         version, frames, *_ = self._share._store.read()
         return frames if version == self._base[0] else ()
+
+    def _let_go(self) -> None:
+        """Void the view and let go of the lock, if it has it; harmless when done already."""
+        self._lock.abandon(self)
+        self._owner = self._guard = None
+
+    @from_first_instruction
+    def _abandoned(self, guard: object) -> None:
+        """The transaction is gone: an interrupt may have kept it from being left."""
+        try:
+            self._let_go_here()
+        except BaseException:
+            self._let_go_here()
+            raise
+
+    def _let_go_here(self) -> None:
+        # A process that was forked from C code without Python's hooks must leave the parent's.
+        if self._owner is not None and self._lock.pid == os.getpid():
+            self._let_go()
 
     def _open_without_lock(self, share: Any) -> None:
         """The same at a version that `_expects` tells."""

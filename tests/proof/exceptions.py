@@ -49,8 +49,7 @@ def _strike(scene: Scene, step: int, kind: type[BaseException]) -> str | None:
     def spring() -> None:
         nonlocal at
         at = _instruction(sys._getframe(1))
-        if at != "NOT_TAKEN":  # A mark of Python 3.14's, which no ``try`` covers.
-            raise kind("struck")
+        raise kind("struck")
 
     # What strikes on the way in or out of pickling may come as the cause of an error of ours.
     with contextlib.suppress(kind, MmapShareError), trap(step, spring):

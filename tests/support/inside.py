@@ -311,6 +311,7 @@ PLACES = {
     # --- _transaction.view
     "MISSING": "_transaction.view.MISSING",
     "ValueStore": "_store.value.ValueStore",
+    "View": "_transaction.view.View",
     "changes_of_view": "_transaction.view.View._changes",
     # --- _store.base
     "KeyedStore": "_store.keyed.KeyedStore",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dis
 import os
 import signal
 import sys
@@ -14,6 +15,8 @@ import mmapshare
 
 SEED = int.from_bytes(os.urandom(4), "little")
 _TOOL = 4  # One of the ids that sys.monitoring leaves to anybody.
+_NOT_TAKEN = dis.opmap.get("NOT_TAKEN")
+"""A mark of Python 3.14's, from which no exception can come, and which no ``try`` covers."""
 PACKAGE = str(Path(mmapshare.__file__).parent)
 
 
@@ -37,7 +40,10 @@ def trap(step: int, spring: Callable[[], Any]) -> Iterator[None]:
             return monitoring.DISABLE
         count += 1
         if count == step:
-            spring()
+            if code.co_code[offset] == _NOT_TAKEN:
+                count -= 1  # At the next one.
+            else:
+                spring()
         return None
 
     monitoring.use_tool_id(_TOOL, "trap")
