@@ -68,13 +68,22 @@ def digest(raw: bytes) -> bytes:
 
 def importable(obj: Any) -> bool:
     """Whether module and name lead to this class or function in other processes too."""
-    name = obj.__module__
-    if name in MAINS or _is_taken_by_value(name):
-        return False
-    found: Any = sys.modules.get(name)
-    for part in obj.__qualname__.split("."):
+    module = obj.__module__
+    return goes_by_name(module) and named(module, obj.__qualname__)[1] is obj
+
+
+def goes_by_name(module: str | None) -> bool:
+    """Whether what a module defines is imported by other processes."""
+    return module not in MAINS and not _is_taken_by_value(module)
+
+
+def named(module: str | None, qualname: str) -> tuple[Any, Any]:
+    """The module of that name here, and what it has by the other one; None for what is not."""
+    home: Any = sys.modules.get(MAINS[0] if module in MAINS else str(module))
+    found = home
+    for part in qualname.split("."):
         found = getattr(found, part, None)
-    return found is obj
+    return home, found
 
 
 def _is_taken_by_value(module: str | None) -> bool:

@@ -25,7 +25,6 @@ rebuild a class as a skeleton first, its contents second, so that definitions ma
 from __future__ import annotations
 
 import pickle
-import sys
 from collections.abc import Iterable, Mapping
 from types import CodeType
 from typing import Any, Final
@@ -35,7 +34,7 @@ import attrs
 from ..errors import CorruptRegionError, UnpicklableError
 from . import descent as _descent
 from . import known as _known
-from .content import content_of
+from .content import content_of, named
 from .fingerprint import shape_of, source_of
 from .known import Definition, Definitions, Stored, Workshop, by_key, known_as, warm
 
@@ -43,8 +42,6 @@ _READY_MOST: Final = 256
 _READY_BYTES: Final = 64 << 10
 _SIZE_BYTES: Final = 8
 _KEY_BYTES: Final = 16
-
-_modules = sys.modules
 
 
 # --- Handing them on -----------------------------------------------------------------------
@@ -226,23 +223,13 @@ class Header:
 def header_of(cls: type, shape: bytes) -> Header:
     """Of a class of this process."""
     module, qualname = cls.__module__, cls.__qualname__
-    home, found = _named(module, qualname)
+    home, found = named(module, qualname)
     marked = None if home is None else (id(home), _descent.mark_of(home))
     content, source = b"", None
     if found is cls:
         source = source_of(cls)
         content = content_of(cls)
     return Header(id(cls), _descent.mark_of(cls), module, qualname, shape, marked, content, source)
-
-
-def _named(module: str, qualname: str) -> tuple[Any, Any]:
-    """The module of that name here, and what it has by the other one."""
-    name = _descent.MAINS[0] if module in _descent.MAINS else module
-    home: Any = _modules.get(name)
-    found = home
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    return home, found
 
 
 def _resolve_class(shop: Workshop, definition: Definition, parts: tuple[bytes, ...]) -> Any:
@@ -282,7 +269,7 @@ def _namesake(header: Header) -> type | None:
 
     Where the module is here by descent, so is the class; or it has been made since, as another.
     """
-    home, found = _named(header.module, header.qualname)
+    home, found = named(header.module, header.qualname)
     if not isinstance(found, type) or shape_of(found) != header.shape:
         return None
     if header.home is not None and _descent.descendant(*header.home) is home:
