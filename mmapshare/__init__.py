@@ -18,7 +18,8 @@ unlocks. A `SharedDict` has a store by key (`_store.keyed`), each of whose commi
 log (`_store.log`); each process keeps an index of it (`_store.index`).
 """
 
-from ._decorator.functions import SharedFunction, shared_state
+from ._decorator.decorate import shared_state
+from ._decorator.functions import SharedFunction
 from ._dict import DictSnapshot, SharedDict
 from ._share import Share, Snapshot
 from ._shared.base import ShareInfo, locked

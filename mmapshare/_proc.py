@@ -1,9 +1,10 @@
-"""Who has a memfd open: a look through /proc, for when the process that made it is gone."""
+"""Processes: who has a memfd open, by a look through /proc, for when its maker is gone."""
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from typing import Final
 
@@ -92,3 +93,9 @@ def why_not(pid: int, started: int | None, namespace: int, err: OSError) -> str:
         "found. Keep a reference to the share in a process that lives for as long as others may "
         "load it"
     )
+
+
+def in_worker() -> bool:
+    """Whether multiprocessing started this process, for another one's work."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None

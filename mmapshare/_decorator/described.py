@@ -11,9 +11,14 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any
+from inspect import Parameter
+from typing import Any, Final, Generic, TypeVar
+
+import cloudpickle
 
 from .._late import importing
+
+R = TypeVar("R")
 
 _taken = functools.WRAPPER_ASSIGNMENTS
 
@@ -37,8 +42,8 @@ if sys.version_info >= (3, 14):  # only with Python 3.14
             delattr(wrapper.__wrapped__, self._name)
 
 
-class Described:
-    """What looks like the function that it wraps.
+class Described(Generic[R]):
+    """What looks like the function that it wraps, and is pickled by cloudpickle as functions are.
 
     A class derived from it must not annotate anything in its body: Python keeps those annotations
     where the function's are looked for.
@@ -48,9 +53,40 @@ class Described:
         __annotations__ = _OfWrapped("__annotations__", {})
         __annotate__ = _OfWrapped("__annotate__", None)
 
-    def __init__(self, func: Callable[..., Any]) -> None:
+    def __init__(self, func: Callable[..., R]) -> None:
         wrapper: Any = self
         functools.update_wrapper(wrapper, func, _taken)
+        self._func: Callable[..., R] = func
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cloudpickle.Pickler.dispatch_table[cls] = _reduce_for_cloudpickle
+
+    def _is_importable(self) -> bool:
+        """Whether whoever loads it finds it under its name."""
+        raise NotImplementedError
+
+
+def _reduce_for_cloudpickle(wrapper: Described[Any]) -> Any:
+    """By name where the other side can import it, else by value."""
+    if wrapper._is_importable():
+        return wrapper.__reduce__()
+    return object.__new__, (type(wrapper),), wrapper.__getstate__()
+
+
+class KnownAsAsync:
+    """What calls an ``async def`` is known as one by `inspect` (Python 3.12 on) and `asyncio`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if sys.version_info >= (3, 12):  # only with Python 3.12
+            inspect.markcoroutinefunction(self)  # type: ignore[type-var]
+
+    if sys.version_info < (3, 12):  # only without Python 3.12
+
+        @property
+        def _is_coroutine(self) -> object:
+            return getattr(sys.modules.get("asyncio.coroutines"), "_is_coroutine", None)
 
 
 def take_annotations(facade: type, cls: type) -> None:
@@ -60,6 +96,26 @@ def take_annotations(facade: type, cls: type) -> None:
         facade.__annotate__ = annotate  # type: ignore[attr-defined]
     elif "__annotations__" in vars(cls):
         facade.__annotations__ = cls.__annotations__
+
+
+def name_of(func: Any) -> str:
+    """Its name, for messages too: of what has none, what it is."""
+    return str(getattr(func, "__qualname__", func))
+
+
+def refuse_generator(func: Callable[..., Any]) -> None:
+    """TypeError for what has not done its work when it returns."""
+    if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
+        raise TypeError(
+            f"{name_of(func)} is a generator: suspended between two items it would keep the lock. "
+            "Return a list or an iterator over one, or give the state out by a plain function "
+            "that a generator calls"
+        )
+
+
+# --- Signatures ------------------------------------------------------------------------------
+
+_POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def signature_of(func: Callable[..., Any], **options: Any) -> inspect.Signature:
@@ -73,6 +129,37 @@ def signature_of(func: Callable[..., Any], **options: Any) -> inspect.Signature:
 
             return inspect.signature(func, annotation_format=Format.FORWARDREF, **options)
         raise
+
+
+def without_state(func: Callable[..., Any], after_self: bool) -> inspect.Signature:
+    """The signature as callers see it; TypeError where there is no room for the state."""
+    own = signature_of(func, follow_wrapped=False)
+    shown = signature_of(func)
+    at = int(after_self)
+    parameters = list(own.parameters.values())
+    if any(p.kind is Parameter.VAR_POSITIONAL for p in parameters[: at + 1]):
+        # It passes on whatever it gets; what it wraps, if anything, says where the state goes.
+        parameters = list(shown.parameters.values())
+        if any(p.kind is Parameter.VAR_POSITIONAL for p in parameters[: at + 1]):
+            return shown
+    elif own != shown:
+        return shown  # A wrapper that takes the state itself: callers see what it wraps.
+    if len(parameters) <= at or parameters[at].kind not in _POSITIONAL:
+        first = "self, state" if after_self else "state"
+        name = getattr(func, "__name__", name_of(func))
+        raise TypeError(
+            f"{name_of(func)} has no parameter for the state: write  def {name}({first}, ...)"
+        )
+    del parameters[at]
+    return shown.replace(parameters=parameters)
+
+
+def without_first(signature: inspect.Signature) -> inspect.Signature:
+    """The same for who has a bound method."""
+    parameters = list(signature.parameters.values())
+    if parameters and parameters[0].kind in _POSITIONAL:
+        del parameters[0]
+    return signature.replace(parameters=parameters)
 
 
 class SignatureOfClass:

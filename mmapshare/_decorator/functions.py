@@ -1,4 +1,4 @@
-"""`shared_state`: functions, methods and classes whose state every process shares.
+"""Functions whose state every process shares, as `shared_state` makes them.
 
 A `SharedFunction` opens one transaction for each call and passes its view on as the state. Where
 the state goes among the arguments depends on how the function was reached: after ``self`` where
@@ -11,36 +11,27 @@ import inspect
 import pickle
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-import cloudpickle
-
+from .._codec.content import goes_by_name, named
 from .._codec.frames import decode, encode
+from .._proc import in_worker
 from .._share import Share
-from .._shared import registry
-from .._shared.base import Shared
-from .classes import KnownAsAsync, facade_of
-from .described import Described, signature_of
+from .described import Described, KnownAsAsync, without_first, without_state
+
+if TYPE_CHECKING:
+    from .._shared.base import Shared
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
-C = TypeVar("C")
-
-
-class _NotGiven:
-    def __repr__(self) -> str:
-        return "<not given>"
-
-
-_NOT_GIVEN: Final[Any] = _NotGiven()
 
 FIRST, AFTER_SELF, UNKNOWN = 0, 1, 2
 """Where the state stands among the positional arguments of a direct call. UNKNOWN: the function
 stands in a class body, as a ``staticmethod`` or ``classmethod`` that is wrapped around it."""
 
 
-class SharedFunction(Described, Generic[P, R]):
+class SharedFunction(Described[R], Generic[P, R]):
     """A function whose state processes share, as `shared_state` makes it.
 
     A call is one transaction on `share`: it waits for the lock, calls the function with the
@@ -51,34 +42,28 @@ class SharedFunction(Described, Generic[P, R]):
     Pickled, it is a handle: wherever it is loaded it works on the same region.
     """
 
-    def __init__(self, func: Callable[..., R], at: int) -> None:
-        self._func: Callable[..., R] = func
+    def __init__(
+        self, func: Callable[..., R], at: int, *, share: Any = None, **options: Any
+    ) -> None:
+        without_state(func, at == AFTER_SELF)  # Says what is wrong with the parameters.
+        self.__name__ = self.__qualname__ = type(func).__name__  # A partial has none of its own.
+        super().__init__(func)
         self._at = at
         self._of_class = False
         """Whether it takes the place of a ``classmethod``."""
-        self._settled = False
+        self._settled = share is not None
         """Whether somebody may rely on the region that it has."""
-        self.__name__ = self.__qualname__ = type(func).__name__  # A partial has none of its own.
-        super().__init__(func)
-        _without_state(func, at == AFTER_SELF)  # Says what is wrong with the parameters.
-
-    def _bind(self, share: Any, initial: Any, timeout: float | None, **size: Any) -> None:
-        """Give it its region, made from ``initial`` or given as ``share``."""
+        self._waiting = {name: options.pop(name) for name in ("timeout",) if name in options}
         self._initial: Sequence[bytes] | None = None
-        if share is _NOT_GIVEN:
-            self._initial = tuple(map(bytes, encode(initial)))
-            share = Share(initial, **size)
-        else:
-            self._settled = True
+        if share is None:
+            options.setdefault("initial", {})
+            self._initial = tuple(map(bytes, encode(options["initial"])))
+            share = Share(**options)
         self._share: Shared[Any] = share
-        self._waiting: dict[str, float | None] = {}
-        if timeout is not _NOT_GIVEN:
-            self._waiting["timeout"] = timeout
-            self._share.locked(**self._waiting)  # Says what is wrong with a timeout.
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return _without_state(self._func, self._at == AFTER_SELF)
+        return without_state(self._func, self._at == AFTER_SELF)
 
     # --- Calls -----------------------------------------------------------------------------
 
@@ -129,7 +114,7 @@ class SharedFunction(Described, Generic[P, R]):
     def __set_name__(self, owner: type, name: str) -> None:
         # Not where a function made elsewhere is also called an attribute of a class.
         if self.__qualname__ == f"{owner.__qualname__}.{name}" and self._at == UNKNOWN:
-            _without_state(self._func, True)
+            without_state(self._func, True)
             self._at = AFTER_SELF
 
     # --- Its region ------------------------------------------------------------------------
@@ -171,24 +156,36 @@ class SharedFunction(Described, Generic[P, R]):
 
     # --- Pickling --------------------------------------------------------------------------
 
-    def __copy__(self) -> SharedFunction[P, R]:
+    def __copy__(self, memo: object = None) -> SharedFunction[P, R]:
         """Itself, as with any function."""
         return self
 
-    def __deepcopy__(self, memo: object) -> SharedFunction[P, R]:
-        return self
+    __deepcopy__ = __copy__
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For who takes it by value: with its region's handle, which counts from now on."""
+        self._settled = True
+        return vars(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """By name and handle, as plain pickle takes functions."""
-        module, name = _address(self._func)
-        found = _find(module, name)
-        if not isinstance(found, SharedFunction) or found._func is not self._func:
+        # A spawned child knows the program's own module by another name than everybody else.
+        module = "__main__" if self.__module__ == "__mp_main__" else self.__module__
+        if not self._is_found():
             raise pickle.PicklingError(
-                f"cannot pickle {self.__qualname__}: it is not found as {module}.{name}; define "
-                "it at the top of a module, or use cloudpickle (as mmapshare and joblib do)"
+                f"cannot pickle {self.__qualname__}: it is not found as {module}."
+                f"{self.__qualname__}; define it at the top of a module, or use cloudpickle (as "
+                "mmapshare and joblib do)"
             )
         self._settled = True
-        return _load_by_name, (module, name, self._share)
+        return _load_by_name, (module, self.__qualname__, self._share)
+
+    def _is_found(self) -> bool:
+        found = _find(self.__module__, self.__qualname__)
+        return isinstance(found, SharedFunction) and found._func is self._func
+
+    def _is_importable(self) -> bool:
+        return goes_by_name(self.__module__) and self._is_found()
 
     def _on(self, share: Shared[Any]) -> SharedFunction[P, R]:
         """This function on the region ``share``, which was handed on to this process.
@@ -199,7 +196,7 @@ class SharedFunction(Described, Generic[P, R]):
         if share is self._share:
             return self
         twin = self
-        if self._settled or self._share.version > 1 or not registry.in_worker():
+        if self._settled or self._share.version > 1 or not in_worker():
             twin = type(self).__new__(type(self))
             vars(twin).update(vars(self))
         twin._share, twin._settled = share, True
@@ -236,7 +233,7 @@ class BoundSharedFunction(Generic[P, R]):
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return _without_first(self.__func__.__signature__)
+        return without_first(self.__func__.__signature__)
 
     @property
     def share(self) -> Any:
@@ -262,222 +259,12 @@ class BoundSharedFunction(Generic[P, R]):
         return f"<bound {self.__func__!r} of {self.__self__!r}>"
 
 
-# --- The decorator ---------------------------------------------------------------------------
-
-
-class _Decorator:
-    """What ``shared_state(...)`` with keywords returns; only its types differ from a function."""
-
-    def __init__(self, options: dict[str, Any]) -> None:
-        self._options = options
-
-    @overload
-    def __call__(self, target: type[C], /) -> type[C]: ...  # type: ignore[overload-overlap]
-
-    @overload
-    def __call__(self, target: Callable[Concatenate[Any, P], R], /) -> SharedFunction[P, R]: ...
-
-    def __call__(self, target: Any, /) -> Any:
-        return _decorate(target, self._options)
-
-
-@overload
-def shared_state(target: type[C], /) -> type[C]: ...  # type: ignore[overload-overlap]
-
-
-@overload
-def shared_state(target: Callable[Concatenate[Any, P], R], /) -> SharedFunction[P, R]: ...
-
-
-@overload
-def shared_state(
-    *,
-    initial: object = ...,
-    share: Shared[Any] = ...,
-    max_size: int | str = ...,
-    timeout: float | None = ...,
-) -> _Decorator: ...
-
-
-def shared_state(target: Any = _NOT_GIVEN, /, **options: Any) -> Any:
-    """Bind a function's state to a region that all processes share.
-
-    The function's first parameter is the state: the view of one transaction for each call, which
-    callers do not pass. Written bare the state begins as ``{}``.
-
-    Args:
-        initial: the state to begin with; stored at once, so that changing the object later
-            changes nothing. A callable is stored as it is, never called.
-        share: an existing `Share` or `SharedDict` instead, so that several functions work on one
-            state.
-        max_size: ceiling of the state, as for `Share`; default 1 GiB.
-        timeout: seconds that a call waits for the lock before it raises LockTimeout; by default
-            the share's own, which is None: for as long as it takes.
-
-    The region is made at decoration, so that forked children inherit it. The function, handed to
-    a child under spawn or forkserver, takes its region along. *A child that imports the module
-    anew and was not handed the function has a region of its own*: hand the function on, or bind
-    it with ``share=`` to a share that the child was given. Let `shared_state` stand above other
-    decorators of a function: what they make is handed on without its region.
-
-    - ``async def`` functions wait for the lock without holding up the event loop; the owner is
-      the task. A task that they start and await in turn is another owner and would wait for
-      ever; let them call one another directly.
-    - Methods have one region in common for all instances; the state comes after ``self``.
-      `staticmethod` and `classmethod` may stand on either side; to hand a class method on to
-      spawned children let `shared_state` stand above (from Python 3.13 on the other order gives
-      a plain method of the class, which travels without its region).
-    - A class: each instance has a region of its own for its attributes, which must be picklable;
-      each public method, and each special one, is one transaction on them, but for properties
-      and the special methods that only look (``repr``, ``==``, ``len`` and the like), which see a
-      copy of what was committed last. So does who reads an attribute from outside; assigning
-      one there raises AttributeError. Within a method ``self`` is a draft: outlasting the
-      method it turns into the instance itself; ``self.__class__`` is the shared class, which
-      ``type(self)`` is not. Attributes of the class itself are the plain class's, in each
-      process its own. Let `shared_state` stand above decorators such as ``dataclass``; derive
-      from the class before it is decorated. An instance may be pickled and copied: it is a
-      handle, and ``instance.share`` its region.
-
-    Generators are a TypeError: suspended, they would keep the lock.
-
-    >>> @shared_state(initial={"calls": 0})
-    ... def tally(state, n):
-    ...     state["calls"] += n
-    ...     return state["calls"]
-    >>> tally(3)
-    3
-    >>> tally.share.get()
-    {'calls': 3}
-    >>> tally.reset()
-    >>> tally(1)
-    1
-
-    >>> @shared_state
-    ... class Counter:
-    ...     def __init__(self):
-    ...         self.n = 0
-    ...     def add(self, by):
-    ...         self.n += by
-    >>> counter = Counter()
-    >>> counter.add(2)
-    >>> counter.n
-    2
-    """
-    for name in options:
-        if name not in {"initial", "share", "max_size", "timeout"}:
-            raise TypeError(
-                f"shared_state() has no option {name!r}; it takes initial, share, max_size, timeout"
-            )
-    if "share" in options:
-        for name in ("initial", "max_size"):
-            if name in options:
-                raise TypeError(f"share= brings its own value and ceiling: leave {name}= out")
-        if not isinstance(options["share"], Shared):
-            raise TypeError(
-                f"share= is a Share or a SharedDict, not {type(options['share']).__name__}"
-            )
-    if target is _NOT_GIVEN:
-        return _Decorator(options)
-    if not callable(target) and not isinstance(target, staticmethod | classmethod):
-        raise TypeError(
-            f"shared_state decorates a function or class, not {type(target).__name__}; give the "
-            "state to begin with by name: @shared_state(initial=...)"
-        )
-    return _decorate(target, options)
-
-
-def _decorate(target: Any, options: dict[str, Any]) -> Any:
-    if isinstance(target, type):
-        return facade_of(target, options)
-    if isinstance(target, SharedFunction | BoundSharedFunction):
-        raise TypeError(f"{_name(target)} has shared state already: decorate it once")
-    if isinstance(target, staticmethod):
-        return staticmethod(_function(target.__func__, FIRST, options))
-    if isinstance(target, classmethod):
-        function = _function(target.__func__, AFTER_SELF, options)
-        function._of_class = True
-        return function
-    return _function(target, UNKNOWN if _in_class_body(target) else FIRST, options)
-
-
-def _function(
-    func: Callable[..., Any],
-    at: int,
-    options: dict[str, Any],
-) -> SharedFunction[..., Any]:
-    if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
-        raise TypeError(
-            f"{_name(func)} is a generator: suspended between two items it would keep the lock. "
-            "Return a list, or give the state out by a plain function called from a generator"
-        )
-    cls = AsyncSharedFunction if inspect.iscoroutinefunction(func) else SharedFunction
-    function: SharedFunction[..., Any] = cls(func, at)
-    initial = options.get("initial", {})
-    size = {"max_size": options["max_size"]} if "max_size" in options else {}
-    timeout = options.get("timeout", _NOT_GIVEN)
-    function._bind(options.get("share", _NOT_GIVEN), initial, timeout, **size)
-    return function
-
-
-def _in_class_body(func: Any) -> bool:
-    outer = str(getattr(func, "__qualname__", "")).rpartition(".")[0]
-    return bool(outer) and not outer.endswith("<locals>")
-
-
-def _name(func: Any) -> str:
-    return str(getattr(func, "__qualname__", func))
-
-
-_POSITIONAL: Final = (
-    inspect.Parameter.POSITIONAL_ONLY,
-    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-)
-
-
-def _without_state(func: Callable[..., Any], after_self: bool) -> inspect.Signature:
-    """The signature as callers see it; TypeError where there is no room for the state."""
-    own = signature_of(func, follow_wrapped=False)
-    shown = signature_of(func)
-    at = int(after_self)
-    parameters = list(own.parameters.values())
-    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters[: at + 1]):
-        # It passes on whatever it gets; what it wraps, if anything, says where the state goes.
-        parameters = list(shown.parameters.values())
-        if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters[: at + 1]):
-            return shown
-    elif own != shown:
-        return shown  # A wrapper that takes the state itself: callers see what it wraps.
-    if len(parameters) <= at or parameters[at].kind not in _POSITIONAL:
-        first = "self, state" if after_self else "state"
-        name = getattr(func, "__name__", _name(func))
-        raise TypeError(
-            f"{_name(func)} has no parameter for the state: write  def {name}({first}, ...)"
-        )
-    del parameters[at]
-    return shown.replace(parameters=parameters)
-
-
-def _without_first(signature: inspect.Signature) -> inspect.Signature:
-    parameters = list(signature.parameters.values())
-    if parameters and parameters[0].kind in _POSITIONAL:
-        del parameters[0]
-    return signature.replace(parameters=parameters)
-
-
 # --- Loading it elsewhere --------------------------------------------------------------------
-
-
-def _address(func: Any) -> tuple[str, str]:
-    module = str(getattr(func, "__module__", None))
-    # A spawned child knows the program's own module by another name than everybody else.
-    return "__main__" if module == "__mp_main__" else module, _name(func)
 
 
 def _find(module: str, name: str) -> Any:
     """What stands under a name, bound or not; None where there is nothing."""
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
+    _, found = named(module, name)
     return getattr(found, "__func__", found)
 
 
@@ -491,19 +278,3 @@ def _load_by_name(module: str, name: str, share: Shared[Any]) -> SharedFunction[
             "in this process too, or cloudpickle has to send it"
         )
     return found._on(share)
-
-
-def _reduce_for_cloudpickle(function: SharedFunction[..., Any]) -> tuple[Any, ...]:
-    """By name where the other side can import it, else by value with its region's handle."""
-    module, name = _address(function._func)
-    elsewhere = module != "__main__" and module not in cloudpickle.list_registry_pickle_by_value()
-    if elsewhere:
-        found = _find(module, name)
-        if isinstance(found, SharedFunction) and found._func is function._func:
-            return function.__reduce__()
-    function._settled = True
-    return object.__new__, (type(function),), vars(function)
-
-
-for _cls in (SharedFunction, AsyncSharedFunction):
-    cloudpickle.Pickler.dispatch_table[_cls] = _reduce_for_cloudpickle

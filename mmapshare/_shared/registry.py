@@ -35,7 +35,7 @@ import attrs
 from .. import _proc
 from .._codec.references import is_being_stored, note
 from .._late import importing
-from .._proc import LACKS, holders, own_namespace, own_pid, start_of, why_not
+from .._proc import LACKS, holders, in_worker, own_namespace, own_pid, start_of, why_not
 from .._store.segment import Segment
 from ..errors import HandleError, MmapShareError
 
@@ -307,12 +307,6 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):  # only with fork
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def in_worker() -> bool:
-    """Whether multiprocessing started this process, for another one's work."""
-    process = sys.modules.get("multiprocessing.process")
-    return process is not None and process.parent_process() is not None
 
 
 def _passed_while_spawning(segment: Segment) -> Any:

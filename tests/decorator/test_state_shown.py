@@ -29,7 +29,7 @@ def test_a_method_without_a_parameter_for_the_state_is_an_error_of_its_class():
 
 def test_its_own_signature_shows_no_address():
     shown = str(inspect.signature(shared_state))
-    assert "= <not given>, /, **options" in shown
+    assert "= NOTHING, /, **options" in shown
     assert "0x" not in shown
 
 
