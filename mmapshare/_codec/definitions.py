@@ -42,6 +42,9 @@ _READY_MOST: Final = 256
 _READY_BYTES: Final = 64 << 10
 _SIZE_BYTES: Final = 8
 _KEY_BYTES: Final = 16
+_STOP: Final = pickle.STOP[0]
+"""The last byte of a stream that has nothing behind it. Definitions end with their size, and keys
+with their number, whose last byte is far below that."""
 
 
 # --- Handing them on -----------------------------------------------------------------------
@@ -91,8 +94,13 @@ def needed(named: Mapping[bytes, Definition]) -> Needed:
     return ready
 
 
-def keys_before(memory: Any, end: int) -> list[bytes]:
-    """The keys behind a stream that has some: its last byte, before ``end``, is not STOP."""
+def needs_of(memory: Any, end: int) -> list[bytes]:
+    """The keys of the definitions that a value names, which was encoded with them apart.
+
+    ``end``: where in ``memory`` its first frame ends.
+    """
+    if memory[end - 1] == _STOP:
+        return []
     end -= _SIZE_BYTES
     number = int.from_bytes(memory[end : end + _SIZE_BYTES], "little")
     return [
@@ -143,30 +151,22 @@ def _resolve_new(shop: Workshop, key: bytes) -> Any:
     return _resolve_class(shop, definition, found)
 
 
-def learn(frame: Any) -> list[Any]:
-    """Make known the definitions that stand behind a stream, ahead of the frame's end.
+def learn(frame: Any, apart: Definitions | None) -> list[Any]:
+    """Make known the definitions that a stream needs, ahead of the frame's end.
 
-    They stay known for as long as what is returned, which are the classes and code themselves.
+    They stand behind it; or only their keys do, and they themselves are ``apart``. They stay known
+    for as long as what is returned, which are the classes and code.
     """
-    size = _bundle_bytes(frame)
-    if not size:
-        raise _missing()
-    stored: dict[bytes, Stored] = pickle.loads(frame[-_SIZE_BYTES - size : -_SIZE_BYTES])
-    found: list[Any] = _known.workshop.make(_learn_all, list(stored), stored)
+    if apart is None:
+        size = _bytes_behind(frame, False)
+        apart = pickle.loads(frame[-_SIZE_BYTES - size : -_SIZE_BYTES]) if size else {}
+        keys = list(apart)
+    else:
+        keys = needs_of(frame, len(frame))
+    if not keys or not all(key in apart for key in keys):
+        raise CorruptRegionError("a definition that the value names is missing from its commit")
+    found: list[Any] = _known.workshop.make(_learn_all, keys, apart)
     return found
-
-
-def learn_from(frame: Any, stored: Definitions) -> list[Any]:
-    """The same, of a stream behind which only the keys stand."""
-    keys = keys_before(frame, len(frame))
-    if not all(key in stored for key in keys):
-        raise _missing()
-    found: list[Any] = _known.workshop.make(_learn_all, keys, stored)
-    return found
-
-
-def _missing() -> CorruptRegionError:
-    return CorruptRegionError("a definition that the value names is missing from its commit")
 
 
 def _learn_all(shop: Workshop, keys: list[bytes], stored: Definitions) -> list[Any]:
@@ -177,27 +177,20 @@ def _learn_all(shop: Workshop, keys: list[bytes], stored: Definitions) -> list[A
         shop.sources.pop()
 
 
-def _bundle_bytes(frame: Any) -> int:
-    """Size of the pickled definitions behind a stream; 0 where there can be none."""
-    size = int.from_bytes(frame[-_SIZE_BYTES:], "little")
-    fits = 0 < size <= len(frame) - _SIZE_BYTES and frame[-_SIZE_BYTES - 1] == pickle.STOP[0]
-    return size if fits else 0
-
-
 def stream_of(frame: Any, apart: bool) -> Any:
     """A frame without what stands behind its stream, or as it is where nothing does.
 
     ``apart``: that is only the keys of definitions, not the definitions themselves.
     """
-    size = _keys_bytes(frame) if apart else _bundle_bytes(frame)
+    size = _bytes_behind(frame, apart)
     return frame[: -_SIZE_BYTES - size] if size else frame
 
 
-def _keys_bytes(frame: Any) -> int:
-    """Size of the keys behind a stream; 0 where there can be none."""
-    size = int.from_bytes(frame[-_SIZE_BYTES:], "little") * _KEY_BYTES
+def _bytes_behind(frame: Any, apart: bool) -> int:
+    """Size of the definitions behind a stream, or of their keys; 0 where there can be none."""
+    size = int.from_bytes(frame[-_SIZE_BYTES:], "little") * (_KEY_BYTES if apart else 1)
     end = len(frame) - _SIZE_BYTES - size
-    return size if end > 0 and frame[end - 1] == pickle.STOP[0] else 0
+    return size if end > 0 and frame[end - 1] == _STOP else 0
 
 
 @attrs.frozen

@@ -42,9 +42,6 @@ FROZENSET: Final = pickle.FROZENSET[0]
 """Opcodes one of which stands in every stream that has a set."""
 GLOBAL: Final = pickle.STACK_GLOBAL[0]
 """The opcode that stands in every stream which names a class or a function."""
-STOP: Final = pickle.STOP[0]
-"""The last byte of a stream that has nothing behind it. Definitions end with their size, and keys
-with their number, whose last byte is far below that."""
 _PLAIN_KEYS: Final = frozenset({str, int, bytes})
 """Types of keys that plain pickle takes, and gives back equal."""
 _TRIES_MOST: Final = 100
@@ -247,15 +244,7 @@ def _leave_out(buffer: pickle.PickleBuffer) -> bool:
     return False
 
 
-def needs_of(memory: Any, end: int) -> list[bytes]:
-    """The keys of the definitions that a value names, which was encoded with them apart.
-
-    ``end``: where in ``memory`` its first frame ends.
-    """
-    return [] if memory[end - 1] == STOP else _definitions.keys_before(memory, end)
-
-
-closure = _definitions.closure
+closure, needs_of = _definitions.closure, _definitions.needs_of
 
 
 def decode(frames: Sequence[Frame], definitions: Definitions | None = None) -> Any:
@@ -283,10 +272,7 @@ def recover(frames: Sequence[Frame], err: Exception, definitions: Definitions | 
 def _decode_after_learning(frames: Sequence[Frame], definitions: Definitions | None) -> Any:
     """Unpickle a value again, whose definitions this process had not met."""
     try:
-        if definitions is None:
-            kept = _definitions.learn(frames[0])
-        else:
-            kept = _definitions.learn_from(frames[0], definitions)
+        kept = _definitions.learn(frames[0], definitions)
         value = _loads(frames[0], buffers=frames[1:])
         del kept  # Until here nothing of it could be forgotten.
         return value
