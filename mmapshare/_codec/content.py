@@ -55,7 +55,7 @@ def content_of(obj: object, shallow: bool = False) -> bytes:
     """
     try:
         return _Walk(shallow).look(obj)
-    except (_TooMuchError, RecursionError):
+    except (TooMuchError, RecursionError):
         return b""
 
 
@@ -108,8 +108,8 @@ def functions_of(value: Any) -> list[FunctionType]:
     return [part for part in parts if isinstance(part, FunctionType)]
 
 
-class _TooMuchError(Exception):
-    """More objects than are looked at."""
+class TooMuchError(Exception):
+    """It would take too long to look at all of it."""
 
 
 class _Walk:
@@ -128,7 +128,7 @@ class _Walk:
             return b"within %d" % depth
         self._left -= 1
         if not self._left:
-            raise _TooMuchError
+            raise TooMuchError
         self._path[id(obj)] = len(self._path)
         try:
             return digest(_packed(self._parts(obj, kind)))

@@ -29,7 +29,7 @@ from . import known as _known
 from . import tensors as _tensors
 from .diagnose import blame
 from .known import Definitions, Stored, UnknownDefinitionError
-from .pickler import Pickler, changed_meanwhile, is_too_deep, look_at_reducers, prefer
+from .pickler import Chunks, Pickler, changed_meanwhile, is_too_deep, look_at_reducers
 from .unloadable import is_sound, said, why
 
 Gathered = dict[bytes, Stored]
@@ -100,7 +100,6 @@ def _is_enough(stream: bytes) -> bool:
 def _install_tensors() -> None:  # only with torch
     global _dumps  # noqa: PLW0603
     _dumps = _tensors.dumps
-    prefer(_tensors.reducers)
 
 
 _tensors.install = _install_tensors
@@ -159,12 +158,6 @@ class _Encoder:
         self.chunks = Chunks()
         self.buffers: list[memoryview] = []
         self.pickler = Pickler(self.chunks, out_of_band(self.buffers))
-
-
-class Chunks(list[bytes]):
-    """A file for picklers to write to."""
-
-    write = list.append
 
 
 _idle: list[_Encoder] = []

@@ -38,13 +38,14 @@ _TextFile: Final = io.TextIOWrapper
 _reducers: dict[type, Callable[[Any], Any]] = {}
 """What cloudpickle's own table and copyreg's say together, as a dict, which C looks up itself."""
 _seen: dict[type, Any] = {}
-_preferred: dict[type, Callable[[Any], Any]] = {}
+preferred: dict[type, Callable[[Any], Any]] = {}
+"""What goes before all that anybody registers: how torch's storages are pickled, once it is met."""
 
 
 def prefer(reducers: dict[type, Callable[[Any], Any]]) -> None:  # only with torch
-    """Have these go before what anybody registers."""
-    _preferred.update(reducers)
-    _reducers.update(_preferred)
+    """Have these go first."""
+    preferred.update(reducers)
+    _reducers.update(reducers)
 
 
 def look_at_reducers() -> None:
@@ -53,8 +54,14 @@ def look_at_reducers() -> None:
     if _seen != copyreg.dispatch_table:
         new = copyreg.dispatch_table.copy()
         # Whole, and in one step, before anybody takes it for looked at: others pickle meanwhile.
-        _reducers.update({**new, **cloudpickle.Pickler.dispatch_table, **_preferred})
+        _reducers.update({**new, **cloudpickle.Pickler.dispatch_table, **preferred})
         _seen = new
+
+
+class Chunks(list[bytes]):
+    """A file for picklers to write to."""
+
+    write = list.append
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -199,7 +206,7 @@ def _class_definition(shop: Workshop, cls: type, reduced: tuple[Any, ...]) -> De
 
 
 def _dump(obj: object) -> tuple[bytes, tuple[Definition, ...]]:
-    file = io.BytesIO()
-    pickler = Pickler(file)
+    chunks = Chunks()
+    pickler = Pickler(chunks)
     pickler.dump(obj)
-    return file.getvalue(), tuple(pickler.needs.values())
+    return b"".join(chunks), tuple(pickler.needs.values())

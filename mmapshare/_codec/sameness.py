@@ -20,10 +20,11 @@ from typing import Any, Final
 
 from .._bytes import Frame, same_bytes
 from ..errors import MmapShareError
+from .content import TooMuchError
 from .definitions import stream_of
-from .frames import EMPTY_SET, FROZENSET, GLOBAL, Chunks, decode, encode, out_of_band
+from .frames import EMPTY_SET, FROZENSET, GLOBAL, decode, encode, out_of_band
 from .known import Definitions
-from .pickler import Pickler, changed_meanwhile
+from .pickler import Chunks, Pickler, changed_meanwhile
 
 _ALWAYS: Final = 4
 """So many changes in a row are looked at twice before any is believed."""
@@ -161,16 +162,12 @@ def _same_but_for_sets(value: object, loaded: object) -> bool:
         if not ordered.orders:
             return False
         return same_frames(_Ordered(frozenset(), [0]).frames_of(value), stored)
-    except (_TooMuchError, RecursionError, pickle.PicklingError):
+    except (TooMuchError, RecursionError, pickle.PicklingError):
         return False
     except RuntimeError as err:
         if not changed_meanwhile(err):
             raise
         return False
-
-
-class _TooMuchError(Exception):
-    """It would cost too much to put a set in order."""
 
 
 class _Ordered(Pickler):
@@ -214,7 +211,7 @@ class _Ordered(Pickler):
             raw = b"".join(frames)
             self._spent[0] += len(raw)
             if self._spent[0] > _ORDERED_BYTES_MOST:
-                raise _TooMuchError
+                raise TooMuchError
             return raw
 
         return key

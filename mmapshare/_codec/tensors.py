@@ -16,26 +16,25 @@ from importlib import import_module
 from typing import Any
 
 from .._late import importing
-
-reducers: dict[type, Callable[[Any], Any]] = {}
-"""How storages are pickled, by type; empty until `learn` has met torch."""
+from .pickler import Chunks, prefer, preferred
 
 
 def install() -> None:
-    """Have picklers go by `reducers`; the codec puts its own here."""
+    """Have the codec go by `dumps`; it puts its own here."""
     raise NotImplementedError
 
 
 def learn() -> bool:
     """Store tensors our way from now on; False where that is so already, or cannot be yet."""
-    if reducers:  # only with torch
+    if preferred:  # only with torch
         return False
     storage: Any = getattr(sys.modules.get("torch"), "storage", None)
+    found: dict[type, Callable[[Any], Any]]
     try:
         found = {storage.TypedStorage: _reduce_typed, storage.UntypedStorage: _reduce_untyped}
     except AttributeError:
         return False
-    reducers.update(found)  # only with torch
+    prefer(found)  # only with torch
     install()  # only with torch
     return True  # only with torch
 
@@ -44,25 +43,18 @@ class _Table(dict[type, Callable[[Any], Any]]):
     """The reducers that all picklers go by, and ours."""
 
     def __missing__(self, kind: type) -> Callable[[Any], Any]:  # only with torch
-        return reducers.get(kind) or copyreg.dispatch_table[kind]
+        return preferred.get(kind) or copyreg.dispatch_table[kind]
 
 
 _table = _Table()
 
 
-class _File:  # only with torch
-    __slots__ = ("write",)
-
-    def __init__(self, chunks: list[bytes]) -> None:
-        self.write = chunks.append
-
-
 def dumps(  # only with torch
     value: object, protocol: int, *, buffer_callback: Callable[[Any], Any]
 ) -> bytes:
-    """As `pickle.dumps`, but with `reducers`."""
-    chunks: list[bytes] = []
-    pickler = pickle.Pickler(_File(chunks), protocol, buffer_callback=buffer_callback)
+    """As `pickle.dumps`, but with our reducers."""
+    chunks = Chunks()
+    pickler = pickle.Pickler(chunks, protocol, buffer_callback=buffer_callback)
     pickler.dispatch_table = _table
     pickler.dump(value)
     return b"".join(chunks)

@@ -242,6 +242,8 @@ PLACES = {
     "stands_still": "_lock.owner.stands_still",
     # --- _codec.pickler
     "dump_of_pickler": "_codec.pickler._dump",
+    # --- _codec.tensors
+    "reducers": "_codec.tensors.preferred",
     "warm_in_pickler": "_codec.pickler.warm",
     # --- _store.region
     "VALUE_END": "_store.value.END",
@@ -294,8 +296,6 @@ PLACES = {
     "kind_of_memory_in_share": "_share.kind_of_memory",
     # --- _shared.base
     "open_shared": "_shared.base._open_shared",
-    # --- _codec.tensors
-    "reducers": "_codec.tensors.reducers",
     # --- _transaction.several
     "Together": "_transaction.several.Together",
     "together_leave": "_transaction.several.Together._leave",
