@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import cloudpickle
 
+from .._codec.content import goes_by_name, named
 from .._late import importing
 
 R = TypeVar("R")
@@ -62,14 +63,25 @@ class Described(Generic[R]):
         super().__init_subclass__()
         cloudpickle.Pickler.dispatch_table[cls] = _reduce_for_cloudpickle
 
-    def _is_importable(self) -> bool:
-        """Whether whoever loads it finds it under its name."""
-        raise NotImplementedError
+
+def found_at(module: str, name: str) -> Any:
+    """What stands under a name, bound or not; None where there is nothing."""
+    _, found = named(module, name)
+    return getattr(found, "__func__", found)
 
 
-def _reduce_for_cloudpickle(wrapper: Described[Any]) -> Any:
-    """By name where the other side can import it, else by value."""
-    if wrapper._is_importable():
+def is_found(wrapper: Any) -> bool:
+    """Whether its module and name lead to it, or to its like on another region."""
+    found = found_at(wrapper.__module__, wrapper.__qualname__)
+    return isinstance(found, Described) and found._func is wrapper._func
+
+
+def _reduce_for_cloudpickle(wrapper: Any) -> Any:
+    """By name where the other side can import it, else by value.
+
+    A class that is pickled by value would look for itself in itself.
+    """
+    if goes_by_name(wrapper.__module__) and is_found(wrapper):
         return wrapper.__reduce__()
     return object.__new__, (type(wrapper),), wrapper.__getstate__()
 

@@ -13,11 +13,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-from .._codec.content import goes_by_name, named
 from .._codec.frames import decode, encode
 from .._proc import in_worker
 from .._share import Share
-from .described import Described, KnownAsAsync, without_first, without_state
+from .described import Described, KnownAsAsync, found_at, is_found, without_first, without_state
 
 if TYPE_CHECKING:
     from .._shared.base import Shared
@@ -171,7 +170,7 @@ class SharedFunction(Described[R], Generic[P, R]):
         """By name and handle, as plain pickle takes functions."""
         # A spawned child knows the program's own module by another name than everybody else.
         module = "__main__" if self.__module__ == "__mp_main__" else self.__module__
-        if not self._is_found():
+        if not is_found(self):
             raise pickle.PicklingError(
                 f"cannot pickle {self.__qualname__}: it is not found as {module}."
                 f"{self.__qualname__}; define it at the top of a module, or use cloudpickle (as "
@@ -179,13 +178,6 @@ class SharedFunction(Described[R], Generic[P, R]):
             )
         self._settled = True
         return _load_by_name, (module, self.__qualname__, self._share)
-
-    def _is_found(self) -> bool:
-        found = _find(self.__module__, self.__qualname__)
-        return isinstance(found, SharedFunction) and found._func is self._func
-
-    def _is_importable(self) -> bool:
-        return goes_by_name(self.__module__) and self._is_found()
 
     def _on(self, share: Shared[Any]) -> SharedFunction[P, R]:
         """This function on the region ``share``, which was handed on to this process.
@@ -262,16 +254,10 @@ class BoundSharedFunction(Generic[P, R]):
 # --- Loading it elsewhere --------------------------------------------------------------------
 
 
-def _find(module: str, name: str) -> Any:
-    """What stands under a name, bound or not; None where there is nothing."""
-    _, found = named(module, name)
-    return getattr(found, "__func__", found)
-
-
 def _load_by_name(module: str, name: str, share: Shared[Any]) -> SharedFunction[..., Any]:
     if module not in sys.modules:
         __import__(module)
-    found = _find(module, name)
+    found = found_at(module, name)
     if not isinstance(found, SharedFunction):
         raise pickle.UnpicklingError(
             f"{module}.{name} is not a shared_state function here; the module has to define it "

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import cloudpickle
 
-from .._codec.content import importable
 from .described import Described, KnownAsAsync, refuse_generator
 from .drafts import Draft, copy_of, draft_of, end, share_of
 
@@ -45,10 +44,6 @@ class Method(Described[Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, self._address
-
-    def _is_importable(self) -> bool:
-        # Else by value: a class that is pickled by value would look for itself in itself.
-        return importable(self._address[0])
 
 
 class Looking(Method):

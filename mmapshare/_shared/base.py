@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 import attrs
 
@@ -15,9 +15,11 @@ from .._lock.owner import Claim, current_owner
 from .._transaction import own
 from .._transaction.block import Transaction
 from .._transaction.several import Together
-from .._transaction.view import View
 from . import carried, registry
 from .wait import Waiting
+
+if TYPE_CHECKING:
+    from .._transaction.view import View
 
 T = TypeVar("T")
 

@@ -51,13 +51,10 @@ def restore(share: Any, state: Any) -> None:
     if hasattr(share, "__setstate__"):
         share.__setstate__(state)
     else:
-        attributes, slots = state if _is_pair(state) else (state, None)
+        is_pair = isinstance(state, tuple) and len(state) == 2
+        attributes, slots = state if is_pair else (state, None)
         if attributes:
             vars(share).update(attributes)
         for name, value in (slots or {}).items():
             setattr(share, name, value)
     share._unset = False
-
-
-def _is_pair(state: Any) -> bool:
-    return isinstance(state, tuple) and len(state) == 2

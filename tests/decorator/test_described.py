@@ -202,3 +202,27 @@ def test_a_partial_method_travels_by_value():
     again = cloudpickle.loads(cloudpickle.dumps(Greeter))
     assert (again().hello("you"), again().bye("bye")) == ("hello you", "bye all")
     assert copy.copy(again()).hello("you") == "hello you"
+
+
+def test_a_shared_class_with_a_property_travels_by_value():
+    """A property's getter was asked for a name in its class, which it has not."""
+
+    @shared_state
+    class Thing:
+        def __init__(self):
+            self._number = 1
+
+        @property
+        def number(self):
+            return self._number
+
+        @number.setter
+        def number(self, number):
+            self._number = number
+
+        def twice(self):
+            return 2 * self._number
+
+    again = cloudpickle.loads(cloudpickle.dumps(Thing))()
+    again.number = 3
+    assert (again.number, again.twice()) == (3, 6)
