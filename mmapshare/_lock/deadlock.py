@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -34,8 +35,12 @@ from .status import (
     WAITS_FD,
     WAITS_ID,
     WAITS_PID,
+    alive,
+    timed_out,
 )
 
+_LOOK_S: Final = 5e-3
+"""How often one looks whether a wait can still end."""
 _LONGEST: Final = 64
 """Links that are followed."""
 _words = struct.Struct(f"<{LOCK_WORDS.stop}Q")
@@ -59,13 +64,21 @@ class Watch:
     """One owner's wait for a lock. Where it holds others, these say so from `begin` to `over`.
 
     What it holds includes what those hold who cannot go on while it waits, as ``stuck`` tells:
-    the thread that its event loop runs in, or tasks of a loop that it holds up.
+    the thread that its event loop runs in, or tasks of a loop that it holds up. The wait lasts
+    ``timeout_s`` seconds, None for ever.
     """
 
-    __slots__ = ("_held", "_lock")
+    __slots__ = ("_deadline", "_held", "_lock")
 
-    def __init__(self, lock: Any, owner: object, stuck: Callable[[object], bool]) -> None:
+    def __init__(
+        self,
+        lock: Any,
+        owner: object,
+        stuck: Callable[[object], bool],
+        timeout_s: float | None,
+    ) -> None:
         self._lock = lock
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._held: list[Any] = [
             other for other in all_locks() if other is not lock and other.is_held_by(owner, stuck)
         ]
@@ -75,20 +88,29 @@ class Watch:
         lock = self._lock
         for other in self._held:
             words = other.words
-            words[WAITS_PID], words[WAITS_FD] = os.getpid(), lock.region_fd
+            words[WAITS_PID], words[WAITS_FD] = os.getpid(), lock.door.fd
             words[WAITS_ID] = lock.region_id
 
     @property
-    def needed(self) -> bool:
-        """Whether the owner holds anything that others could wait for."""
-        return bool(self._held)
+    def may_block(self) -> bool:
+        """Whether the wait needs no look at anything until it is over."""
+        return self._deadline is None and not self._held
 
-    def check(self) -> None:
-        """Raise DeadlockError where the wait can never end."""
+    def at_most(self, seconds: float) -> float:
+        """So long, or shorter, until one has to look again.
+
+        DeadlockError where the wait can never end, LockTimeout where its time is over.
+        """
         if self._held:
             circle = self._circle()
             if circle is not None and circle == self._circle():
                 raise self._error(circle)
+            seconds = min(seconds, _LOOK_S)
+        if self._deadline is not None:
+            seconds = min(seconds, self._deadline - time.monotonic())
+            if seconds <= 0:
+                raise timed_out(self._lock.words)
+        return seconds
 
     def over(self) -> None:
         """The wait has ended, one way or another."""
@@ -102,7 +124,7 @@ class Watch:
 
     def _circle(self) -> list[Link] | None:
         mine = {other.region_id for other in self._held}
-        region_id, pid, fd = self._lock.region_id, os.getpid(), self._lock.region_fd
+        region_id, pid, fd = self._lock.region_id, os.getpid(), self._lock.door.fd
         links: list[Link] = []
         while len(links) < _LONGEST:
             link = _read(region_id, pid, fd)
@@ -141,17 +163,6 @@ def all_locks() -> list[Any]:
 def name_of(region_id: int) -> str:
     """A region's name as ``repr`` of a share shows it."""
     return region_id.to_bytes(8, "little").hex()[:8]
-
-
-def alive(pid: int) -> bool:
-    """Whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _read(region_id: int, pid: int, fd: int) -> Link | None:

@@ -1,8 +1,9 @@
-"""The hub of gevent's or eventlet's that runs a thread's greenlets: to pause, and to be woken.
+"""The ways to wait for a lock: to pause, and to be woken. Here those of a thread, and of greenlets.
 
 A greenlet that waits must let the others of its thread run on, or the one that has the lock never
-goes on. So it waits through the hub, whether or not anything was monkey-patched. Neither is ever
-imported first; where this thread has no hub, nor have its greenlets anybody to run them.
+goes on. So it waits through the hub of gevent's or eventlet's that runs them, whether or not
+anything was monkey-patched. Neither is ever imported first; where this thread has no hub, nor have
+its greenlets anybody to run them. How a task waits: see `_lock.loop`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+from collections.abc import Callable
 from threading import Lock
 from typing import Any, Final, Protocol
 
+from .owner import shares_thread, stands_still
+
 _modules = sys.modules
+Pause = tuple[Callable[[float], Any], float]
+"""What to wait with, and for how many seconds at most."""
 _FIRST_PAUSE_S: Final = 100e-6
 _LAST_PAUSE_S: Final = 10e-3
 
@@ -22,7 +28,16 @@ class Bell(Protocol):
     """Wakes one who waits; `ring` may be called from any thread."""
 
     def ring(self) -> None: ...
-    def wait(self, timeout_s: float) -> object: ...
+    def wait(self, timeout_s: float) -> Any: ...
+
+
+class Way(Protocol):
+    """How one waits. In an event loop, what `sleep` and a bell's `wait` return is to be awaited."""
+
+    def bell(self) -> Bell: ...
+    def sleep(self, seconds: float, /) -> Any: ...
+    def stuck(self, owner: Any, /) -> bool:
+        """Whether that owner cannot go on while one waits this way."""
 
 
 class ThreadBell:
@@ -37,8 +52,23 @@ class ThreadBell:
         return self._lock.acquire(timeout=timeout_s)
 
 
+class Thread:
+    """The whole thread waits."""
+
+    bell = ThreadBell
+    stuck = staticmethod(shares_thread)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+THREAD: Final = Thread()
+
+
 class Gevent:
     """gevent's hub."""
+
+    stuck = staticmethod(stands_still)
 
     def __init__(self) -> None:
         self.sleep: Any = importlib.import_module("gevent").sleep
@@ -59,6 +89,8 @@ class _GeventBell:
 
 class Eventlet:
     """eventlet's hub, which another thread cannot wake: one looks again and again."""
+
+    stuck = staticmethod(stands_still)
 
     def __init__(self) -> None:
         self.sleep: Any = importlib.import_module("eventlet").sleep

@@ -7,7 +7,7 @@ only one that is imported.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 from .._late import importing
 from .owner import in_trio, loop_of, shares_thread
@@ -81,3 +81,14 @@ def stands_below(owner: Any) -> bool:
         import asyncio
 
     return loop is not asyncio.get_running_loop()
+
+
+class Task:
+    """A task waits, and its event loop runs on."""
+
+    bell = Bell
+    sleep = staticmethod(pause)
+    stuck = staticmethod(stands_below)
+
+
+TASK: Final = Task()

@@ -187,9 +187,9 @@ def _current_task(tasks: Any) -> object | None:
 
 
 def has_ended(owner: Any) -> bool:
-    """Whether ``owner`` is over: it can let go of nothing any more."""
-    if isinstance(owner, tuple):
-        return any(map(has_ended, owner))
+    """Whether ``owner`` is over: it can let go of nothing any more. None is nobody."""
+    if owner is None or isinstance(owner, tuple):
+        return any(map(has_ended, owner or ()))
     runs = owner()
     if runs is None:
         return True

@@ -17,10 +17,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
+from collections.abc import Callable, Generator
+from itertools import chain, repeat
+from time import monotonic_ns
 from typing import Final
 
-from ..errors import ClosedError
+from .. import _proc
+from .._late import importing
+from ..errors import ClosedError, HandleError
+from .deadlock import Watch
 from .descriptor import Descriptor
+from .hub import THREAD, Pause, Way
+from .status import HOLDER, LEASE, QUEUED
 
 # What flock is asked for.
 TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
@@ -28,6 +37,15 @@ WAIT: Final = fcntl.LOCK_EX
 RELEASE: Final = fcntl.LOCK_UN
 
 _OPEN: Final = "/proc/self/fd/"
+_NAPS_S: Final = (50e-6,) * 10
+_BACKOFF_S: Final = (50e-6, 100e-6, 200e-6, 400e-6, 800e-6)
+_BACKOFF_LAST_S: Final = 1e-3
+_PATIENCE_NS: Final = 2_000_000
+"""Who has waited for longer than that comes first."""
+_WAY_S: Final = (100e-6, 200e-6, 400e-6, 800e-6, 1600e-6)
+"""For how long one stays away, at most, until somebody is in who has been blocked for long."""
+_LEASE_MOST_NS: Final = 2_000_000_000
+"""Nobody takes a lease for as long as that; see `_shared.wait`."""
 
 
 class Door(Descriptor):
@@ -37,19 +55,18 @@ class Door(Descriptor):
     the door is there, it is itself what leads to a memfd.
     """
 
-    flock = staticmethod(fcntl.flock)
-    """Called with ``fd`` and TRY (BlockingIOError where it is taken), WAIT or RELEASE."""
-
     def __init__(self, path: str) -> None:
         self._name = "" if path.startswith(_OPEN) else path
+        self.flock: Callable[[int, int], object] = fcntl.flock
+        """Called with ``fd`` and TRY (BlockingIOError where it is taken), WAIT or RELEASE."""
         super().__init__(os.open(path, os.O_RDWR | os.O_CLOEXEC))
 
     @property
     def _path(self) -> str:
         return self._name or f"{_OPEN}{self.fd}"
 
-    def reopened(self) -> Door:
-        """This door through a new description, the old one closed; as it was where that fails."""
+    def reopen(self) -> None:
+        """Have a new description, the old one closed; as it was where that fails."""
         self.checked()
         try:
             other = Door(self._path)
@@ -58,4 +75,99 @@ class Door(Descriptor):
                 raise  # No /proc, through which a memfd is opened.
             raise ClosedError(f"{self._path} is gone: the region's folder was removed") from err
         self.replace_by(other)
-        return self
+        self.flock = fcntl.flock
+
+    def after_fork_in_child(self) -> None:
+        """Leave the parent's description to it."""
+        try:
+            self.reopen()
+        except (OSError, ClosedError):  # None to be had, or it is gone: again when it is wanted.
+            self.flock = self._reopen_and_flock
+
+    def _reopen_and_flock(self, fd: int, operation: int) -> None:
+        if self.flock == self._reopen_and_flock:
+            if operation == RELEASE:
+                return
+            self._reopen_or_say_why()
+        self.flock(self.fd, operation)
+
+    def _reopen_or_say_why(self) -> None:
+        try:
+            self.reopen()
+        except PermissionError as err:
+            raise HandleError(
+                f"the share can be read, but not locked here: it was made by another user than "
+                f"this process's ({os.geteuid()}), which was forked after its parent had given "
+                "up privileges. Make the share after that, or fork before"
+            ) from err
+        except FileNotFoundError as err:
+            raise HandleError(
+                "the share can be read, but not locked here: this process was forked after its "
+                f"parent had lost sight of {_proc.PROC} (chroot does that). Fork before, or "
+                "mount it there"
+            ) from err
+
+    def take(self, words: memoryview, watch: Watch, way: Way) -> Generator[Pause, None, bool]:
+        """Take the lock; yields the pauses until then, and returns whether there were any.
+
+        A thread that may do so blocks after some naps. Blocking at once would make the holder wake
+        us, in the middle of its own work, each time it lets go for a moment.
+        """
+        blocks = way is THREAD and watch.may_block
+        pauses = _NAPS_S if blocks else chain(_BACKOFF_S, repeat(_BACKOFF_LAST_S))
+        for tries, pause_s in enumerate(pauses):
+            try:
+                self.flock(self.checked(), TRY)
+            except BlockingIOError:
+                pass
+            else:
+                return tries > 0
+            yield way.sleep, watch.at_most(pause_s)
+        if words[QUEUED]:
+            _ask_attention(words)
+        else:
+            say_blocked(words)
+        self.flock(self.checked(), WAIT)
+        self.checked()  # If it was closed meanwhile, the lock went with it.
+        say_blocked(words)  # There may be others, who cannot say so.
+        return True
+
+
+# --- Who waits in the kernel: for the lock, and for a version ------------------------------------
+
+
+def say_blocked(words: memoryview) -> None:
+    """Say that somebody may be blocked at the door, from now on."""
+    words[QUEUED] = monotonic_ns()
+    _ask_attention(words)
+
+
+def _ask_attention(words: memoryview) -> None:
+    words[LEASE] = words[LEASE] or 1
+
+
+def attend(words: memoryview, version_offset: int) -> None:
+    """After letting go: make way for who is blocked at the door, wake who is asleep."""
+    now_ns, queued = monotonic_ns(), words[QUEUED]
+    # A moment that lies far ahead is damage, and goes as one that is long over does.
+    if queued and abs(now_ns - queued) > _PATIENCE_NS:
+        # flock hands nothing over: who is woken finds the lock taken again, if the one who
+        # let go comes back faster, and that for as long as it goes on.
+        words[QUEUED] = 0
+        for pause_s in _WAY_S:
+            time.sleep(pause_s)
+            if words[HOLDER]:
+                break
+    lease = words[LEASE]
+    if lease > now_ns:
+        with importing:
+            from .futex import wake
+
+        wake(words, version_offset)
+        if lease > now_ns + _LEASE_MOST_NS:
+            words[LEASE] = 0
+    elif lease:
+        # Who takes a lease this very moment may be woken late, by the longest sleep.
+        words[LEASE] = 0
+        if words[QUEUED]:  # Asked for afterwards: it may be new.
+            words[LEASE] = 1

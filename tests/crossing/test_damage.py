@@ -181,7 +181,7 @@ def test_counters_that_are_full_begin_again():
     words[CONTENDED] = words[FOUND_DEAD] = MOST
     words[HOLDER] = 1
     share.set(2)
-    inside.count(inside.lock_of(share), CONTENDED)
+    inside.count(words, CONTENDED)
     assert (share.info().contended_waits, share.info().holders_found_dead) == (0, 0)
     words.release()
 

@@ -192,7 +192,7 @@ def test_a_child_without_descriptors_to_spare_gets_its_lock_later():
 def test_a_lock_whose_reopening_failed_is_reopened_when_it_is_wanted(monkeypatch):
     share = Share(0)
     lock = inside.lock_of(share)
-    real = type(inside.process_lock_of(lock)).reopened
+    real = type(inside.process_lock_of(lock)).reopen
     failures = iter([OSError(24, "no descriptors")])
 
     def reopened(door):
@@ -200,7 +200,7 @@ def test_a_lock_whose_reopening_failed_is_reopened_when_it_is_wanted(monkeypatch
             raise err
         return real(door)
 
-    monkeypatch.setattr(type(inside.process_lock_of(lock)), "reopened", reopened)
+    monkeypatch.setattr(type(inside.process_lock_of(lock)), "reopen", reopened)
 
     def work():
         for _ in range(3):
@@ -268,7 +268,7 @@ def test_a_child_that_cannot_reopen_its_lock_lets_go_of_nothing(make, monkeypatc
     """It has nothing but the inherited description, whose lock is the parent's."""
     share = make(0)
     door = type(inside.process_lock_of(inside.lock_of(share)))
-    real, failures = door.reopened, iter([OSError(24, "no descriptors")] * 3)
+    real, failures = door.reopen, iter([OSError(24, "no descriptors")] * 3)
     path = inside.path_of(inside.process_lock_of(inside.lock_of(share)))
 
     def reopened(door):
@@ -287,7 +287,7 @@ def test_a_child_that_cannot_reopen_its_lock_lets_go_of_nothing(make, monkeypatc
             share.lock(timeout=0)
 
     with share.locked() as view:
-        monkeypatch.setattr(door, "reopened", reopened)
+        monkeypatch.setattr(door, "reopen", reopened)
         in_child(work)
         monkeypatch.undo()
         with pytest.raises(LockTimeout):

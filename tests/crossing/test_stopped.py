@@ -410,7 +410,7 @@ def test_a_task_in_line_stands_inside_of_what_a_handler_took_meanwhile(make, mon
             in_child(lambda: share.lock(timeout=0))
         share.unlock()
 
-    monkeypatch.setattr(*inside.at("Bell_in_async"), bell)
+    monkeypatch.setattr(*inside.at("Bell_in_async"), staticmethod(bell))
     with _Handler(share):
         asyncio.run(main())
     assert _is_free(share)

@@ -44,11 +44,11 @@ def test_one_ring_at_a_time_and_the_next_where_the_first_does_not_wake():
     lock, rung = inside.lock_of(share), []
     for name in "abc":
         _stand_in_line(lock, inside.Waiter(lambda name=name: rung.append(name)))
-    inside.wake_first(lock)
+    inside.waiters_of(lock).wake_first()
     assert rung == ["a"]
-    inside.wake_first(lock)
+    inside.waiters_of(lock).wake_first()
     assert rung == ["a", "a", "b"]
-    inside.wake_first(lock)
+    inside.waiters_of(lock).wake_first()
     assert rung == ["a", "a", "b", "a", "b", "c"]
     inside.waiters_of(lock).clear()
 
@@ -63,7 +63,7 @@ def test_who_has_got_the_lock_itself_while_it_stood_in_line_takes_it_no_second_t
         while not inside.waiters_of(lock):
             pass
         inside.gate_of(lock)[0] = handlers
-        inside.wake_first(lock)
+        inside.waiters_of(lock).wake_first()
 
     thread = threading.Thread(target=take)
     thread.start()
@@ -87,7 +87,7 @@ def test_a_task_that_stood_in_line_has_the_lock_or_finds_it_its_own(gets_it):
             del inside.gate_of(lock)[0]
         else:
             inside.gate_of(lock)[0] = handlers
-        inside.wake_first(lock)
+        inside.waiters_of(lock).wake_first()
 
     thread = threading.Thread(target=leave)
     thread.start()
@@ -122,8 +122,8 @@ def test_who_gives_up_hands_on_a_ring_that_was_meant_for_it(free):
     lock, rung = inside.lock_of(share), []
     inside.gate_of(lock)[0] = claim_by(ELSEWHERE)
     claim = claim_by(current_owner())
-    watch = inside.Watch(lock, inside.owner_of(claim), shares_thread)
-    line = inside.line_up(lock, claim, None, lambda: rung.append("it"), shares_thread, watch)
+    watch = inside.Watch(lock, inside.owner_of(claim), shares_thread, None)
+    line = inside.waiters_of(lock).line_up(lock, claim, watch, inside.THREAD)
     next(line)
     _stand_in_line(lock, inside.Waiter(lambda: rung.append("the next")))
     if free:
@@ -150,14 +150,16 @@ def test_who_has_stood_in_line_for_long_is_not_overtaken():
         (now - 60, None, current_owner(), False),
     ]:
         first.since_s, first.rung_s, first.thread = since_s, rung_s, thread
-        assert inside.somebody_waits_long(lock, True) is expected
-        assert inside.somebody_waits_long(lock, False) is (expected or thread == current_owner())
+        assert inside.waiters_of(lock).somebody_waits_long(True) is expected
+        assert inside.waiters_of(lock).somebody_waits_long(False) is (
+            expected or thread == current_owner()
+        )
     first.rung_s, first.since_s = now - 60, now - 60
     second.since_s, second.thread = now - 60, other_thread
     _stand_in_line(lock, second)
-    assert inside.somebody_waits_long(lock, True)
+    assert inside.waiters_of(lock).somebody_waits_long(True)
     second.since_s = now + 60
-    assert not inside.somebody_waits_long(lock, True)
+    assert not inside.waiters_of(lock).somebody_waits_long(True)
     inside.waiters_of(lock).clear()
 
 
@@ -166,20 +168,20 @@ def test_who_stands_in_line_looks_again_as_often_as_it_must():
     lock = inside.lock_of(share)
     inside.gate_of(lock)[0] = claim_by(ELSEWHERE)
 
-    def first_pause(deadline):
+    def first_pause(timeout_s):
         claim = claim_by(current_owner())
-        watch = inside.Watch(lock, inside.owner_of(claim), shares_thread)
-        line = inside.line_up(lock, claim, deadline, lambda: None, shares_thread, watch)
-        pause_s = next(line)
+        watch = inside.Watch(lock, inside.owner_of(claim), shares_thread, timeout_s)
+        line = inside.waiters_of(lock).line_up(lock, claim, watch, inside.THREAD)
+        _, pause_s = next(line)
         line.close()
         return pause_s
 
-    assert first_pause(None) == first_pause(time.monotonic() + 60) == inside.GATE_RECHECK_S
-    assert 0 < first_pause(time.monotonic() + 0.04) <= 0.04
+    assert first_pause(None) == first_pause(60) == inside.RECHECK_S
+    assert 0 < first_pause(0.04) <= 0.04
     with pytest.raises(LockTimeout):
-        first_pause(time.monotonic())
+        first_pause(0)
     with held.locked():  # Others could wait for what it holds.
-        assert first_pause(None) == inside.WATCH_S
+        assert first_pause(None) == inside.LOOK_S
     assert not inside.waiters_of(lock)
     inside.gate_of(lock).clear()
 

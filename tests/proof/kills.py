@@ -91,7 +91,7 @@ def _early_version() -> None:
 
 def _inherited_description() -> None:
     """A child locks on the description that it inherited, which outlives it."""
-    inside.put("process_lock_reopened", lambda self: self)
+    inside.put("process_lock_reopen", lambda self: self)
 
 
 PLANTED = {

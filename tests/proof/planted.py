@@ -14,8 +14,8 @@ def sometimes_no_lock() -> None:
     """Now and then the lock is taken for granted, and an update lost."""
     real = inside.lock_enter_process
 
-    def broken(lock: Any, door: Any) -> None:
-        real(lock, door)
+    def broken(lock: Any) -> None:
+        real(lock)
         flock = inside.flock_of(lock)
 
         def granted(fd: int, operation: int) -> None:

@@ -116,14 +116,14 @@ def test_the_locks_words_stand_where_the_format_says():
         assert before <= _words(share)[17] <= time.monotonic_ns()
     assert _words(share)[16] == 0
     lock = inside.lock_of(share)
-    inside.count(lock, inside.CONTENDED)
+    inside.count(lock.words, inside.CONTENDED)
     inside.lock_words_of(lock)[inside.HOLDER] = 1
     share.set(2)
     assert _words(share)[18:20] == (1, 1)
     lock.take_lease(7)
     assert _words(share)[20] == 7
     lock.words[5:8] = memoryview(struct.pack("<3Q", 21, 22, 23)).cast("B").cast("Q")
-    inside.queue_of(lock)()
+    inside.say_blocked(lock.words)
     assert _words(share)[20:24] == (7, 21, 22, 23)
     assert before <= _words(share)[24] <= time.monotonic_ns()
     assert lock.region_id == _words(share)[2]

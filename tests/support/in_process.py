@@ -34,6 +34,10 @@ class NoOtherProcess:
 
     def flock(self, fd: int, operation: int) -> None: ...
 
+    def take(self, words: Any, watch: Any, way: Any) -> Any:
+        yield from ()
+        return False
+
     def checked(self) -> int:
         return self.fd
 

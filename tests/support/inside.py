@@ -26,7 +26,7 @@ PLACES = {
     "region_allocated": "_store.areas.Areas.allocated",
     "areas_turn": "_store.areas.Areas.turn",
     # --- _lock.loop
-    "Bell_in_async": "_lock.loop.Bell",
+    "Bell_in_async": "_lock.loop.Task.bell",
     # --- _codec.diagnose
     "BLAME_SECONDS": "_codec.diagnose._SECONDS",
     # --- _display.card
@@ -82,7 +82,7 @@ PLACES = {
     # --- _lock.process_lock
     "Door": "_lock.process_lock.Door",
     "process_lock_close": "_lock.process_lock.Door.close",
-    "process_lock_reopened": "_lock.process_lock.Door.reopened",
+    "process_lock_reopen": "_lock.process_lock.Door.reopen",
     "RELEASE": "_lock.process_lock.RELEASE",
     "TRY": "_lock.process_lock.TRY",
     # --- _transaction.mapping
@@ -183,12 +183,16 @@ PLACES = {
     "lock_release": "_lock.lock.Lock.release",
     "QUEUED": "_lock.status.QUEUED",
     "SINCE": "_lock.status.SINCE",
-    "GATE_RECHECK_S": "_lock.lock._GATE_RECHECK_S",
-    "LEASE_MOST_NS": "_lock.lock._LEASE_MOST_NS",
-    "WATCH_S": "_lock.lock._WATCH_S",
-    "WAY_S": "_lock.lock._WAY_S",
-    "Waiter": "_lock.lock._Waiter",
-    "called": "_lock.lock._called",
+    "RECHECK_S": "_lock.queue._RECHECK_S",
+    "LEASE_MOST_NS": "_lock.process_lock._LEASE_MOST_NS",
+    "LOOK_S": "_lock.deadlock._LOOK_S",
+    "WAY_S": "_lock.process_lock._WAY_S",
+    "Waiter": "_lock.queue.Waiter",
+    "called": "_lock.status._called",
+    "count": "_lock.status.count",
+    "say_blocked": "_lock.process_lock.say_blocked",
+    "TASK": "_lock.loop.TASK",
+    "THREAD": "_lock.hub.THREAD",
     # --- _store.log
     "LOG_BASE": "_store.log.BASE",
     "LOG_END": "_store.log.END",
@@ -519,21 +523,27 @@ path_of = Attribute("_path")  # Of a process lock: what it is opened by.
 # --- Of locks --------------------------------------------------------------------------------
 
 lock_words_of = Attribute("words")  # By HOLDER, LEASE and so on.
-process_lock_of = Attribute("_door")
+process_lock_of = Attribute("door")
 descriptor_of = Attribute("_fd")
-flock_of = Attribute("_flock")  # The system call.
-gate_of = Attribute("_gate")  # Who has it within this process, under the key 0.
-waiters_of = Attribute("_waiters")  # Who waits within this process, as weak references.
-queue_of = Attribute("_queue")
+gate_of = Attribute("gate")  # Who has it within this process, under the key 0.
+waiters_of = Attribute("_queue")  # Who waits within this process, as weak references.
 clearing_of = Attribute("_clearing")
 looked_ns_of = Attribute("_look_ns")  # When it last looked whether its descriptor is still its own.
 owner_of = Attribute("_owner")  # Of a claim or a view.
 clear = Method("_clear")
-count = Method("_count")
-line_up = Method("_line_up")
-somebody_waits_long = Method("_somebody_waits_long")
-try_process_lock = Method("_try_door")
-wake_first = Method("_wake_first")
+
+
+class _Flock:
+    """The system call, as a lock and what it has between processes do it."""
+
+    def __call__(self, lock: Any) -> Any:
+        return lock._flock
+
+    def set(self, lock: Any, flock: Any) -> None:
+        lock._flock = process_lock_of(lock).flock = flock
+
+
+flock_of = _Flock()
 
 # --- Of views and blocks ---------------------------------------------------------------------
 
