@@ -36,16 +36,7 @@ class Futex:
         ``address`` is that of four aligned bytes, ``expected`` their number.
         """
         limit = _Timespec(int(timeout_s), int(timeout_s % 1 * 1e9))
-        failed = self._syscall(
-            ctypes.c_long(self._number),
-            ctypes.c_void_p(address),
-            ctypes.c_int(_WAIT),
-            ctypes.c_uint32(expected),
-            ctypes.byref(limit),
-            None,
-            ctypes.c_int(0),
-        )
-        if failed:
+        if self._call(address, _WAIT, expected, ctypes.byref(limit)):
             number = ctypes.get_errno()
             # EFAULT: another thread has closed the mapping; the next look will say so.
             if number not in (errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT, errno.EFAULT):
@@ -53,12 +44,15 @@ class Futex:
 
     def wake(self, address: int) -> None:
         """Wake all who sleep there, in all processes."""
-        self._syscall(
+        self._call(address, _WAKE, _ALL, None)
+
+    def _call(self, address: int, operation: int, number: int, limit: Any) -> Any:
+        return self._syscall(
             ctypes.c_long(self._number),
             ctypes.c_void_p(address),
-            ctypes.c_int(_WAKE),
-            ctypes.c_int(_ALL),
-            None,
+            ctypes.c_int(operation),
+            ctypes.c_uint32(number),
+            limit,
             None,
             ctypes.c_int(0),
         )

@@ -65,18 +65,6 @@ class Thread:
 THREAD: Final = Thread()
 
 
-class Gevent:
-    """gevent's hub."""
-
-    stuck = staticmethod(stands_still)
-
-    def __init__(self) -> None:
-        self.sleep: Any = importlib.import_module("gevent").sleep
-
-    def bell(self) -> Bell:
-        return _GeventBell()
-
-
 class _GeventBell:
     def __init__(self) -> None:
         self._event: Any = importlib.import_module("gevent.event").Event()
@@ -85,6 +73,16 @@ class _GeventBell:
     def wait(self, timeout_s: float) -> None:
         self._event.wait(timeout_s)
         self._event.clear()
+
+
+class Gevent:
+    """gevent's hub."""
+
+    bell = _GeventBell
+    stuck = staticmethod(stands_still)
+
+    def __init__(self) -> None:
+        self.sleep: Any = importlib.import_module("gevent").sleep
 
 
 class Eventlet:
@@ -122,7 +120,7 @@ def hub() -> Gevent | Eventlet | None:
     if greenlet is None:
         return None
     caller = greenlet.getcurrent()
-    found = getattr(_modules.get("gevent._hub_local"), "get_hub_if_exists", _none)()
+    found = getattr(_modules.get("gevent._hub_local"), "get_hub_if_exists", lambda: None)()
     if found is not None and found is not caller:
         return Gevent()
     threads = getattr(_modules.get("eventlet.hubs"), "_threadlocal", None)
@@ -130,7 +128,3 @@ def hub() -> Gevent | Eventlet | None:
     if found is not None and found.greenlet is not caller:
         return Eventlet()
     return None
-
-
-def _none() -> None:
-    """Where gevent is not there: no hub."""

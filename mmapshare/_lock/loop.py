@@ -15,6 +15,13 @@ from .owner import in_trio, loop_of, shares_thread
 _modules = sys.modules
 
 
+def _asyncio() -> Any:
+    with importing:
+        import asyncio
+
+    return asyncio
+
+
 class Bell:
     """Wakes one task of the running event loop; `ring` may be called from any thread."""
 
@@ -24,9 +31,7 @@ class Bell:
             self._event: Any = trio.Event()
             self._call_soon: Any = trio.lowlevel.current_trio_token().run_sync_soon
         else:
-            with importing:
-                import asyncio
-
+            asyncio = _asyncio()
             self._event = asyncio.Event()
             self._call_soon = asyncio.get_running_loop().call_soon_threadsafe
 
@@ -42,11 +47,8 @@ class Bell:
                 await self._event.wait()
             self._event = trio.Event()
             return
-        with importing:
-            import asyncio
-
         try:
-            async with asyncio.timeout(timeout_s):
+            async with _asyncio().timeout(timeout_s):
                 await self._event.wait()
         except TimeoutError:
             pass
@@ -58,10 +60,7 @@ async def pause(seconds: float) -> None:
     if in_trio():
         await _modules["trio"].sleep(seconds)
         return
-    with importing:
-        import asyncio
-
-    await asyncio.sleep(seconds)
+    await _asyncio().sleep(seconds)
 
 
 def stands_below(owner: Any) -> bool:
@@ -77,10 +76,7 @@ def stands_below(owner: Any) -> bool:
     loop = loop_of(owner())
     if loop is None:
         return True
-    with importing:
-        import asyncio
-
-    return loop is not asyncio.get_running_loop()
+    return loop is not _asyncio().get_running_loop()
 
 
 class Task:
