@@ -24,7 +24,7 @@ from ._codec.known import UnknownDefinitionError
 from ._codec.references import named, take_named
 from ._codec.sameness import Trusts
 from ._display.card import ITEMS, LOADED_BYTES, listed, shortened, size
-from ._lock.owner import current_owner
+from ._lock.lock import current_owner
 from ._shared import registry
 from ._shared.base import Shared
 from ._store.base import KeyCodec

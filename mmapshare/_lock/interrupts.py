@@ -1,4 +1,6 @@
-"""Closing the signal gap at a function's first instruction.
+"""What interrupts our code in mid-step: signal handlers, finalisers, pickling hooks.
+
+`is_under_way` tells an operation that such a one has stopped from one that is over.
 
 CPython looks for signals as a function starts, before its first ``try`` has begun. A Ctrl-C that
 arrives there leaves ``__exit__`` without having released anything. `from_first_instruction`
@@ -14,9 +16,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from types import FunctionType
-from typing import Final, ParamSpec, TypeVar, cast
+from types import CodeType, FrameType, FunctionType
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
+if TYPE_CHECKING:
+    from .lock import Claim
+
+F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -51,3 +57,45 @@ def _digits(value: int) -> bytes:
     while value := value >> 6:
         digits.insert(0, value & 0x3F | 0x40)
     return bytes(digits)
+
+
+_STEPS: Final[set[CodeType]] = set()
+_PACKAGE: Final = __name__.partition(".")[0]
+
+
+def in_steps(function: F) -> F:
+    """Mark a function which is under way while its local variables have a busy claim."""
+    _STEPS.add(function.__code__)
+    return function
+
+
+def is_under_way(claim: Claim) -> bool:
+    """Whether an operation that holds ``claim`` stands on the caller's own stack, in mid-step.
+
+    Asked only where an owner finds its own claim, which is a nested block or a rare accident. What
+    was interrupted, twice perhaps, is busy for ever, but stands on no stack.
+    """
+    busy = [one for one in claim._with_inner() if one._busy]
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and busy:
+        if frame.f_code in _STEPS:
+            found: list[object] = [*frame.f_locals.values()]
+            for several in [one for one in found if type(one) is list]:
+                found.extend(several)
+            if any(one is other for one in busy for other in found):
+                return True
+        frame = frame.f_back
+    return False
+
+
+def is_ours(frame: FrameType) -> bool:
+    """Whether a frame runs code of this package."""
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE
+
+
+def level_of_caller() -> int:
+    """For a warning: how far up the one is who called this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and is_ours(frame):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -15,7 +15,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from time import monotonic_ns
-from typing import Final
+from typing import Any, Final
+from weakref import ref
 
 from .._closed import CLOSED, let_go
 from .._late import importing
@@ -23,18 +24,13 @@ from ..errors import DeadlockError, LockTimeout, TransactionError
 from . import deadlock, status
 from .deadlock import Watch
 from .hub import THREAD, Pause, Way, hub
-from .interrupts import from_first_instruction
-from .owner import (
-    ENDED,
-    Claim,
-    current_owner,
-    has_ended,
-    is_ours,
-)
+from .interrupts import from_first_instruction, level_of_caller
+from .owner import ENDED, has_ended, here, in_trio, running_task
 from .process_lock import RELEASE, TRY, Door, attend
 from .queue import Queue
 from .status import CONTENDED, FOUND_DEAD, HOLDER, LEASE, SINCE, WAITS_ID, count
 
+_modules = sys.modules
 logger = logging.getLogger("mmapshare")
 logger.addHandler(logging.NullHandler())
 
@@ -52,15 +48,73 @@ _WHILE_CLEARING: Final = (
 )
 
 
+def current_owner() -> object:
+    """The caller's identity: its task where one runs, else its greenlet, else its thread.
+
+    asyncio, trio and greenlet are never imported for this: where nobody has, none can be running.
+    A task comes first, since it may go on in a greenlet of its own for a while.
+    """
+    if "asyncio.tasks" in _modules:
+        task = running_task()
+        if task is not None:
+            return ref(task)
+    if "trio" in _modules and in_trio():
+        return here.owner, ref(_modules["trio"].lowlevel.current_task())
+    if "greenlet._greenlet" in _modules:
+        greenlet = _modules["greenlet._greenlet"].getcurrent()
+        if greenlet.parent is not None:  # Else it is the thread itself.
+            return ref(greenlet)
+    return here.owner
+
+
+class Claim:
+    """One owner's claim on a lock, told from others by identity.
+
+    Without the GIL: ``_owner`` is written by its owner, or by the one thread that has the claim's
+    clearing for itself (see `Lock._clear`); others read it by one load.
+
+    A gate names the claim that has it, so that an interrupt between any two steps leaves a state
+    that the same claim's release puts right, from any thread. ``_owner`` is None once the claim
+    is void: its block is over, or it was the parent's and this is a forked child. (The name is
+    a private one since a `View` is a claim too, and gives all public names to its value.)
+    """
+
+    __slots__ = ("_busy", "_inner", "_owner")
+
+    _owner: object
+    _inner: Claim | None
+    """The view of a block between `lock` and `unlock`, which this claim covers."""
+    _busy: bool
+    """An operation of ours is in mid-step, or was when it was stopped; a block's body is not."""
+
+    def _with_inner(self) -> list[Claim]:
+        """This one, and what it covers if that was ever set.
+
+        Asked of the slot itself: a view without one would look among its value's attributes.
+        """
+        try:
+            inner = _INNER.__get__(self)
+        except AttributeError:
+            inner = None
+        return [self] if inner is None else [self, inner]
+
+
+_INNER: Any = Claim.__dict__["_inner"]
+
+
 class Closing(Claim):
     """The claim of who closes a lock, so that nobody is in it meanwhile."""
 
     __slots__ = ()
 
-    def __init__(self, owner: object) -> None:
-        self._owner = owner
-        self._inner = None
-        self._busy = True
+
+def claim_by(owner: object, kind: type[Claim] = Claim) -> Claim:
+    """A new claim of ``owner``, by an operation that is under way."""
+    claim = kind()
+    claim._owner = owner
+    claim._inner = None
+    claim._busy = True
+    return claim
 
 
 class Lock:
@@ -100,12 +154,14 @@ class Lock:
         self._queue = Queue()
         self._clearing: dict[int, list[object]] = {}  # Likewise; see `_clear`.
 
-    def after_fork_in_child(self) -> Claim | None:
-        """Make the gate and the description anew; returns the parent's claim, void here."""
+    def after_fork_in_child(self) -> None:
+        """Make the gate and the description anew; the parent's claim is void here."""
         inherited = self.claim
         self.door.after_fork_in_child()
         self._enter_process()
-        return inherited
+        if inherited is not None:
+            for claim in inherited._with_inner():
+                claim._owner = None
 
     @property
     def claim(self) -> Claim | None:
@@ -257,7 +313,7 @@ class Lock:
         if held is None or not has_ended(held._owner):
             return
         if self._clear(held, [current_owner()]):
-            warnings.warn(_HAD_ENDED, RuntimeWarning, stacklevel=_callers_level())
+            warnings.warn(_HAD_ENDED, RuntimeWarning, stacklevel=level_of_caller())
 
     @from_first_instruction
     def _clear(self, claim: Claim, turn: list[object]) -> bool:
@@ -314,7 +370,7 @@ class Lock:
     def found_dead(self) -> int:
         return int(self.words[FOUND_DEAD])
 
-    def keep_out(self, claim: Closing) -> bool:
+    def keep_out(self, claim: Claim) -> bool:
         """Give the gate to who is about to close; False where another thread is doing that.
 
         Until `abandon` nobody in this process can come by the lock. TransactionError where
@@ -340,11 +396,3 @@ class Lock:
             "pid %d died holding the lock; its unfinished change is dropped, the value is whole",
             self.words[HOLDER],
         )
-
-
-def _callers_level() -> int:
-    """For a warning: how far up the one is who called this package."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and is_ours(frame):
-        level, frame = level + 1, frame.f_back
-    return level

@@ -11,14 +11,11 @@ ended.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from threading import local
-from types import CodeType, FrameType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from weakref import ref
 
 _modules = sys.modules
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Thread:
@@ -41,111 +38,6 @@ class _Here(local):
 
 
 _GREENLET: Final = "greenlet._greenlet"
-
-
-class Claim:
-    """One owner's claim on a lock, told from others by identity.
-
-    Without the GIL: ``_owner`` is written by its owner, or by the one thread that has the claim's
-    clearing for itself (see `Lock._clear`); others read it by one load.
-
-    A gate names the claim that has it, so that an interrupt between any two steps leaves a state
-    that the same claim's release puts right, from any thread. ``_owner`` is None once the claim
-    is void: its block is over, or it was the parent's and this is a forked child. (The name is
-    a private one since a `View` is a claim too, and gives all public names to its value.)
-    """
-
-    __slots__ = ("_busy", "_inner", "_owner")
-
-    _owner: object
-    _inner: Claim | None
-    """The view of a block between `lock` and `unlock`, which this claim covers."""
-    _busy: bool
-    """An operation of ours is in mid-step, or was when it was stopped; a block's body is not."""
-
-    def _void(self) -> None:
-        """Make it nobody's, and what it covers: it is a parent's, and this is a forked child."""
-        inner = inner_of(self)
-        if inner is not None:
-            inner._owner = None
-        self._owner = None
-
-
-def claim_by(owner: object) -> Claim:
-    """A new claim of ``owner``, by an operation that is under way."""
-    claim = Claim()
-    claim._owner = owner
-    claim._inner = None
-    claim._busy = True
-    return claim
-
-
-def inner_of(claim: Claim) -> Claim | None:
-    """What a claim covers; None where it was never set.
-
-    Asked of the slot itself: a view without one would look among its value's attributes.
-    """
-    try:
-        inner: Claim | None = _INNER.__get__(claim)
-    except AttributeError:
-        return None
-    return inner
-
-
-_INNER: Any = Claim.__dict__["_inner"]
-_STEPS: Final[set[CodeType]] = set()
-
-
-def in_steps(function: F) -> F:
-    """Mark a function which is under way while its local variables have a busy claim."""
-    _STEPS.add(function.__code__)
-    return function
-
-
-def is_ours(frame: FrameType) -> bool:
-    """Whether a frame runs code of this package."""
-    return str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE
-
-
-_PACKAGE: Final = __name__.partition(".")[0]
-
-
-def is_under_way(claim: Claim) -> bool:
-    """Whether an operation that holds ``claim`` stands on the caller's own stack, in mid-step.
-
-    Asked only where an owner finds its own claim, which is a nested block or a rare accident. What
-    was interrupted, twice perhaps, is busy for ever, but stands on no stack.
-    """
-    busy = [one for one in (claim, inner_of(claim)) if one is not None and one._busy]
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and busy:
-        if frame.f_code in _STEPS:
-            found: list[object] = [*frame.f_locals.values()]
-            for several in [one for one in found if type(one) is list]:
-                found.extend(several)
-            if any(one is other for one in busy for other in found):
-                return True
-        frame = frame.f_back
-    return False
-
-
-def current_owner() -> object:
-    """The caller's identity: its task where one runs, else its greenlet, else its thread.
-
-    asyncio, trio and greenlet are never imported for this: where nobody has, none can be running.
-    A task comes first, since it may go on in a greenlet of its own for a while.
-    """
-    if "asyncio.tasks" in _modules:
-        task = _current_task(_modules["asyncio.tasks"])
-        if task is not None:
-            return ref(task)
-    if "trio" in _modules and in_trio():
-        return here.owner, ref(_modules["trio"].lowlevel.current_task())
-    if "greenlet._greenlet" in _modules:
-        greenlet = _modules[_GREENLET].getcurrent()
-        if greenlet.parent is not None:  # Else it is the thread itself.
-            return ref(greenlet)
-    return here.owner
 
 
 def _main_greenlet() -> object:
@@ -173,7 +65,8 @@ def in_trio() -> bool:
     return True
 
 
-def _current_task(tasks: Any) -> object | None:
+def running_task() -> object | None:
+    """The task of asyncio's that the caller runs in; None where there is none."""
     # While asyncio is half imported by another thread, no loop of ours can be running yet.
     events = _modules.get("asyncio.events")
     running_loop = getattr(events, "_get_running_loop", None)
@@ -182,7 +75,7 @@ def _current_task(tasks: Any) -> object | None:
     loop = running_loop()
     if loop is None:
         return None
-    task: object | None = tasks.current_task(loop)
+    task: object | None = _modules["asyncio.tasks"].current_task(loop)
     return task
 
 
@@ -230,7 +123,7 @@ def stands_still(owner: Any) -> bool:
     loop = loop_of(owner())
     if loop is None:
         return False
-    return not loop.is_running() or _current_task(_modules["asyncio.tasks"]) is not None
+    return not loop.is_running() or running_task() is not None
 
 
 def loop_of(runs: Any) -> Any:

@@ -12,10 +12,10 @@ from weakref import ref
 from ..errors import DeadlockError
 from .deadlock import Watch
 from .hub import THREAD, Pause, Way
-from .owner import Claim, has_ended, here
+from .owner import has_ended, here
 
 if TYPE_CHECKING:
-    from .lock import Lock
+    from .lock import Claim, Lock
 
 _RECHECK_S: Final = 0.05
 _PATIENCE_S: Final = 2e-3

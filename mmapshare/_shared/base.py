@@ -10,8 +10,7 @@ from .._arguments import timeout_s
 from .._closed import CLOSED
 from .._display.card import bundle
 from .._display.showing import Showing
-from .._lock.lock import Closing
-from .._lock.owner import Claim, current_owner
+from .._lock.lock import Claim, Closing, claim_by, current_owner
 from .._transaction import own
 from .._transaction.block import Transaction
 from .._transaction.several import Together
@@ -200,7 +199,7 @@ class Shared(Showing, Waiting, Generic[T]):
                 self.close()  # Another thread has reached it just now.
             return
         lock = store.lock
-        claim = Closing(current_owner())
+        claim = claim_by(current_owner(), Closing)
         try:
             lock.clear_ended()
             if lock.keep_out(claim) and self._store is store:

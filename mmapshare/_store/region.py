@@ -18,8 +18,8 @@ from typing import Any, Final, Self, TypeVar
 
 from .._closed import CLOSED, let_go
 from .._late import importing
-from .._lock.lock import Lock
-from .._lock.owner import Claim, claim_by, current_owner, in_steps
+from .._lock.interrupts import in_steps
+from .._lock.lock import Claim, Lock, claim_by, current_owner
 from .._lock.status import LOCK_WORDS, REGION_ID_WORD
 from ..errors import CorruptRegionError
 from . import format as layout
@@ -157,9 +157,7 @@ class Region:
 
     def after_fork_in_child(self) -> None:
         """Make anew what must not be shared with the parent; what it holds is void here."""
-        inherited = self.lock.after_fork_in_child()
-        if inherited is not None:
-            inherited._void()
+        self.lock.after_fork_in_child()
         # Last: without a descriptor to spare, or a folder, the region works on until it is left.
         with contextlib.suppress(OSError):
             self.segment.after_fork_in_child()

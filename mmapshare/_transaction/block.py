@@ -15,8 +15,9 @@ from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
 from weakref import ref
 
-from .._lock.interrupts import from_first_instruction
-from .._lock.owner import ENDED, current_owner, here, in_steps
+from .._lock.interrupts import from_first_instruction, in_steps
+from .._lock.lock import current_owner
+from .._lock.owner import ENDED, here
 from .._lock.status import HOLDER
 from ..errors import TransactionError, ViewClosedError
 from .hints import NotAView

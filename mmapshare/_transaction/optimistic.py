@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from .._codec.frames import decode
-from .._lock.owner import current_owner
+from .._lock.lock import current_owner
 from ..errors import UnloadableError, VersionConflict, at_key
 from .mapping import NONE, MappingView, Touched, touched_at
 

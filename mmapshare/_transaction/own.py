@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .._lock.owner import Claim, claim_by, current_owner, has_ended, in_steps, is_under_way
+from .._lock.interrupts import in_steps, is_under_way
+from .._lock.lock import Claim, claim_by, current_owner
+from .._lock.owner import has_ended
 from ..errors import DeadlockError, TransactionError
 from .view import View
 

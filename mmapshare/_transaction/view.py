@@ -19,7 +19,8 @@ from .._codec.frames import EMPTY_SET, FROZENSET, GLOBAL, decode, encode
 from .._codec.references import named, take_named
 from .._codec.sameness import unchanged
 from .._lock.interrupts import from_first_instruction
-from .._lock.owner import ENDED, Claim, current_owner, here
+from .._lock.lock import Claim, current_owner
+from .._lock.owner import ENDED, here
 from ..errors import (
     EmptyShareError,
     HandleError,

@@ -113,7 +113,7 @@ def test_of_two_threads_that_close_at_once_one_does(make):
     share = make(1)
     region = inside.region_of(share)
     thread = ThreadOwner()
-    other = Closing(ref(thread))
+    other = claim_by(ref(thread), Closing)
     assert region.lock.keep_out(other)
     share.close()
     assert not share.closed
