@@ -434,11 +434,11 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         return self
 
     def _change(self) -> Any:
-        claim = self._store.lock.claim
+        token = self._store.lock.token
         if (
-            claim is not None
-            and claim._owner == current_owner()
-            and own_block(self, claim) is not None
+            token is not None
+            and token._owner == current_owner()
+            and own_block(self, token) is not None
         ):
             raise TransactionError(
                 "a change inside one's own locked() block goes to the block's view: write "

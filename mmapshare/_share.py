@@ -19,7 +19,7 @@ from ._store.segment import kind_of_memory
 from ._store.value import ValueStore
 from ._transaction.hints import NotAContainer
 from ._transaction.optimistic import optimistic as without_lock
-from ._transaction.own import own_block, own_claim, put_inside
+from ._transaction.own import own_block, own_token, put_inside
 from ._transaction.view import MISSING, View
 from .errors import EmptyShareError, TransactionError
 
@@ -157,7 +157,7 @@ class Share(NotAContainer, Shared[T]):
             version = self._store.put(frames, if_version, self._timeout, kept)
             if version is not None:
                 return version  # type: ignore[no-any-return]
-            held = own_claim(self)
+            held = own_token(self)
             if held is not None:
                 break
         if own_block(self, held) is not None:

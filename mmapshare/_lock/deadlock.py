@@ -88,7 +88,7 @@ class Watch:
         lock = self._lock
         for other in self._held:
             words = other.words
-            words[WAITS_PID], words[WAITS_FD] = os.getpid(), lock.door.fd
+            words[WAITS_PID], words[WAITS_FD] = os.getpid(), lock.process_lock.fd
             words[WAITS_ID] = lock.region_id
 
     @property
@@ -124,7 +124,7 @@ class Watch:
 
     def _circle(self) -> list[Link] | None:
         mine = {other.region_id for other in self._held}
-        region_id, pid, fd = self._lock.region_id, os.getpid(), self._lock.door.fd
+        region_id, pid, fd = self._lock.region_id, os.getpid(), self._lock.process_lock.fd
         links: list[Link] = []
         while len(links) < _LONGEST:
             link = _read(region_id, pid, fd)

@@ -24,68 +24,68 @@ _FIRST_PAUSE_S: Final = 100e-6
 _LAST_PAUSE_S: Final = 10e-3
 
 
-class Bell(Protocol):
-    """Wakes one who waits; `ring` may be called from any thread."""
+class Event(Protocol):
+    """Wakes one who waits; `set` may be called from any thread."""
 
-    def ring(self) -> None: ...
+    def set(self) -> None: ...
     def wait(self, timeout_s: float) -> Any: ...
 
 
-class Way(Protocol):
-    """How one waits. In an event loop, what `sleep` and a bell's `wait` return is to be awaited."""
+class Backend(Protocol):
+    """How one waits. In an event loop, what `sleep` and `Event.wait` return is to be awaited."""
 
-    def bell(self) -> Bell: ...
+    def event(self) -> Event: ...
     def sleep(self, seconds: float, /) -> Any: ...
     def stuck(self, owner: Any, /) -> bool:
-        """Whether that owner cannot go on while one waits this way."""
+        """Whether that owner cannot go on while one waits so."""
 
 
-class ThreadBell:
-    """Wakes a thread. A ring before the wait is not lost; RuntimeError where it was rung."""
+class ThreadEvent:
+    """Wakes a thread. A set before the wait is not lost; RuntimeError where it was set."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._lock.acquire()
-        self.ring = self._lock.release
+        self.set = self._lock.release
 
     def wait(self, timeout_s: float) -> object:
         return self._lock.acquire(timeout=timeout_s)
 
 
-class Thread:
+class ThreadBackend:
     """The whole thread waits."""
 
-    bell = ThreadBell
+    event = ThreadEvent
     stuck = staticmethod(shares_thread)
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
 
-THREAD: Final = Thread()
+THREAD: Final = ThreadBackend()
 
 
-class _GeventBell:
+class _GeventEvent:
     def __init__(self) -> None:
         self._event: Any = importlib.import_module("gevent.event").Event()
-        self.ring = self._event.set
+        self.set = self._event.set
 
     def wait(self, timeout_s: float) -> None:
         self._event.wait(timeout_s)
         self._event.clear()
 
 
-class Gevent:
+class GeventBackend:
     """gevent's hub."""
 
-    bell = _GeventBell
+    event = _GeventEvent
     stuck = staticmethod(stands_still)
 
     def __init__(self) -> None:
         self.sleep: Any = importlib.import_module("gevent").sleep
 
 
-class Eventlet:
+class EventletBackend:
     """eventlet's hub, which another thread cannot wake: one looks again and again."""
 
     stuck = staticmethod(stands_still)
@@ -93,28 +93,28 @@ class Eventlet:
     def __init__(self) -> None:
         self.sleep: Any = importlib.import_module("eventlet").sleep
 
-    def bell(self) -> Bell:
-        return _EventletBell(self.sleep)
+    def event(self) -> Event:
+        return _EventletEvent(self.sleep)
 
 
-class _EventletBell:
+class _EventletEvent:
     def __init__(self, sleep: Any) -> None:
         self._sleep = sleep
-        self._rung = False
+        self._is_set = False
 
-    def ring(self) -> None:
-        self._rung = True
+    def set(self) -> None:
+        self._is_set = True
 
     def wait(self, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
         pause_s = _FIRST_PAUSE_S
-        while not self._rung and time.monotonic() < end:
+        while not self._is_set and time.monotonic() < end:
             self._sleep(min(pause_s, timeout_s))
             pause_s = min(2 * pause_s, _LAST_PAUSE_S)
-        self._rung = False
+        self._is_set = False
 
 
-def hub() -> Gevent | Eventlet | None:
+def hub() -> GeventBackend | EventletBackend | None:
     """What the caller can wait through; None where its whole thread has to wait."""
     greenlet = _modules.get("greenlet._greenlet")
     if greenlet is None:
@@ -122,9 +122,9 @@ def hub() -> Gevent | Eventlet | None:
     caller = greenlet.getcurrent()
     found = getattr(_modules.get("gevent._hub_local"), "get_hub_if_exists", lambda: None)()
     if found is not None and found is not caller:
-        return Gevent()
+        return GeventBackend()
     threads = getattr(_modules.get("eventlet.hubs"), "_threadlocal", None)
     found = getattr(threads, "hub", None)
     if found is not None and found.greenlet is not caller:
-        return Eventlet()
+        return EventletBackend()
     return None

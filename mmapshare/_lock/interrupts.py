@@ -20,7 +20,7 @@ from types import CodeType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
-    from .lock import Claim
+    from .lock import LockToken
 
 F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
@@ -64,18 +64,18 @@ _PACKAGE: Final = __name__.partition(".")[0]
 
 
 def in_steps(function: F) -> F:
-    """Mark a function which is under way while its local variables have a busy claim."""
+    """Mark a function which is under way while its local variables have a busy token."""
     _STEPS.add(function.__code__)
     return function
 
 
-def is_under_way(claim: Claim) -> bool:
-    """Whether an operation that holds ``claim`` stands on the caller's own stack, in mid-step.
+def is_under_way(token: LockToken) -> bool:
+    """Whether an operation that holds ``token`` stands on the caller's own stack, in mid-step.
 
-    Asked only where an owner finds its own claim, which is a nested block or a rare accident. What
+    Asked only where an owner finds its own token, which is a nested block or a rare accident. What
     was interrupted, twice perhaps, is busy for ever, but stands on no stack.
     """
-    busy = [one for one in claim._with_inner() if one._busy]
+    busy = [one for one in token._with_inner() if one._busy]
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and busy:
         if frame.f_code in _STEPS:

@@ -22,8 +22,8 @@ def _asyncio() -> Any:
     return asyncio
 
 
-class Bell:
-    """Wakes one task of the running event loop; `ring` may be called from any thread."""
+class TaskEvent:
+    """Wakes one task of the running event loop; `set` may be called from any thread."""
 
     def __init__(self) -> None:
         if in_trio():
@@ -35,12 +35,12 @@ class Bell:
             self._event = asyncio.Event()
             self._call_soon = asyncio.get_running_loop().call_soon_threadsafe
 
-    def ring(self) -> None:
+    def set(self) -> None:
         """Wake the task; RuntimeError where its loop has ended."""
         self._call_soon(self._event.set)
 
     async def wait(self, timeout_s: float) -> None:
-        """Return after a ring, or after ``timeout_s`` seconds."""
+        """Return after a set, or after ``timeout_s`` seconds."""
         if in_trio():
             trio = _modules["trio"]
             with trio.move_on_after(timeout_s):
@@ -79,12 +79,12 @@ def stands_below(owner: Any) -> bool:
     return loop is not _asyncio().get_running_loop()
 
 
-class Task:
+class TaskBackend:
     """A task waits, and its event loop runs on."""
 
-    bell = Bell
+    event = TaskEvent
     sleep = staticmethod(pause)
     stuck = staticmethod(stands_below)
 
 
-TASK: Final = Task()
+TASK: Final = TaskBackend()

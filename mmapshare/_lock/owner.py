@@ -133,4 +133,4 @@ def loop_of(runs: Any) -> Any:
 
 here: Final = _Here()
 ENDED: Final[Any] = ref(_Thread())
-"""The owner of a claim that was taken from an owner that had ended."""
+"""The owner of a token that was taken from an owner that had ended."""

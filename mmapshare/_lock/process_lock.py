@@ -1,4 +1,4 @@
-"""The door: the lock among processes, ``flock`` on a description that is this process's alone.
+"""The lock among processes: ``flock`` on a description that is this process's alone.
 
 flock locks belong to the *description*, not to the descriptor: a description that is inherited,
 mapped or handed on keeps the lock for as long as any process has it. Hence three rules:
@@ -28,8 +28,8 @@ from .._late import importing
 from ..errors import ClosedError, HandleError
 from .deadlock import Watch
 from .descriptor import Descriptor
-from .hub import THREAD, Pause, Way
-from .status import HOLDER, LEASE, QUEUED
+from .hub import THREAD, Backend, Pause
+from .status import BLOCKED, HOLDER, LEASE
 
 # What flock is asked for.
 TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
@@ -48,11 +48,11 @@ _LEASE_MOST_NS: Final = 2_000_000_000
 """Nobody takes a lease for as long as that; see `_shared.wait`."""
 
 
-class Door(Descriptor):
+class ProcessLock(Descriptor):
     """The lock among processes: ``flock`` on a description of one's own.
 
     ``path`` leads to the file: ``/proc/self/fd/N`` for a memfd that this process has open. Once
-    the door is there, it is itself what leads to a memfd.
+    this lock is there, it is itself what leads to a memfd.
     """
 
     def __init__(self, path: str) -> None:
@@ -69,7 +69,7 @@ class Door(Descriptor):
         """Have a new description, the old one closed; as it was where that fails."""
         self.checked()
         try:
-            other = Door(self._path)
+            other = ProcessLock(self._path)
         except FileNotFoundError as err:
             if not self._name:
                 raise  # No /proc, through which a memfd is opened.
@@ -85,15 +85,12 @@ class Door(Descriptor):
             self.flock = self._reopen_and_flock
 
     def _reopen_and_flock(self, fd: int, operation: int) -> None:
-        if self.flock == self._reopen_and_flock:
-            if operation == RELEASE:
-                return
-            self._reopen_or_say_why()
-        self.flock(self.fd, operation)
-
-    def _reopen_or_say_why(self) -> None:
+        inherited = self.flock == self._reopen_and_flock
+        if inherited and operation == RELEASE:
+            return
         try:
-            self.reopen()
+            if inherited:
+                self.reopen()
         except PermissionError as err:
             raise HandleError(
                 f"the share can be read, but not locked here: it was made by another user than "
@@ -106,14 +103,17 @@ class Door(Descriptor):
                 f"parent had lost sight of {_proc.PROC} (chroot does that). Fork before, or "
                 "mount it there"
             ) from err
+        self.flock(self.fd, operation)
 
-    def take(self, words: memoryview, watch: Watch, way: Way) -> Generator[Pause, None, bool]:
+    def take(
+        self, words: memoryview, watch: Watch, backend: Backend
+    ) -> Generator[Pause, None, bool]:
         """Take the lock; yields the pauses until then, and returns whether there were any.
 
         A thread that may do so blocks after some naps. Blocking at once would make the holder wake
         us, in the middle of its own work, each time it lets go for a moment.
         """
-        blocks = way is THREAD and watch.may_block
+        blocks = backend is THREAD and watch.may_block
         pauses = _NAPS_S if blocks else chain(_BACKOFF_S, repeat(_BACKOFF_LAST_S))
         for tries, pause_s in enumerate(pauses):
             try:
@@ -122,8 +122,8 @@ class Door(Descriptor):
                 pass
             else:
                 return tries > 0
-            yield way.sleep, watch.at_most(pause_s)
-        if words[QUEUED]:
+            yield backend.sleep, watch.at_most(pause_s)
+        if words[BLOCKED]:
             _ask_attention(words)
         else:
             say_blocked(words)
@@ -137,8 +137,8 @@ class Door(Descriptor):
 
 
 def say_blocked(words: memoryview) -> None:
-    """Say that somebody may be blocked at the door, from now on."""
-    words[QUEUED] = monotonic_ns()
+    """Say that somebody may be blocked, from now on."""
+    words[BLOCKED] = monotonic_ns()
     _ask_attention(words)
 
 
@@ -147,13 +147,13 @@ def _ask_attention(words: memoryview) -> None:
 
 
 def attend(words: memoryview, version_offset: int) -> None:
-    """After letting go: make way for who is blocked at the door, wake who is asleep."""
-    now_ns, queued = monotonic_ns(), words[QUEUED]
+    """After letting go: make way for who is blocked, wake who is asleep."""
+    now_ns, blocked = monotonic_ns(), words[BLOCKED]
     # A moment that lies far ahead is damage, and goes as one that is long over does.
-    if queued and abs(now_ns - queued) > _PATIENCE_NS:
+    if blocked and abs(now_ns - blocked) > _PATIENCE_NS:
         # flock hands nothing over: who is woken finds the lock taken again, if the one who
         # let go comes back faster, and that for as long as it goes on.
-        words[QUEUED] = 0
+        words[BLOCKED] = 0
         for pause_s in _WAY_S:
             time.sleep(pause_s)
             if words[HOLDER]:
@@ -169,5 +169,5 @@ def attend(words: memoryview, version_offset: int) -> None:
     elif lease:
         # Who takes a lease this very moment may be woken late, by the longest sleep.
         words[LEASE] = 0
-        if words[QUEUED]:  # Asked for afterwards: it may be new.
+        if words[BLOCKED]:  # Asked for afterwards: it may be new.
             words[LEASE] = 1

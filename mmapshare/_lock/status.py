@@ -13,7 +13,7 @@ from ..errors import LockTimeout
 
 HOLDER, SINCE, CONTENDED, FOUND_DEAD, LEASE = range(5)
 WAITS_ID, WAITS_PID, WAITS_FD = 5, 6, 7
-QUEUED: Final = 8
+BLOCKED: Final = 8
 """Indices among the lock's words."""
 
 REGION_ID_WORD: Final = 2

@@ -10,7 +10,7 @@ from .._arguments import timeout_s
 from .._closed import CLOSED
 from .._display.card import bundle
 from .._display.showing import Showing
-from .._lock.lock import Claim, Closing, claim_by, current_owner
+from .._lock.lock import ClosingToken, LockToken, current_owner, token_by
 from .._transaction import own
 from .._transaction.block import Transaction
 from .._transaction.several import Together
@@ -75,8 +75,8 @@ class Shared(Showing, Waiting, Generic[T]):
 
     _view_class: type[View[Any]]
     _store: Any  # A store, `CLOSED`, or a `_shared.registry.Absent`, which turns into the first.
-    _explicit: Claim | None
-    """The claim between lock() and unlock()."""
+    _explicit: LockToken | None
+    """The token between lock() and unlock()."""
 
     @classmethod
     def _open_store(cls, segment: Any) -> Any:
@@ -181,7 +181,7 @@ class Shared(Showing, Waiting, Generic[T]):
     def close(self) -> None:
         """Let go of the region in this process; its memory goes with the last process.
 
-        Every later use raises ClosedError. Closing twice is harmless; closing inside one's own
+        Every later use raises ClosedError. ClosingToken twice is harmless; closing inside one's own
         block is a TransactionError. A share that is simply dropped closes by itself.
 
         >>> from mmapshare import Share
@@ -199,15 +199,15 @@ class Shared(Showing, Waiting, Generic[T]):
                 self.close()  # Another thread has reached it just now.
             return
         lock = store.lock
-        claim = claim_by(current_owner(), Closing)
+        token = token_by(current_owner(), ClosingToken)
         try:
             lock.clear_ended()
-            if lock.keep_out(claim) and self._store is store:
+            if lock.acquire_to_close(token) and self._store is store:
                 registry.forget(self)
                 self._store = CLOSED
                 store.close()
         finally:
-            lock.abandon(claim)
+            lock.abandon(token)
 
     @property
     def closed(self) -> bool:

@@ -26,11 +26,11 @@ words       meaning, and what protects it
 18, 19      CONTENDED, FOUND_DEAD: counters. Written by the holder.
 20          LEASE: until when, by the monotonic clock's nanoseconds, somebody may be asleep on the
             low half of VERSION. Written by who goes to sleep; 0 again by who finds it over.
-            1 where only QUEUED asks for attention.
+            1 where only BLOCKED asks for attention.
 21 - 23     WAITS: half of the id of the region that the holder waits for, 0 if for none; pid and
             descriptor through which that can be reached. Written by the holder.
-24          QUEUED: since when, by the monotonic clock's nanoseconds, somebody may be blocked at
-            the door. Written by who blocks and by who was let in; 0 again by who made way.
+24          BLOCKED: since when, by the monotonic clock's nanoseconds, somebody may be blocked in
+            flock. Written by who blocks and by who was let in; 0 again by who made way.
 26, 27      ALLOCATED: up to where area 0 and area 1 have memory. Written by the holder.
 ==========  =============================================================================
 

@@ -19,8 +19,8 @@ from typing import Any, Final, Self, TypeVar
 from .._closed import CLOSED, let_go
 from .._late import importing
 from .._lock.interrupts import in_steps
-from .._lock.lock import Claim, Lock, claim_by, current_owner
-from .._lock.status import LOCK_WORDS, REGION_ID_WORD
+from .._lock.lock import Lock, LockToken, current_owner, token_by
+from .._lock.status import LEASE, LOCK_WORDS, REGION_ID_WORD
 from ..errors import CorruptRegionError
 from . import format as layout
 from .areas import Areas
@@ -76,7 +76,7 @@ class Region:
         self.words = memoryview(segment.map)[:HEADER_BYTES].cast("Q")
         self.areas = Areas(segment, self.words, self.identity.area_bytes)
         self.lock = Lock(
-            segment.door,
+            segment.process_lock,
             self.words[LOCK_WORDS],
             VERSION * 8,
             self.words[REGION_ID_WORD],
@@ -142,7 +142,7 @@ class Region:
 
         if FUTEX is None:
             return False
-        self.lock.take_lease(until_ns)
+        self.lock.words[LEASE] = until_ns
         sleep(self.words, VERSION * 8, version & 0xFFFFFFFF, timeout_s)
         return True
 
@@ -206,18 +206,18 @@ class MemoryStore:
                 found = attempt()
                 if found is not None:
                     return found
-            claim = claim_by(current_owner())
+            token = token_by(current_owner())
             try:
-                if self.lock.holds_own() or self.lock.try_acquire(claim):
+                if self.lock.holds_own() or self.lock.try_acquire(token):
                     return undisturbed()
             finally:
-                self.lock.abandon(claim)
-        claim = claim_by(current_owner())
+                self.lock.abandon(token)
+        token = token_by(current_owner())
         try:
-            self.lock.acquire(claim, None)  # Or the caller has it already.
+            self.lock.acquire(token, None)  # Or the caller has it already.
             return undisturbed()
         finally:
-            self.lock.abandon(claim)
+            self.lock.abandon(token)
 
     @in_steps
     def put(self, changes: Any, expect: Any, timeout_s: float | None, kept: Any) -> int | None:
@@ -226,11 +226,11 @@ class MemoryStore:
         With ``expect`` only where the newest commit is as expected, else VersionConflict.
         """
         lock = self.lock
-        claim = Claim()
-        claim._owner = current_owner()
-        claim._inner, claim._busy = None, True
+        token = LockToken()
+        token._owner = current_owner()
+        token._inner, token._busy = None, True
         try:
-            if not lock.acquire(claim, timeout_s):
+            if not lock.acquire(token, timeout_s):
                 return None
             if expect is not None:
                 self._check(expect)
@@ -240,7 +240,7 @@ class MemoryStore:
             lock.release()
             return version
         except BaseException:
-            lock.abandon(claim)
+            lock.abandon(token)
             raise
 
     def put_inside(self, changes: Any, expect: Any, kept: Any) -> int:

@@ -24,7 +24,7 @@ from .. import _proc
 from .._closed import CLOSED, has_gil
 from .._late import importing
 from .._lock.descriptor import Descriptor, Marked, duplicate_of, shut, streams_taken
-from .._lock.process_lock import Door
+from .._lock.process_lock import ProcessLock
 from ..errors import CorruptRegionError, HandleError, RegionFullError
 
 MEMFD: Final = "memfd"
@@ -62,14 +62,14 @@ def kind_of_memory(wanted: str | None) -> str:
 class Segment:
     """A file of shared memory and this process's mapping of it.
 
-    ``door`` is this process's own description of the file, never mapped; all that needs a
+    ``process_lock`` is this process's own description of the file, never mapped; all that needs a
     descriptor asks it. The mapping keeps the description that it was made from, but, from Python
     3.13 on, no descriptor. Children inherit the mapping; they stay valid there. Closing twice is
     harmless.
     """
 
     kind: str
-    door: Door
+    process_lock: ProcessLock
     size_bytes: int
     map: mmap.mmap
     folder: str | None
@@ -146,13 +146,13 @@ class Segment:
         if not size_bytes:
             raise CorruptRegionError("the region's file is empty: something has cut it off")
         path = f"/proc/self/fd/{fd}" if folder is None else os.path.join(folder, "region")
-        door = Door(path)
+        process_lock = ProcessLock(path)
         try:
             mapping, hidden = _mapping(fd, size_bytes)
-            segment = cls(kind, door, size_bytes, mapping, folder, hidden)
+            segment = cls(kind, process_lock, size_bytes, mapping, folder, hidden)
             segment._join_users()
         except BaseException:
-            door.close()
+            process_lock.close()
             raise
         # Not at exit: others' exit handlers may use the region after ours.
         segment._finalizer = weakref.finalize(segment, _unmap, mapping, hidden)
@@ -164,7 +164,7 @@ class Segment:
     @property
     def fd(self) -> int:
         """A descriptor of the file, for the moment; ClosedError where others have closed it."""
-        return self.door.checked()
+        return self.process_lock.checked()
 
     def fd_to_pass(self) -> int:
         """A descriptor to hand on: of a description that is neither locked nor mapped elsewhere.
@@ -237,12 +237,12 @@ class Segment:
         try:
             return os.fstat(self.fd).st_blocks * 512
         except OSError:
-            self.door.checked()  # Another thread may have closed it just now.
+            self.process_lock.checked()  # Another thread may have closed it just now.
             raise
 
     def close(self) -> None:
         """Unmap, and close the descriptors; a temporary file goes when its last user leaves."""
-        self.door.close()
+        self.process_lock.close()
         if self._passed is not None:
             self._passed.close()
         self.map = CLOSED

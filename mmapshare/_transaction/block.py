@@ -4,7 +4,7 @@ It is left properly whatever happens. ``__enter__`` undoes what it began when an
 in it. ``__exit__`` rolls back and releases when anything is raised in it, at its first instruction
 too (see `_lock.interrupts`). Should even that be interrupted, the view does it as soon as the
 transaction is gone; and where a traceback keeps the transaction alive, the same owner's next
-block finds and clears it (`own_claim`).
+block finds and clears it (`own_token`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .._lock.status import HOLDER
 from ..errors import TransactionError, ViewClosedError
 from .hints import NotAView
 from .nested import STILL_OPEN, Joined
-from .own import EXITS, own_block, own_claim
+from .own import EXITS, own_block, own_token
 from .view import Missing, View
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ class Transaction(NotAView, Generic[T]):
         The view to work on; None where it has nothing, and it is worth asking for the lock again.
         """
         share = self._share
-        held = own_claim(share)
+        held = own_token(share)
         if held is None:
             return None
         outer = own_block(share, held)

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from .._lock.interrupts import in_steps, is_under_way
-from .._lock.lock import Claim, claim_by, current_owner
+from .._lock.lock import LockToken, current_owner, token_by
 from .._lock.owner import has_ended
 from ..errors import DeadlockError, TransactionError
 from .view import View
@@ -17,16 +17,16 @@ _NOT_LOCKED = (
 )
 
 
-def own_claim(share: Any) -> Claim | None:
-    """The caller's own claim, which has the lock; None where it is worth asking again.
+def own_token(share: Any) -> LockToken | None:
+    """The caller's own token, which has the lock; None where it is worth asking again.
 
-    An abandoned one is cleared. What interrupts can leave behind is the claim of a `set`
+    An abandoned one is cleared. What interrupts can leave behind is the token of a `set`
     that is not running any more, or that of a block whose `__exit__` was stopped at its
     very first step and stands in the traceback that is being handled. DeadlockError where
-    the claim belongs to an operation that this very call interrupts.
+    the token belongs to an operation that this very call interrupts.
     """
     lock = share._store.lock
-    held = lock.claim
+    held = lock.token
     if held is None or held._owner != current_owner():
         return None
     if is_under_way(held):
@@ -41,8 +41,8 @@ def own_claim(share: Any) -> Claim | None:
     return None
 
 
-def own_block(share: Any, held: Claim) -> View[Any] | None:
-    """The view of the block that runs under the caller's own claim; None between blocks."""
+def own_block(share: Any, held: LockToken) -> View[Any] | None:
+    """The view of the block that runs under the caller's own token; None between blocks."""
     view = held._inner if held is share._explicit else held
     return view if isinstance(view, View) and view._owner is not None else None
 
@@ -76,17 +76,17 @@ def _stopped_in_exit(view: View[Any]) -> bool:
 def take(share: Any, timeout: float | None) -> None:
     """Take the lock until `give_back`; DeadlockError where the owner has it."""
     lock = share._store.lock
-    claim = claim_by(current_owner())
+    token = token_by(current_owner())
     try:
-        while not lock.acquire(claim, timeout):
-            if own_claim(share) is not None:
+        while not lock.acquire(token, timeout):
+            if own_token(share) is not None:
                 raise DeadlockError(
                     "this owner has the lock already; leave the block or unlock() first"
                 )
-        share._explicit = claim
-        claim._busy = False
+        share._explicit = token
+        token._busy = False
     except BaseException:
-        lock.abandon(claim)
+        lock.abandon(token)
         raise
 
 
@@ -94,28 +94,28 @@ def take(share: Any, timeout: float | None) -> None:
 def give_back(share: Any) -> None:
     """Give back what `take` took; TransactionError where this owner has not taken it."""
     lock = share._store.lock
-    claim: Claim | None = lock.claim
-    if claim is None or claim is not share._explicit:
+    token: LockToken | None = lock.token
+    if token is None or token is not share._explicit:
         raise TransactionError(_NOT_LOCKED)
-    ended = has_ended(claim._owner)
-    if not ended and claim._owner != current_owner():
+    ended = has_ended(token._owner)
+    if not ended and token._owner != current_owner():
         raise TransactionError(_NOT_LOCKED)
-    if not ended and own_block(share, claim) is not None:
+    if not ended and own_block(share, token) is not None:
         raise TransactionError("unlock() inside a locked() block; leave the block first")
     try:
-        claim._busy = True
+        token._busy = True
         share._explicit = None
         if ended:
-            lock.abandon(claim)  # Others may be just about to clear it.
+            lock.abandon(token)  # Others may be just about to clear it.
         else:
             lock.release()
     except BaseException:
-        lock.abandon(claim)
+        lock.abandon(token)
         raise
 
 
 @in_steps
-def put_inside(share: Any, held: Claim, changes: Any, expect: Any, kept: Any) -> int:
+def put_inside(share: Any, held: LockToken, changes: Any, expect: Any, kept: Any) -> int:
     """Commit at once under what `take` took."""
     held._busy = True
     try:

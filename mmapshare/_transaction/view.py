@@ -19,7 +19,7 @@ from .._codec.frames import EMPTY_SET, FROZENSET, GLOBAL, decode, encode
 from .._codec.references import named, take_named
 from .._codec.sameness import unchanged
 from .._lock.interrupts import from_first_instruction
-from .._lock.lock import Claim, current_owner
+from .._lock.lock import LockToken, current_owner
 from .._lock.owner import ENDED, here
 from ..errors import (
     EmptyShareError,
@@ -81,7 +81,7 @@ class Unloadable(Missing):
         return f"<unloadable: {name}>" if name else "<unloadable>"
 
 
-class View(Claim, Generic[T]):
+class View(LockToken, Generic[T]):
     """A transaction's draft, as ``with share.locked() as view`` hands it out.
 
     Reading and changing items, attributes, iteration, ``len``, ``in`` and ``==`` go to the
@@ -370,7 +370,7 @@ class ObjectView(View[T]):
 
 ObjectView.__name__, ObjectView.__qualname__ = "View", "View"
 _READ_ONLY: Final = frozenset({"version", "rollback"})
-_OWN: Final = _READ_ONLY | {"value", "__class__", *Claim.__slots__, *View.__slots__}
+_OWN: Final = _READ_ONLY | {"value", "__class__", *LockToken.__slots__, *View.__slots__}
 
 
 def _delegated(name: str) -> property:

@@ -9,16 +9,16 @@ import pytest
 from support import Wanted, inside
 from support.inside import (
     ALLOCATED,
+    BLOCKED,
     CONTENDED,
     FLOOR,
     FOUND_DEAD,
     HOLDER,
     LEASE,
     LOCK_WORDS,
-    QUEUED,
     TRY,
     VERSION,
-    Door,
+    ProcessLock,
 )
 
 from mmapshare import CorruptRegionError, LockTimeout, Share, SharedDict
@@ -191,9 +191,9 @@ def test_a_lease_or_a_queue_from_a_far_future_is_forgotten():
     assert inside.WAIT_LEASE_NS < inside.LEASE_MOST_NS
     share = Share(1)
     words = inside.header_of(share)[LOCK_WORDS]
-    words[LEASE] = words[QUEUED] = MOST
+    words[LEASE] = words[BLOCKED] = MOST
     share.set(2)
-    assert (words[LEASE], words[QUEUED]) == (0, 0)
+    assert (words[LEASE], words[BLOCKED]) == (0, 0)
     words[LEASE] = good = time.monotonic_ns() + inside.WAIT_LEASE_NS
     share.set(3)
     assert words[LEASE] == good
@@ -209,7 +209,7 @@ def test_a_lock_whose_words_lead_to_something_else_is_waited_for_in_peace(tmp_pa
     else:
         fds = [os.open(tmp_path, os.O_RDONLY)] if what == "folder" else list(os.pipe())
     mine, wanted = Share(1), Share(1, kind="memfd")
-    taken = Door(f"/proc/self/fd/{inside.segment_of(wanted).fd}")
+    taken = ProcessLock(f"/proc/self/fd/{inside.segment_of(wanted).fd}")
     taken.flock(taken.fd, TRY)
     words = inside.lock_of(wanted).words
     words[HOLDER], words[inside.WAITS_ID] = os.getppid(), 12345
@@ -375,7 +375,7 @@ def test_the_locks_holder_notices_a_floor_that_is_ahead(word):
         with _opened_anew(one) as again:
             with pytest.raises(CorruptRegionError, match="FLOOR"), again.locked():
                 raise AssertionError("it was opened")
-            assert inside.claim_of(again) is None
+            assert inside.token_of(again) is None
 
 
 def test_a_damaged_table_under_a_floor_that_is_ahead_ends_the_holders_read():

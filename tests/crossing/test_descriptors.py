@@ -23,7 +23,7 @@ DESCRIPTORS = 1 if sys.version_info >= (3, 13) else 2
 def _numbers(share):
     """The descriptors of a share in this process, that of its lock last."""
     segment = inside.segment_of(share)
-    all_of_them = (inside.hidden_of(segment), inside.users_of(segment), segment.door)
+    all_of_them = (inside.hidden_of(segment), inside.users_of(segment), segment.process_lock)
     return [one.fd for one in all_of_them if one is not None]
 
 
@@ -94,7 +94,7 @@ def _refuses_everything(share, uses=USES):
     for use in uses.values():
         with pytest.raises(ClosedError, match="closed this share's file descriptors"):
             use(share)
-        assert inside.claim_of(share) is None
+        assert inside.token_of(share) is None
         assert inside.lock_of(share).holder() is None
     assert share.get() == {"n": 0}
     assert share.wait(since=0, timeout=0)
@@ -208,7 +208,7 @@ def test_a_dict_is_told_too(tmp_path, use):
         }
         with pytest.raises(ClosedError, match="file descriptors"):
             uses[use]()
-        assert inside.claim_of(shared) is None
+        assert inside.token_of(shared) is None
         assert shared["a"] == 1
         shared.close()
         strangers.are_untouched()
@@ -228,7 +228,7 @@ def test_what_was_closed_inside_of_a_block_and_changed_by_another_is_not_publish
             child.hear()
         with pytest.raises(ClosedError), share.locked():
             raise AssertionError("never reached")
-        assert inside.claim_of(share) is None
+        assert inside.token_of(share) is None
 
     child = Child(closes)
     child.hear()
@@ -262,8 +262,8 @@ def test_what_was_closed_inside_of_a_block_leaves_no_claim(leave):
                     if leave == "rollback":
                         view.rollback()
                 raise KeyError
-        assert inside.claim_of(share) is None
-        assert inside.claim_of(other) is None
+        assert inside.token_of(share) is None
+        assert inside.token_of(other) is None
         assert inside.lock_of(share).holder() is None
 
     in_child(closes)
@@ -298,7 +298,7 @@ def test_who_waits_while_the_descriptor_is_closed_gets_no_lock():
         child.say("closed")
         thread.join()
         assert len(told) == 1
-        assert lock.claim is None
+        assert lock.token is None
 
     holder = Child(holds)
     holder.hear()

@@ -195,12 +195,12 @@ def test_a_lock_whose_reopening_failed_is_reopened_when_it_is_wanted(monkeypatch
     real = type(inside.process_lock_of(lock)).reopen
     failures = iter([OSError(24, "no descriptors")])
 
-    def reopened(door):
+    def reopen(process_lock):
         for err in failures:
             raise err
-        return real(door)
+        return real(process_lock)
 
-    monkeypatch.setattr(type(inside.process_lock_of(lock)), "reopen", reopened)
+    monkeypatch.setattr(type(inside.process_lock_of(lock)), "reopen", reopen)
 
     def work():
         for _ in range(3):
@@ -267,27 +267,27 @@ def test_a_child_of_who_gave_up_privileges_is_told_why_it_cannot_lock():
 def test_a_child_that_cannot_reopen_its_lock_lets_go_of_nothing(make, monkeypatch):
     """It has nothing but the inherited description, whose lock is the parent's."""
     share = make(0)
-    door = type(inside.process_lock_of(inside.lock_of(share)))
-    real, failures = door.reopen, iter([OSError(24, "no descriptors")] * 3)
+    kind = type(inside.process_lock_of(inside.lock_of(share)))
+    real, failures = kind.reopen, iter([OSError(24, "no descriptors")] * 3)
     path = inside.path_of(inside.process_lock_of(inside.lock_of(share)))
 
-    def reopened(door):
+    def reopen(process_lock):
         for err in (
-            failures if inside.path_of(door) == path else ()
+            failures if inside.path_of(process_lock) == path else ()
         ):  # Other shares may be open here.
             raise err
-        return real(door)
+        return real(process_lock)
 
     def work():
         for _ in range(2):  # And with the hook's attempt there were three: none to let go.
             with pytest.raises(OSError, match="no descriptors"):
                 share.lock(timeout=0)
-            assert inside.claim_of(share) is None
+            assert inside.token_of(share) is None
         with pytest.raises(LockTimeout):
             share.lock(timeout=0)
 
     with share.locked() as view:
-        monkeypatch.setattr(door, "reopen", reopened)
+        monkeypatch.setattr(kind, "reopen", reopen)
         in_child(work)
         monkeypatch.undo()
         with pytest.raises(LockTimeout):

@@ -16,7 +16,7 @@ def test_an_abandoned_block_is_rolled_back_by_its_finaliser(make):
     transaction = share.locked()
     transaction.__enter__().append(2)
     del transaction
-    assert inside.claim_of(share) is None
+    assert inside.token_of(share) is None
     assert (share.get(), share.version) == ([1], 1)
     share.set([3])
 
@@ -35,7 +35,7 @@ def test_ctrl_c_ends_a_wait_for_the_lock_at_once(make):
             with share.locked():
                 return "got it"
         except KeyboardInterrupt:
-            return inside.claim_of(share) is None
+            return inside.token_of(share) is None
 
     holder = Child(hold)
     holder.hear()

@@ -43,7 +43,7 @@ def test_a_signal_handler_in_mid_commit_is_refused_and_never_tears(action, use):
 
         with trap(step, spring), contextlib.suppress(TransactionError):
             action(share)
-        assert inside.claim_of(share) is None, step
+        assert inside.token_of(share) is None, step
         assert share.version <= before + 1 + stored, step
         assert share.get() in {0, 1, 5, 100, 101, 105}, step
     assert step > 50
@@ -91,7 +91,7 @@ def test_a_pickling_hook_that_uses_its_own_share_is_refused(make):
 
 
 def test_an_interrupted_release_does_not_let_go_of_anothers_claim():
-    """After it had left the gate, an interrupted release unlocked what another thread had
+    """After it had left the thread lock, an interrupted release unlocked what another thread had
     locked since."""
     share = Share(0)
     lock = inside.lock_of(share)
@@ -111,7 +111,7 @@ def test_an_interrupted_release_does_not_let_go_of_anothers_claim():
         def spring(thread=thread, entered=entered):
             nonlocal sprung, taken
             sprung = True
-            if lock.claim is None and inside.lock_words_of(lock)[inside.HOLDER] == 0:
+            if lock.token is None and inside.lock_words_of(lock)[inside.HOLDER] == 0:
                 thread.start()
                 entered.wait()
                 taken += 1
@@ -120,12 +120,12 @@ def test_an_interrupted_release_does_not_let_go_of_anothers_claim():
         with contextlib.suppress(KeyboardInterrupt), trap(step, spring):
             share.set(1)
         if thread.ident is not None:
-            assert lock.claim is not None, step
+            assert lock.token is not None, step
             with pytest.raises(Exception, match="held"):
                 in_child(lambda: share.lock(timeout=0))
             leave.set()
             thread.join()
-        assert lock.claim is None, step
+        assert lock.token is None, step
     assert taken > 3
 
 

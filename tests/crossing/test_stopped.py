@@ -13,7 +13,7 @@ import weakref
 
 import pytest
 from support import in_child, inside, trap
-from support.inside import RELEASE, claim_by, current_owner
+from support.inside import RELEASE, current_owner, token_by
 
 from mmapshare import LockTimeout, Share, TransactionError
 
@@ -33,7 +33,7 @@ def _strike(share, times):
 
 
 def _is_free(share):
-    return inside.claim_of(share) is None and in_child(lambda: share.lock(timeout=0)) is None
+    return inside.token_of(share) is None and in_child(lambda: share.lock(timeout=0)) is None
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -84,7 +84,7 @@ def test_an_interrupt_at_any_step_of_a_block_reaches_who_wrote_the_block(make, m
             reached = True
         assert reached == struck, step
         assert not lost, step
-        assert inside.claim_of(share) is None, step
+        assert inside.token_of(share) is None, step
         if not struck:
             break
     assert step > 50
@@ -116,11 +116,11 @@ def test_a_finaliser_that_is_interrupted_lets_go_all_the_same(make, monkeypatch)
     assert share.get() == [1]
 
 
-def test_who_is_interrupted_while_ringing_for_the_next_takes_nothing_from_that(make):
+def test_who_is_interrupted_while_waking_the_next_takes_nothing_from_that(make):
     share = make(1)
     lock = inside.lock_of(share)
-    claim = claim_by(current_owner())
-    lock.acquire(claim, None)
+    token = token_by(current_owner())
+    lock.acquire(token, None)
     held, leave = threading.Event(), threading.Event()
 
     def hold():
@@ -130,16 +130,16 @@ def test_who_is_interrupted_while_ringing_for_the_next_takes_nothing_from_that(m
 
     thread = threading.Thread(target=hold)
 
-    def ring():
+    def wake():
         thread.start()
         held.wait()
         raise KeyboardInterrupt
 
-    waiter = inside.Waiter(ring)
+    waiter = inside.Waiter(wake)
     inside.waiters_of(lock).append(weakref.ref(waiter))
     try:
         with pytest.raises(KeyboardInterrupt):
-            lock.abandon(claim)
+            lock.abandon(token)
         inside.waiters_of(lock).remove(weakref.ref(waiter))
         with pytest.raises(LockTimeout):
             in_child(lambda: share.lock(timeout=0))
@@ -223,7 +223,7 @@ def _handled_as_a_cause(share):
 
 
 def _append(share):
-    assert inside.claim_of(share) is not None, "nothing was stopped"
+    assert inside.token_of(share) is not None, "nothing was stopped"
     with share.locked(timeout=5) as view:
         view.append(3)
 
@@ -298,7 +298,7 @@ def _in_a_task(left, use, share):
 def test_what_a_stopped_set_has_left_is_cleared_by_the_same_owner(make, use):
     share = make(1)
     lock = inside.lock_of(share)
-    _in_a_task(lambda: lock.acquire(claim_by(current_owner()), None), use, share)
+    _in_a_task(lambda: lock.acquire(token_by(current_owner()), None), use, share)
     assert share.get() == 2
     assert _is_free(share)
 
@@ -313,15 +313,15 @@ def test_a_block_that_its_finaliser_clears_meanwhile_is_not_joined(make, use, mo
         abandoned.append(share.locked())
         abandoned[0].__enter__().value = 99
 
-    def acquire(lock, claim, timeout_s):
-        taken = real(lock, claim, timeout_s)
+    def acquire(lock, token, timeout_s):
+        taken = real(lock, token, timeout_s)
         if not taken:
             abandoned.clear()
             gc.collect()
         return taken
 
-    async def acquire_async(lock, claim, timeout_s):
-        taken = await real_async(lock, claim, timeout_s)
+    async def acquire_async(lock, token, timeout_s):
+        taken = await real_async(lock, token, timeout_s)
         if not taken:
             abandoned.clear()
             gc.collect()
@@ -336,7 +336,7 @@ def test_a_block_that_its_finaliser_clears_meanwhile_is_not_joined(make, use, mo
     assert _is_free(share)
 
 
-# --- A handler that takes the lock while one stands in line --------------------------------------
+# --- A handler that takes the lock while one waits in the queue ----------------------------------
 
 
 class _Handler:
@@ -369,7 +369,7 @@ class _Handler:
         self.thread.join()
 
 
-def test_a_block_in_line_stands_inside_of_what_a_handler_took_meanwhile(make):
+def test_a_block_in_the_queue_stands_inside_of_what_a_handler_took_meanwhile(make):
     share = make(0)
     main = threading.get_ident()
 
@@ -393,11 +393,11 @@ def test_a_block_in_line_stands_inside_of_what_a_handler_took_meanwhile(make):
     assert share.get() == 1
 
 
-def test_a_task_in_line_stands_inside_of_what_a_handler_took_meanwhile(make, monkeypatch):
+def test_a_task_in_the_queue_stands_inside_of_what_a_handler_took_meanwhile(make, monkeypatch):
     share = make(0)
-    real = inside.Bell_in_async
+    real = inside.task_event
 
-    def bell():
+    def event():
         signal.raise_signal(signal.SIGUSR1)
         return real()
 
@@ -410,7 +410,7 @@ def test_a_task_in_line_stands_inside_of_what_a_handler_took_meanwhile(make, mon
             in_child(lambda: share.lock(timeout=0))
         share.unlock()
 
-    monkeypatch.setattr(*inside.at("Bell_in_async"), staticmethod(bell))
+    monkeypatch.setattr(*inside.at("task_event"), staticmethod(event))
     with _Handler(share):
         asyncio.run(main())
     assert _is_free(share)

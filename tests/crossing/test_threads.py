@@ -94,7 +94,7 @@ def test_who_lets_go_makes_way_for_who_has_been_blocked_for_long(monkeypatch):
     share.lock()
     child = Child(wait)
     child.hear()
-    while not words[inside.QUEUED]:
+    while not words[inside.BLOCKED]:
         pass
     child.sleeps()
     assert words[inside.LEASE]
@@ -105,14 +105,14 @@ def test_who_lets_go_makes_way_for_who_has_been_blocked_for_long(monkeypatch):
     monkeypatch.setattr(time, "sleep", pauses.append)
     share.set(0)
     pauses.clear()
-    words[inside.QUEUED] = 1  # As if its process had been killed.
+    words[inside.BLOCKED] = 1  # As if its process had been killed.
     words[inside.LEASE] = 1
     share.set(1)
     assert tuple(pauses) == inside.WAY_S
     pauses.clear()
     share.set(2)
     assert pauses == []
-    assert (words[inside.QUEUED], words[inside.LEASE]) == (0, 0)
+    assert (words[inside.BLOCKED], words[inside.LEASE]) == (0, 0)
 
 
 def test_two_tasks_of_one_thread_cannot_wait_for_each_other():

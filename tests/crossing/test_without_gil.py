@@ -11,7 +11,7 @@ from weakref import ref
 
 import pytest
 from support import in_child, inside
-from support.inside import Closing, ThreadOwner, claim_by, current_owner
+from support.inside import ClosingToken, ThreadOwner, current_owner, token_by
 from support.without_gil import FORKS_BESIDE_THREADS_HANG
 
 from mmapshare import ClosedError, SharedDict, TransactionError
@@ -98,7 +98,7 @@ def test_nobody_comes_by_the_lock_while_it_is_closed(make, monkeypatch):
 
     def forget(shared):
         real(shared)
-        tried.append(lock.try_acquire(claim_by(ref(thread))))
+        tried.append(lock.try_acquire(token_by(ref(thread))))
         shared.close()  # Of another thread's close, or a second one, nothing more is to be had.
 
     monkeypatch.setattr(*inside.at("forget_open"), forget)
@@ -106,15 +106,15 @@ def test_nobody_comes_by_the_lock_while_it_is_closed(make, monkeypatch):
     assert tried == [False]
     assert share.closed
     with pytest.raises(ClosedError, match="was closed in this process"):
-        lock.acquire(claim_by(current_owner()), None)
+        lock.acquire(token_by(current_owner()), None)
 
 
 def test_of_two_threads_that_close_at_once_one_does(make):
     share = make(1)
     region = inside.region_of(share)
     thread = ThreadOwner()
-    other = claim_by(ref(thread), Closing)
-    assert region.lock.keep_out(other)
+    other = token_by(ref(thread), ClosingToken)
+    assert region.lock.acquire_to_close(other)
     share.close()
     assert not share.closed
     assert not region.lock.is_held_by(inside.owner_of(other), lambda owner: True)
@@ -124,14 +124,14 @@ def test_of_two_threads_that_close_at_once_one_does(make):
 
 def test_a_close_that_comes_second_closes_nothing_of_a_share(make, monkeypatch):
     share = make(1)
-    real = type(inside.lock_of(share)).keep_out
+    real = type(inside.lock_of(share)).acquire_to_close
 
-    def keep_out(lock, claim):
+    def acquire_to_close(lock, token):
         monkeypatch.undo()
         share.close()
-        return real(lock, claim)
+        return real(lock, token)
 
-    monkeypatch.setattr(type(inside.lock_of(share)), "keep_out", keep_out)
+    monkeypatch.setattr(type(inside.lock_of(share)), "acquire_to_close", acquire_to_close)
     share.close()
     assert share.closed
 
@@ -213,7 +213,7 @@ def test_a_block_whose_door_went_first_is_left_in_silence(make):
     transaction.__enter__()
     inside.process_lock_of(inside.lock_of(share)).close()
     transaction.__exit__(GeneratorExit, GeneratorExit(), None)
-    assert inside.lock_of(share).claim is None
+    assert inside.lock_of(share).token is None
 
 
 @pytest.mark.parametrize(

@@ -349,9 +349,9 @@ def test_a_wait_whose_track_is_lost_is_no_deadlock(leads, monkeypatch):
     locks, others = inside.all_locks, inside.lock_of(other)
     waits_id, pid, fd = {
         "nowhere": (1, 2**22 + 1, 0),
-        "to another region": (1, os.getpid(), others.door.fd),
-        "to a closed one": (others.region_id, os.getpid(), others.door.fd),
-        "round": (inside.lock_of(b).region_id, holder.pid, inside.lock_of(b).door.fd),
+        "to another region": (1, os.getpid(), others.process_lock.fd),
+        "to a closed one": (others.region_id, os.getpid(), others.process_lock.fd),
+        "round": (inside.lock_of(b).region_id, holder.pid, inside.lock_of(b).process_lock.fd),
     }[leads]
     if leads == "to a closed one":
         other.close()  # By another thread, after one has looked which there are.

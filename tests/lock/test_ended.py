@@ -166,7 +166,7 @@ def test_a_thread_that_inherits_a_dead_ones_ident_inherits_no_lock():
     assert share.get() == ["in"]
 
 
-def test_who_stands_in_line_gets_the_lock_when_its_holder_ends():
+def test_who_waits_in_the_queue_gets_the_lock_when_its_holder_ends():
     share = Share(0)
     taken, go = threading.Event(), threading.Event()
 
@@ -232,7 +232,7 @@ def test_a_task_whose_loop_was_closed_under_it_has_ended():
 
 
 def test_a_task_that_is_dropped_lets_go_by_itself():
-    """The claim kept the task alive, and so the task's block open."""
+    """The token kept the task alive, and so the task's block open."""
     share = Share(0)
     loop = asyncio.new_event_loop()
 
@@ -256,22 +256,22 @@ def test_who_is_alive_has_not_ended(within):
     assert has_ended(within(current_owner))
 
 
-def test_two_who_clear_the_same_claim_open_the_door_once():
-    """The second one would have opened the door that a third had come in by."""
+def test_two_who_clear_the_same_token_release_once():
+    """The second one would have released what a third had taken since."""
     share = Share(0)
     lock = inside.lock_of(share)
     in_thread(share.lock)
-    claim = lock.claim
+    token = lock.token
     inside.clearing_of(lock)[0] = ["somebody else's turn"]
-    lock.abandon(claim)  # As its finaliser does.
+    lock.abandon(token)  # As its finaliser does.
     lock.clear_ended()
-    assert lock.claim is claim
+    assert lock.token is token
     with pytest.raises(LockTimeout):
         share.lock(timeout=0)
     del inside.clearing_of(lock)[0]
     with ENDED:
         share.lock(timeout=0)
-    assert inside.clear(lock, claim, ["late"]) is False
+    assert inside.clear(lock, token, ["late"]) is False
     assert lock.holds_own()
     share.unlock()
 
@@ -299,7 +299,7 @@ def test_an_interrupt_while_one_clears_leaves_nothing_held():
     inside.flock_of.set(lock, flock)
     with pytest.raises(KeyboardInterrupt):
         share.set(1)
-    assert lock.claim is None and not inside.clearing_of(lock)
+    assert lock.token is None and not inside.clearing_of(lock)
     share.lock(timeout=0)
     share.unlock()
 

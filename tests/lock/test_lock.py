@@ -11,15 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support import Child, in_child, inside
 from support.inside import (
+    BLOCKED,
     HOLDER,
     LEASE,
-    QUEUED,
     RELEASE,
     TRY,
     ThreadOwner,
-    claim_by,
     current_owner,
     shares_thread,
+    token_by,
 )
 
 from mmapshare import LockTimeout, Share, TransactionError
@@ -32,7 +32,7 @@ WAITERS = []
 
 
 @pytest.fixture(autouse=True)
-def nobody_stands_in_line():
+def nobody_waits():
     yield
     WAITERS.clear()
 
@@ -50,7 +50,7 @@ def _held_by_a_child(share):
 
 
 def _refuse(lock, times):
-    """Let the door be taken so many times more."""
+    """Let the process lock be taken so many times more."""
     real, left = inside.flock_of(lock), [None] * times
 
     def flock(fd, operation):
@@ -62,14 +62,14 @@ def _refuse(lock, times):
     inside.flock_of.set(lock, flock)
 
 
-def test_who_waits_at_the_door_does_not_have_the_lock():
-    """It has the gate. Its wait for another lock must not be written into this one's header."""
+def test_who_waits_for_the_process_lock_does_not_have_the_lock():
+    """It has the thread lock. Its wait for another must not be written into this one's header."""
     share = Share(0)
     lock = inside.lock_of(share)
     holder = _held_by_a_child(share)
     waiter = threading.Thread(target=lambda: share.set(1))
     waiter.start()
-    while lock.claim is None:
+    while lock.token is None:
         pass
     try:
         assert not lock.is_held_by(waiter.ident, lambda owner: False)
@@ -84,10 +84,10 @@ def test_who_waits_at_the_door_does_not_have_the_lock():
         assert lock.is_held_by(current_owner(), lambda owner: False)
         assert not lock.is_held_by(ELSEWHERE, lambda owner: False)
         assert lock.is_held_by(ELSEWHERE, lambda owner: owner == current_owner())
-        owner = inside.owner_of(lock.claim)
-        inside.owner_of.set(lock.claim, None)  # As a void claim's.
+        owner = inside.owner_of(lock.token)
+        inside.owner_of.set(lock.token, None)  # As a void token's.
         assert not lock.is_held_by(None, lambda owner: True)
-        inside.owner_of.set(lock.claim, owner)
+        inside.owner_of.set(lock.token, owner)
     assert not lock.is_held_by(current_owner(), lambda owner: True)
 
 
@@ -97,13 +97,13 @@ def test_who_lets_go_naps_for_nobody_who_only_sleeps(monkeypatch):
     lock, naps, wakes = inside.lock_of(share), [], []
     monkeypatch.setattr(time, "sleep", naps.append)
     monkeypatch.setattr(*inside.at("futex_wake"), lambda words, offset: wakes.append(offset))
-    lock.take_lease(time.monotonic_ns() + 10**9)
+    lock.words[inside.LEASE] = time.monotonic_ns() + 10**9
     share.set(1)
     assert (naps, wakes) == ([], [64])
-    lock.words[QUEUED] = time.monotonic_ns() + 10**9 // 1000  # Blocked for less than its patience.
+    lock.words[BLOCKED] = time.monotonic_ns() + 10**9 // 1000  # Blocked for less than its patience.
     share.set(2)
     assert (naps, wakes) == ([], [64, 64])
-    lock.take_lease(1)
+    lock.words[inside.LEASE] = 1
     share.set(3)
     assert (naps, wakes, lock.words[LEASE]) == ([], [64, 64], 1)  # Still asks for attention.
 
@@ -117,7 +117,7 @@ def test_who_made_way_goes_on_as_soon_as_somebody_is_in(monkeypatch):
         words[HOLDER] = len(naps) == 2
 
     monkeypatch.setattr(time, "sleep", nap)
-    words[QUEUED] = words[LEASE] = 1
+    words[BLOCKED] = words[LEASE] = 1
     share.set(1)
     assert tuple(naps) == inside.WAY_S[:2]
 
@@ -165,18 +165,18 @@ def test_how_long_the_lock_has_been_held_is_never_less_than_nothing():
 
 def test_a_task_takes_the_lock_as_a_thread_does():
     share = Share(0)
-    lock, claim = inside.lock_of(share), claim_by(current_owner())
+    lock, token = inside.lock_of(share), token_by(current_owner())
     for refused, dead in [(0, 0), (1, 1)]:
         _refuse(lock, refused)
         lock.words[HOLDER] = dead
         before = time.monotonic_ns()
-        assert asyncio.run(lock.acquire_async(claim, None)) is True
+        assert asyncio.run(lock.acquire_async(token, None)) is True
         assert lock.words[HOLDER] == os.getpid()
         assert before <= lock.words[inside.SINCE] <= time.monotonic_ns()
         lock.release()
         assert (lock.contended, lock.found_dead) == (refused, dead)
-    assert lock.acquire(claim, 9)
-    assert asyncio.run(lock.acquire_async(claim_by(current_owner()), None)) is False
+    assert lock.acquire(token, 9)
+    assert asyncio.run(lock.acquire_async(token_by(current_owner()), None)) is False
     lock.release()
 
 
@@ -194,11 +194,11 @@ def test_what_one_waits_for_is_told_while_one_waits_and_no_longer(way):
 
     inside.flock_of.set(lock, flock)
     with held.locked():
-        claim = claim_by(current_owner())
+        token = token_by(current_owner())
         if way == "task":
-            assert asyncio.run(lock.acquire_async(claim, None))
+            assert asyncio.run(lock.acquire_async(token, None))
         else:
-            assert lock.acquire(claim, None)
+            assert lock.acquire(token, None)
         assert inside.lock_of(held).words[inside.WAITS_ID] == 0
         lock.release()
     assert told[1:4] == [lock.region_id] * 3
@@ -219,19 +219,19 @@ def test_who_takes_it_only_if_it_is_free_does_not_pause(monkeypatch):
     monkeypatch.setattr(time, "sleep", pauses.append)
     holder = _held_by_a_child(share)
     try:
-        assert not lock.try_acquire(claim_by(current_owner()))
-        assert pauses == [] and lock.claim is None
+        assert not lock.try_acquire(token_by(current_owner()))
+        assert pauses == [] and lock.token is None
         assert lock.words[HOLDER] == holder.pid
     finally:
         holder.say()
         holder.result()
-    claim = claim_by(current_owner())
-    assert lock.try_acquire(claim) and lock.claim is claim
-    assert not lock.try_acquire(claim_by(current_owner()))
+    token = token_by(current_owner())
+    assert lock.try_acquire(token) and lock.token is token
+    assert not lock.try_acquire(token_by(current_owner()))
     lock.release()
 
 
-def test_pauses_at_the_door_double_and_end_with_the_deadline():
+def test_pauses_for_the_process_lock_double_and_end_with_the_deadline():
     share = Share(0)
     lock = inside.lock_of(share)
 
@@ -252,12 +252,12 @@ def test_pauses_at_the_door_double_and_end_with_the_deadline():
 
 def test_an_interrupt_while_one_lets_go_leaves_nothing_held():
     share = Share(0)
-    lock, claim, real = (
+    lock, token, real = (
         inside.lock_of(share),
-        claim_by(current_owner()),
+        token_by(current_owner()),
         inside.flock_of(inside.lock_of(share)),
     )
-    assert lock.acquire(claim, None)
+    assert lock.acquire(token, None)
 
     def interrupted(fd, operation):
         inside.flock_of.set(lock, real)
@@ -265,8 +265,8 @@ def test_an_interrupt_while_one_lets_go_leaves_nothing_held():
 
     inside.flock_of.set(lock, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        lock.abandon(claim)
-    assert lock.claim is None and lock.words[HOLDER] == 0
+        lock.abandon(token)
+    assert lock.token is None and lock.words[HOLDER] == 0
     _held_by_a_child(share).kill()
 
 

@@ -109,7 +109,7 @@ def storm(events: Events, count: int, interrupts: int, planted: str | None = Non
         def struck(scene: Scene = scene) -> None:
             # The traceback keeps everything alive: no finaliser has helped yet.
             for share in scene.shares:
-                assert inside.claim_of(share) is None, "the lock is held"
+                assert inside.token_of(share) is None, "the lock is held"
 
         _storm(scene, interrupts, events.rng(), struck)
         scene.usable()
@@ -154,11 +154,11 @@ def second_line(events: Events, interrupts: int) -> int:
 
     def struck() -> None:
         nonlocal held
-        if inside.claim_of(share) is not None:
+        if inside.token_of(share) is not None:
             held += 1
             with share.locked() as view:
                 view["n"] = held
-            assert inside.claim_of(share) is None
+            assert inside.token_of(share) is None
             assert share.get()["n"] == held
 
     for _ in events([0]):
@@ -188,8 +188,8 @@ def _no_abandon() -> None:
     """A set that lets go of the lock on its ordinary way out only."""
 
     def broken(store: Any, changes: Any, expect: Any, timeout_s: float | None, kept: Any) -> int:
-        claim = inside.claim_by(inside.current_owner())
-        store.lock.acquire(claim, None)
+        token = inside.token_by(inside.current_owner())
+        store.lock.acquire(token, None)
         version = inside.put_value(store, changes)
         store.lock.release()
         return int(version)

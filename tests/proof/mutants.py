@@ -137,7 +137,7 @@ class Trial:
             else:
                 for name in names:
                     found[self._judged(share, mutant, name)] += 1
-                assert inside.claim_of(share) is None, "the lock is held"
+                assert inside.token_of(share) is None, "the lock is held"
                 if anew:
                     damaged.close_again(share)
         finally:

@@ -26,7 +26,7 @@ from support.inside import (
     WAITS_FD,
     WAITS_ID,
     WAITS_PID,
-    Door,
+    ProcessLock,
 )
 
 from mmapshare import CorruptRegionError, DeadlockError, LockTimeout, Share
@@ -80,7 +80,7 @@ def waits(events: Events, count: int, planted: str | None = None, most_s: float 
             inside.lock_of(third)
         )  # So that it is looked up as a stranger's.
         held = [inside.lock_words_of(inside.lock_of(share)) for share in (wanted, third)]
-        taken = Door(f"/proc/self/fd/{inside.segment_of(wanted).fd}")
+        taken = ProcessLock(f"/proc/self/fd/{inside.segment_of(wanted).fd}")
         taken.flock(taken.fd, TRY)
         with _odd_descriptors() as odd:
             words = _leading_on(wanted, third), _leading_on(third, third)

@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 from support import inside
-from support.inside import ENDED, RELEASE, TRY, claim_by
+from support.inside import ENDED, RELEASE, TRY, token_by
 
 from mmapshare import Share, SharedDict, locked, shared_state
 
@@ -66,7 +66,7 @@ class Scene:
     def usable(self) -> None:
         """The lock is had at once, the next operation works, and all is as it was before."""
         for share in self.shares:
-            assert inside.claim_of(share) is None, "the lock is held"
+            assert inside.token_of(share) is None, "the lock is held"
             assert _is_free(share), "the lock's description is held"
         for share, old in zip(self.shares, self.before, strict=True):
             with share.locked(timeout=IN_TIME_S) as view:
@@ -81,16 +81,16 @@ class Scene:
 def _is_free(share: Any) -> bool:
     """Whether another process could take the lock: asked through a description of our own."""
     theirs = inside.process_lock_of(inside.lock_of(share))
-    door = type(theirs)(inside.path_of(theirs))
+    own = type(theirs)(inside.path_of(theirs))
     try:
-        door.flock(door.fd, TRY)
+        own.flock(own.fd, TRY)
     except BlockingIOError:
         return False
     else:
-        door.flock(door.fd, RELEASE)
+        own.flock(own.fd, RELEASE)
         return True
     finally:
-        door.close()
+        own.close()
 
 
 def forget(share: Any) -> None:
@@ -166,11 +166,11 @@ def _explicit(share: Any) -> None:
 
 def _after_one_that_ended(share: Any) -> None:
     """A block that takes the lock from an owner that has ended; so does who comes after it."""
-    claim = claim_by(ENDED)
+    token = token_by(ENDED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
-            inside.lock_of(share).acquire(claim, None)
+            inside.lock_of(share).acquire(token, None)
             _block(share)
             return
         except BaseException as err:

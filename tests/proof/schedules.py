@@ -236,7 +236,8 @@ def _no_version_check() -> None:
 def _no_lock() -> None:
     """Two blocks run at once."""
     inside.put(
-        "lock_acquire", lambda lock, claim, timeout_s: not inside.gate_of(lock).update({0: claim})
+        "lock_acquire",
+        lambda lock, token, timeout_s: not inside.thread_lock_of(lock).update({0: token}),
     )
 
 

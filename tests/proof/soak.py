@@ -186,7 +186,7 @@ _kept: list[object] = []
 
 def _kept_descriptors() -> None:
     """A region that is left keeps its lock's descriptor."""
-    inside.put("process_lock_close", lambda door: setattr(door, "fd", -1))
+    inside.put("process_lock_close", lambda process_lock: setattr(process_lock, "fd", -1))
 
 
 def _kept_copies() -> None:

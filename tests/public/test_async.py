@@ -97,7 +97,7 @@ def test_the_loop_runs_on_while_another_process_holds_the_lock(medium, loop):
     assert share.get() == {"n": 11}
 
 
-def test_tasks_wait_in_line_and_time_out(medium, loop):
+def test_tasks_wait_in_the_queue_and_time_out(medium, loop):
     run, gather, _, event = loop
     share = medium.share(0)
 
@@ -257,7 +257,7 @@ def test_a_waiting_task_whose_loop_is_busy_does_not_slow_others_down(medium):
     held, stop = threading.Event(), threading.Event()
 
     async def main():
-        with share.locked():  # So that the other task has to stand in line.
+        with share.locked():  # So that the other task has to wait.
             waiting = asyncio.create_task(add(share, 1, asyncio.sleep))
             while not inside.waiters_of(inside.lock_of(share)):
                 await asyncio.sleep(0)
@@ -286,7 +286,7 @@ def test_a_plain_block_in_the_loops_own_thread_does_not_wait_for_its_tasks(mediu
         async with share.locked():
             waiting = asyncio.create_task(add(share, 1, asyncio.sleep))
             await asyncio.sleep(0.01)
-        with share.locked(timeout=0) as view:  # The task was rung for, and cannot run yet.
+        with share.locked(timeout=0) as view:  # The task was woken, and cannot run yet.
             view["n"] += 1
         await waiting
 

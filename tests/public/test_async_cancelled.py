@@ -1,4 +1,4 @@
-"""Tasks that are cancelled while they wait, in line, or inside of their block."""
+"""Tasks that are cancelled while they wait, in the queue too, or inside of their block."""
 
 import asyncio
 import os
@@ -65,13 +65,13 @@ def test_a_task_cancelled_while_it_waits_leaves_nothing_held(medium, loop):
     child = Child(hold)
     child.hear()
     run(main)
-    assert inside.claim_of(share) is None
+    assert inside.token_of(share) is None
     child.say()
     child.wait()
     assert in_child(share.set, 1)
 
 
-def test_a_task_cancelled_in_line_leaves_the_line(medium, loop):
+def test_a_task_cancelled_in_the_queue_leaves_it(medium, loop):
     run, gather, pause, event = loop
     share = medium.share(0)
 
@@ -137,7 +137,7 @@ def test_cancellations_at_random_moments_lose_nothing_and_hold_nothing(medium):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            assert inside.claim_of(share) is None
+            assert inside.token_of(share) is None
 
     asyncio.run(main())
     assert share.get() == {"n": done}

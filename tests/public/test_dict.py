@@ -149,7 +149,7 @@ def test_a_missing_key_is_a_keyerror_that_changes_nothing(medium):
     assert shared.get("b") is None
     assert shared.get("b", 3) == 3
     assert shared.version == 1
-    assert not inside.claim_of(shared)
+    assert not inside.token_of(shared)
 
 
 # --- Values and sizes -------------------------------------------------------------------------

@@ -338,7 +338,7 @@ def test_giving_up_between_the_steps_of_joining_is_harmless(medium):
     inside.failed_of.set(view, None)
     inside.role_of.set(transaction, JOINED)
     inside.give_up(transaction)
-    assert inside.claim_of(share) is None
+    assert inside.token_of(share) is None
 
 
 def test_a_joined_block_that_outlives_the_outer_one_says_so(medium):

@@ -94,7 +94,7 @@ def test_after_the_retries_it_takes_the_lock(counted):
     held = []
 
     def work(value):
-        held.append(inside.claim_of(shared) is not None)
+        held.append(inside.token_of(shared) is not None)
         before = value["n"]
         if not held[-1]:
             in_child(_add_in_a_block, shared)

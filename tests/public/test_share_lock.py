@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 from support import Child, in_child, inside
-from support.inside import claim_by, current_owner
+from support.inside import current_owner, token_by
 
 from mmapshare import (
     DeadlockError,
@@ -214,10 +214,10 @@ def test_a_contended_wait_is_counted(medium):
 
 
 @pytest.mark.needs("crosses_fork")
-def test_a_set_clears_a_claim_that_an_interrupted_one_left(medium):
+def test_a_set_clears_a_token_that_an_interrupted_one_left(medium):
     """Its owner asks for the lock, has it already, and nothing of it is under way any more."""
     share = medium.share(1)
-    assert inside.lock_of(share).acquire(claim_by(current_owner()), 0)
+    assert inside.lock_of(share).acquire(token_by(current_owner()), 0)
     assert share.set(2) == 2
     assert in_child(share.set, 3) == 3
-    assert inside.claim_of(share) is None
+    assert inside.token_of(share) is None

@@ -51,7 +51,7 @@ def test_an_exception_changes_none_of_them(three):
                 view["n"] = 9
             raise error
     assert _numbers(three) == [0, 0, 0]
-    assert all(inside.claim_of(share) is None for share in three)
+    assert all(inside.token_of(share) is None for share in three)
 
 
 @pytest.mark.parametrize("where", [0, 1, 2])
@@ -61,7 +61,7 @@ def test_what_cannot_be_pickled_changes_none_of_them(three, where):
             view["n"] = 9
         views[where]["lock"] = threading.Lock()
     assert _numbers(three) == [0, 0, 0]
-    assert all(inside.claim_of(share) is None for share in three)
+    assert all(inside.token_of(share) is None for share in three)
 
 
 @pytest.mark.parametrize("make", ["share", "dict"])

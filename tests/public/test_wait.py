@@ -63,7 +63,7 @@ def test_a_predicate_sees_fresh_values_without_the_lock(shared, how):
     seen = []
 
     def enough(value):
-        assert inside.claim_of(shared) is None
+        assert inside.token_of(shared) is None
         seen.append(value["n"])
         if isinstance(value, dict):
             value["n"] = 99
@@ -216,10 +216,10 @@ def test_nobody_waits_nothing_is_called(shared, monkeypatch):
     for n in range(3):
         _change(shared, n)
     assert calls == []
-    inside.lock_of(shared).take_lease(time.monotonic_ns() + 10**9)
+    inside.lock_of(shared).words[inside.LEASE] = time.monotonic_ns() + 10**9
     _change(shared, 5)
     assert len(calls) == 1
-    inside.lock_of(shared).take_lease(1)  # Long over: belongs to nobody.
+    inside.lock_of(shared).words[inside.LEASE] = 1  # Long over: belongs to nobody.
     _change(shared, 6)
     _change(shared, 7)
     assert len(calls) == 1
@@ -368,6 +368,6 @@ def test_a_system_without_a_futex_is_found_out(monkeypatch):
 def test_where_one_cannot_sleep_a_commit_wakes_nobody(shared, monkeypatch):
     """Who took the lease may be of another process, that can."""
     monkeypatch.setattr(*inside.at("FUTEX"), None)
-    inside.lock_of(shared).take_lease(time.monotonic_ns() + 10**9)
+    inside.lock_of(shared).words[inside.LEASE] = time.monotonic_ns() + 10**9
     _change(shared, 5)
     assert shared.version == 2

@@ -287,15 +287,15 @@ def test_a_share_that_a_worker_closes_is_not_kept_for_the_parent():
 
 def test_closing_a_share_that_another_thread_is_closing_is_harmless(make, monkeypatch):
     share = make(1)
-    real = inside.lock_claim.fget
+    real = inside.lock_token.fget
     others = iter([share.close])
 
-    def claim(lock):
+    def token(lock):
         for other in others:
             other()
         return real(lock)
 
-    monkeypatch.setattr(*inside.at("lock_claim"), property(claim))
+    monkeypatch.setattr(*inside.at("lock_token"), property(token))
     share.close()
     assert share.closed
     with pytest.raises(ClosedError):

@@ -120,7 +120,7 @@ def test_the_locks_words_stand_where_the_format_says():
     inside.lock_words_of(lock)[inside.HOLDER] = 1
     share.set(2)
     assert _words(share)[18:20] == (1, 1)
-    lock.take_lease(7)
+    lock.words[inside.LEASE] = 7
     assert _words(share)[20] == 7
     lock.words[5:8] = memoryview(struct.pack("<3Q", 21, 22, 23)).cast("B").cast("Q")
     inside.say_blocked(lock.words)

@@ -280,12 +280,12 @@ def test_a_dicts_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
     lock, free = inside.lock_of(shared), []
 
     def look(state):
-        free.append(lock.claim is None)
+        free.append(lock.token is None)
         return list(state.places)
 
     assert inside.index_of(shared).read(look) == ["a"]
     assert free == [False]
-    assert lock.claim is None
+    assert lock.token is None
 
 
 # --- Where stores are not ordered --------------------------------------------------------------
@@ -314,7 +314,7 @@ def test_where_stores_are_not_ordered_a_dicts_readers_wait_for_the_lock(unordere
     holder.say()
     holder.result()
     assert reader.result() == (2, 2, 4999)
-    assert inside.claim_of(shared) is None
+    assert inside.token_of(shared) is None
 
 
 def test_where_stores_are_not_ordered_the_holder_reads_without_waiting_for_itself(unordered):

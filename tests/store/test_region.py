@@ -8,7 +8,7 @@ import time
 
 import pytest
 from support import Child, Wanted, forget, inside, open_fds, region_mappings
-from support.inside import Region, Segment, claim_by, current_owner
+from support.inside import Region, Segment, current_owner, token_by
 
 from mmapshare import (
     ClosedError,
@@ -147,11 +147,11 @@ def test_a_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
     forget(share)
 
     def never(region):
-        return real(region) if region.lock.claim is not None else None
+        return real(region) if region.lock.token is not None else None
 
     monkeypatch.setattr(*inside.at("region_try_read"), never)
     assert share.get() == b"value"
-    assert inside.claim_of(share) is None
+    assert inside.token_of(share) is None
 
 
 def test_where_stores_are_not_ordered_readers_take_the_lock(make, monkeypatch):
@@ -341,9 +341,9 @@ def test_a_reader_who_cannot_borrow_the_lock_goes_on_trying(make, monkeypatch):
 
     holder = Child(hold)
     holder.hear()
-    claim = claim_by(current_owner())
-    assert not inside.lock_of(share).try_acquire(claim)
-    assert inside.claim_of(share) is None
+    token = token_by(current_owner())
+    assert not inside.lock_of(share).try_acquire(token)
+    assert inside.token_of(share) is None
     overtaken = iter(range(inside.ATTEMPTS_BEFORE_LOCK + 3))
     real = inside.region_try_read
     monkeypatch.setattr(
@@ -353,7 +353,7 @@ def test_a_reader_who_cannot_borrow_the_lock_goes_on_trying(make, monkeypatch):
     forget(share)
     assert share.get() == b"value"
     assert next(overtaken, None) is None
-    assert inside.claim_of(share) is None
+    assert inside.token_of(share) is None
     assert share.info().holder_pid == holder.pid
     holder.say()
     holder.result()

@@ -7,7 +7,7 @@ Whoever moves or renames something inside the package changes this file, and no 
   ``inside.put("NAME", value)`` sets it for good.
 - ``inside.words_of(region)`` is a private attribute, ``inside.words_of.set(region, words)`` sets
   it; ``inside.load_head(region)`` calls a private method.
-- ``lock_of(share)``, ``claim_of(share)`` and so on are ways that lead through several objects.
+- ``lock_of(share)``, ``token_of(share)`` and so on are ways that lead through several objects.
 
 Modules are imported when something in them is asked for: lean processes stay lean.
 """
@@ -26,7 +26,7 @@ PLACES = {
     "region_allocated": "_store.areas.Areas.allocated",
     "areas_turn": "_store.areas.Areas.turn",
     # --- _lock.loop
-    "Bell_in_async": "_lock.loop.Task.bell",
+    "task_event": "_lock.loop.TaskBackend.event",
     # --- _codec.diagnose
     "BLAME_SECONDS": "_codec.diagnose._SECONDS",
     # --- _display.card
@@ -80,9 +80,9 @@ PLACES = {
     "loads_in_dict": "_dict.loads",
     "recover_in_dict": "_dict.recover",
     # --- _lock.process_lock
-    "Door": "_lock.process_lock.Door",
-    "process_lock_close": "_lock.process_lock.Door.close",
-    "process_lock_reopen": "_lock.process_lock.Door.reopen",
+    "ProcessLock": "_lock.process_lock.ProcessLock",
+    "process_lock_close": "_lock.process_lock.ProcessLock.close",
+    "process_lock_reopen": "_lock.process_lock.ProcessLock.reopen",
     "RELEASE": "_lock.process_lock.RELEASE",
     "TRY": "_lock.process_lock.TRY",
     # --- _transaction.mapping
@@ -169,7 +169,7 @@ PLACES = {
     "unpack_head_words": "_store.format.unpack_head_words",
     # --- _lock.lock
     "CONTENDED": "_lock.status.CONTENDED",
-    "Closing": "_lock.lock.Closing",
+    "ClosingToken": "_lock.lock.ClosingToken",
     "FOUND_DEAD": "_lock.status.FOUND_DEAD",
     "HOLDER": "_lock.status.HOLDER",
     "LEASE": "_lock.status.LEASE",
@@ -179,9 +179,9 @@ PLACES = {
     "lock_report_dead": "_lock.lock.Lock._report_dead",
     "lock_acquire": "_lock.lock.Lock.acquire",
     "lock_acquire_async": "_lock.lock.Lock.acquire_async",
-    "lock_claim": "_lock.lock.Lock.claim",
+    "lock_token": "_lock.lock.Lock.token",
     "lock_release": "_lock.lock.Lock.release",
-    "QUEUED": "_lock.status.QUEUED",
+    "BLOCKED": "_lock.status.BLOCKED",
     "SINCE": "_lock.status.SINCE",
     "RECHECK_S": "_lock.queue._RECHECK_S",
     "LEASE_MOST_NS": "_lock.process_lock._LEASE_MOST_NS",
@@ -236,7 +236,7 @@ PLACES = {
     # --- _lock.owner
     "ENDED": "_lock.owner.ENDED",
     "ThreadOwner": "_lock.owner._Thread",
-    "claim_by": "_lock.lock.claim_by",
+    "token_by": "_lock.lock.token_by",
     "current_owner": "_lock.lock.current_owner",
     "has_ended": "_lock.owner.has_ended",
     "here": "_lock.owner.here",
@@ -425,9 +425,9 @@ def lock_of(share: Any) -> Any:
     return region_of(share).lock
 
 
-def claim_of(share: Any) -> Any:
+def token_of(share: Any) -> Any:
     """Who has a share's lock within this process, or None."""
-    return lock_of(share).claim
+    return lock_of(share).token
 
 
 def header_of(share: Any) -> Any:
@@ -523,13 +523,13 @@ path_of = Attribute("_path")  # Of a process lock: what it is opened by.
 # --- Of locks --------------------------------------------------------------------------------
 
 lock_words_of = Attribute("words")  # By HOLDER, LEASE and so on.
-process_lock_of = Attribute("door")
+process_lock_of = Attribute("process_lock")
 descriptor_of = Attribute("_fd")
-gate_of = Attribute("gate")  # Who has it within this process, under the key 0.
+thread_lock_of = Attribute("thread_lock")  # Who has it within this process, under the key 0.
 waiters_of = Attribute("_queue")  # Who waits within this process, as weak references.
 clearing_of = Attribute("_clearing")
 looked_ns_of = Attribute("_look_ns")  # When it last looked whether its descriptor is still its own.
-owner_of = Attribute("_owner")  # Of a claim or a view.
+owner_of = Attribute("_owner")  # Of a token or a view.
 clear = Method("_clear")
 
 

@@ -148,7 +148,7 @@ together(runs_a_thread, *[add] * 10, runs_a_thread)
 assert len(share.get()["log"]) == before + 50
 
 
-# Another process, waited for at the door.
+# Another process, whose lock is waited for.
 ours, theirs = os.pipe()
 child = os.fork()
 if child == 0:
