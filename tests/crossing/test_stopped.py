@@ -5,14 +5,12 @@ The proof's sweeps and storms strike everywhere; here each line is made to be ne
 
 import asyncio
 import gc
-import itertools
 import signal
-import sys
 import threading
 import weakref
 
 import pytest
-from support import in_child, inside, trap
+from support import in_child, inside
 from support.inside import RELEASE, current_owner, token_by
 
 from mmapshare import LockTimeout, Share, TransactionError
@@ -56,64 +54,6 @@ def test_a_blocks_end_that_is_interrupted_lets_go_all_the_same(make, times):
         view.append(2)
     assert _is_free(share)
     assert share.get() == [1, 2]
-
-
-def test_an_interrupt_at_any_step_of_a_block_reaches_who_wrote_the_block(make, monkeypatch):
-    """Each block ended with a finaliser: a Ctrl-C that came in it was printed, and lost."""
-    lost = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda args: lost.append(args.exc_type))
-    share = make(0)
-
-    def block():
-        with share.locked() as view:
-            view.value += 1
-
-    def spring():
-        nonlocal struck
-        struck = True
-        raise KeyboardInterrupt
-
-    struck = True
-    for step in itertools.count(1):
-        block()  # So that each block goes the same way.
-        reached = struck = False
-        try:
-            with trap(step, spring):
-                block()
-        except KeyboardInterrupt:
-            reached = True
-        assert reached == struck, step
-        assert not lost, step
-        assert inside.token_of(share) is None, step
-        if not struck:
-            break
-    assert step > 50
-
-
-def test_a_block_that_nobody_left_is_given_up_with_the_garbage(make):
-    share = make([1])
-    transaction = share.locked()
-    view = transaction.__enter__()
-    view.append(2)
-    around = [transaction, view]
-    around.append(around)
-    del transaction, view, around
-    gc.collect()
-    assert _is_free(share)
-    assert share.get() == [1]
-
-
-def test_a_finaliser_that_is_interrupted_lets_go_all_the_same(make, monkeypatch):
-    share = make([1])
-    said = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda args: said.append(args.exc_type))
-    transaction = share.locked()
-    transaction.__enter__().append(2)
-    _strike(share, 2)
-    del transaction
-    assert said == [KeyboardInterrupt]
-    assert _is_free(share)
-    assert share.get() == [1]
 
 
 def test_who_is_interrupted_while_waking_the_next_takes_nothing_from_that(make):

@@ -226,7 +226,6 @@ PLACES = {
     # --- _transaction.optimistic
     "seen_places_still_stand": "_transaction.optimistic.SeenPlaces.still_stand",
     # --- _store.order
-    "Begun": "_store.order.Begun",
     "begun_keys": "_store.order.Begun.keys",
     "Places": "_store.order.Places",
     "Front": "_store.order._Front",
@@ -315,7 +314,7 @@ PLACES = {
     # --- _transaction.view
     "MISSING": "_transaction.view.MISSING",
     "ValueStore": "_store.value.ValueStore",
-    "View": "_transaction.view.View",
+    "view_abandoned": "_transaction.view.View._abandoned",
     "changes_of_view": "_transaction.view.View._changes",
     # --- _store.base
     "KeyedStore": "_store.keyed.KeyedStore",
