@@ -8,7 +8,7 @@
 {'hits': 1}
 
 How a value gets into memory. `Share.set` (`_share`) has it encoded to frames (`_codec.frames`) and
-puts these into the share's store (`_store.region`: lock, commit, unlock, in one function). The
+puts these into the share's store (`_store.base`: lock, commit, unlock, in one function). The
 lock (`_lock.lock`) is the process's queue, then flock. The commit (`_store.value`) writes the
 frames behind the newest record, where `_store.areas` has memory, and `Region.publish` stores slot
 and version. A block, ``with share.locked()``, does it in two halves (`_transaction.block`):
@@ -20,10 +20,11 @@ log (`_store.log`); each process keeps an index of it (`_store.index`).
 
 from ._decorator.decorate import shared_state
 from ._decorator.functions import SharedFunction
-from ._dict import DictSnapshot, SharedDict
+from ._dict import SharedDict
 from ._share import Share, Snapshot
 from ._shared.base import ShareInfo, locked
 from ._transaction.block import Transaction
+from ._transaction.snapshot import DictSnapshot
 from ._transaction.view import View
 from .errors import (
     ClosedError,

@@ -15,26 +15,22 @@ from collections.abc import (
 from itertools import islice
 from pickle import loads
 from reprlib import recursive_repr
-from typing import Any, Final, Generic, NoReturn, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
-from ._codec import frames
+from ._codec import frames as codec
 from ._codec.frames import decode, encode, is_plain, recover
 from ._codec.known import UnknownDefinitionError
 from ._codec.references import named, take_named
 from ._codec.sameness import Trusts
 from ._display.card import ITEMS, LOADED_BYTES, listed, shortened, size
-from ._lock.lock import current_owner
 from ._shared import registry
 from ._shared.base import Shared
-from ._store.base import KeyCodec
-from ._store.keyed import KeyedStore
-from ._store.region import Region
-from ._store.segment import kind_of_memory
-from ._transaction.glance import holds
-from ._transaction.mapping import Draft, MappingView, at_once, readable
-from ._transaction.optimistic import SeenView, optimistic
-from ._transaction.own import own_block
+from ._store.keyed import MemoryKeyedStore
+from ._transaction.mapping import Draft, MappingView, Merging, at_once, readable
+from ._transaction.optimistic import OptimisticView, optimistic
+from ._transaction.own import in_own_block
+from ._transaction.snapshot import DictSnapshot, holds
 from ._transaction.view import Unloadable
 from .errors import HandleError, TransactionError, UnloadableError, UnpicklableError, at_key
 
@@ -42,80 +38,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 R = TypeVar("R")
 
-_KEYS: Final = KeyCodec(
-    frames.encode_key, frames.decode_key, frames.check_keys, frames.needs_of, frames.closure
-)
 
-
-class DictSnapshot(Mapping[K, V]):
-    """A `SharedDict` as it was at one version: read-only, private to this process.
-
-    Values are loaded anew each time that they are read, so that changing one changes nothing
-    here. Safe to be used by any thread; it keeps no memory of the region's.
-    """
-
-    __slots__ = ("_image", "_places", "version")
-
-    def __init__(self, image: Any) -> None:
-        self.version: int = image.version
-        self._image = image
-        self._places = image.places
-
-    def __getitem__(self, key: K) -> V:
-        frames = self._image.frames(self._places[key])
-        try:
-            return cast(V, decode(frames, self._image.definitions))
-        except UnloadableError as err:
-            raise at_key(err, key) from err.__cause__
-
-    def __iter__(self) -> Iterator[K]:
-        keys: Iterator[K] = iter(self._places)
-        return keys
-
-    def __reversed__(self) -> Iterator[K]:
-        keys: Iterator[K] = reversed(self._places)
-        return keys
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._places
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a snapshot is this process's own; pass dict(snapshot) on")
-
-    def __repr__(self) -> str:
-        return f"<DictSnapshot of version {self.version}: {len(self)} keys>"
-
-
-# Iterators that meet a value which does not load here raise, and go on with the next one.
-
-
-class _Values(ValuesView[V]):
-    _mapping: Any
-
-    def __iter__(self) -> Iterator[V]:
-        return map(self._mapping.__getitem__, self._mapping)
-
-    def __reversed__(self) -> Iterator[V]:
-        return map(self._mapping.__getitem__, reversed(self._mapping))
-
-
-class _Items(ItemsView[K, V]):
-    _mapping: Any
-
-    def __iter__(self) -> Iterator[tuple[K, V]]:
-        return map(self._item, self._mapping)
-
-    def __reversed__(self) -> Iterator[tuple[K, V]]:
-        return map(self._item, reversed(self._mapping))
-
-    def _item(self, key: K) -> tuple[K, V]:
-        return key, self._mapping[key]
-
-
-class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
+class SharedDict(Merging, Shared[Any], MutableMapping[K, V], Generic[K, V]):
     """A dict that processes share, in which a change costs what changed.
 
     Args:
@@ -170,17 +94,16 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         kind: str | None = None,
         **more: Any,
     ) -> None:
-        kind = kind_of_memory(kind)
         size, timeout = size_bytes(max_size), timeout_s(timeout)
         first: dict[Any, Any] = dict(at_once(items), **more)
-        self._bind(KeyedStore.create(kind, size, _KEYS), timeout)
+        self._bind(MemoryKeyedStore.create(kind, size, codec), timeout)
         registry.register(self)
         if first:
             self.update(first)
 
     @classmethod
-    def _open_store(cls, segment: Any) -> KeyedStore:
-        return KeyedStore(Region(segment), _KEYS)
+    def _open_store(cls, segment: Any) -> MemoryKeyedStore:
+        return MemoryKeyedStore.open(segment, codec)
 
     def _bind(self, store: Any, timeout: float | None) -> None:
         super()._bind(store, timeout)
@@ -270,7 +193,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         >>> sum(SharedDict(a=1, b=2).values())
         3
         """
-        return _Values(self.snapshot())
+        return self.snapshot().values()
 
     def items(self) -> ItemsView[K, V]:
         """The items of one version, now's.
@@ -278,7 +201,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         >>> list(SharedDict(a=1).items())
         [('a', 1)]
         """
-        return _Items(self.snapshot())
+        return self.snapshot().items()
 
     def copy(self) -> dict[K, V]:
         """A plain dict of one version.
@@ -294,13 +217,6 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         return self is other or self.copy() == dict(at_once(other))
 
     __hash__ = None  # type: ignore[assignment]
-
-    def __or__(self, other: Any) -> Any:
-        """A plain dict."""
-        return self.copy() | dict(at_once(other)) if isinstance(other, Mapping) else NotImplemented
-
-    def __ror__(self, other: Any) -> Any:
-        return dict(at_once(other)) | self.copy() if isinstance(other, Mapping) else NotImplemented
 
     @recursive_repr("{...}")
     def __repr__(self) -> str:
@@ -416,7 +332,7 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         def work(view: Any) -> R:
             return func(view, *args, **kwargs)
 
-        return optimistic(self, SeenView, work, retries_at_most(retries))
+        return optimistic(self, OptimisticView, work, retries_at_most(retries))
 
     def clear(self) -> None:
         """Take everything out.
@@ -429,17 +345,8 @@ class SharedDict(Shared[Any], MutableMapping[K, V], Generic[K, V]):
         with self._change() as view:
             Draft(view).clear()
 
-    def __ior__(self, other: Any) -> SharedDict[K, V]:
-        self.update(other)
-        return self
-
     def _change(self) -> Any:
-        token = self._store.lock.token
-        if (
-            token is not None
-            and token._owner == current_owner()
-            and own_block(self, token) is not None
-        ):
+        if in_own_block(self):
             raise TransactionError(
                 "a change inside one's own locked() block goes to the block's view: write "
                 "view[key] = ..."

@@ -14,9 +14,7 @@ from ._codec.sameness import Trust
 from ._display.card import GLIMPSE_BYTES, LOADED_BYTES, kind_of, shortened, size
 from ._shared import registry
 from ._shared.base import Shared
-from ._store.region import Region
-from ._store.segment import kind_of_memory
-from ._store.value import ValueStore
+from ._store.value import MemoryValueStore
 from ._transaction.hints import NotAContainer
 from ._transaction.optimistic import optimistic as without_lock
 from ._transaction.own import own_block, own_token, put_inside
@@ -82,17 +80,16 @@ class Share(NotAContainer, Shared[T]):
         timeout: float | None = None,
         kind: str | None = None,
     ) -> None:
-        kind = kind_of_memory(kind)
         ceiling, timeout = size_bytes(max_size), timeout_s(timeout)
         frames = None if initial is MISSING else encode(initial)
-        self._bind(ValueStore.create(kind, ceiling), timeout)
+        self._bind(MemoryValueStore.create(kind, ceiling), timeout)
         registry.register(self)
         if frames is not None:
             self._store.put_inside(frames, None, take_named())
 
     @classmethod
-    def _open_store(cls, segment: Any) -> ValueStore:
-        return ValueStore(Region(segment))
+    def _open_store(cls, segment: Any) -> MemoryValueStore:
+        return MemoryValueStore.open(segment)
 
     def _bind(self, store: Any, timeout: float | None) -> None:
         super()._bind(store, timeout)

@@ -1,14 +1,14 @@
 """The areas: where in a region records go, how their memory grows and shrinks.
 
 A region has two. Records are laid one behind the other in one of them; when the next does not fit,
-writing *turns* to the begin of the other one, whose versions end with that: FLOOR says so to who
-still reads there. What nothing lives in any more is given back.
+writing *turns* to the begin of the other one, whose versions end with that: OLDEST_READABLE says so
+to who still reads there. What nothing lives in any more is given back.
 """
 
 from __future__ import annotations
 
 from .._closed import CLOSED
-from .format import ALLOCATED, FLOOR, HEADER_BYTES
+from .format import ALLOCATED, HEADER_BYTES, OLDEST_READABLE
 from .segment import Segment
 
 
@@ -35,10 +35,10 @@ class Areas:
         """Which area, 0 or 1, an offset lies in."""
         return 1 if offset >= HEADER_BYTES + self.bytes else 0
 
-    def turn(self, offset: int, run: int) -> int:
-        """Leave the area of ``offset``, whose versions from ``run`` on stay whole; the other one's
-        versions end here. Where that begins."""
-        self._words[FLOOR] = run
+    def turn(self, offset: int, epoch: int) -> int:
+        """Leave the area of ``offset``, whose versions from ``epoch`` on stay whole; those of the
+        other one end here. Where that begins."""
+        self._words[OLDEST_READABLE] = epoch
         return self.start(1 - self.of(offset))
 
     def room(self, start: int, end: int) -> int:
@@ -70,6 +70,6 @@ class Areas:
         begin, allocated = self.start(area), self.allocated(area)  # Never the other one's memory.
         if allocated > begin + most:
             if version is not None:
-                self._words[FLOOR] = version
+                self._words[OLDEST_READABLE] = version
             self._words[ALLOCATED[area]] = begin + keep
             self._segment.give_back(begin + keep, allocated)

@@ -3,53 +3,66 @@
 Faces, views and transactions know stores by these methods alone; what lies below, memory, a file
 or a server, is a medium's own business. A store knows bytes, and never the objects they stand for.
 
-A `ValueStore` holds one value: its *frames*, flat bytes-like objects. A `KeyedStore` holds many,
-by key. What is read of a value is a tuple that begins with version and frames; what is read of keys
-is a `State`, or a look at one.
+A medium is a subclass of `ValueStore`, which holds one value: its *frames*, flat bytes-like
+objects, the first one bytes; and one of `KeyedStore`, which holds many, by key. What is abstract
+here it must write. All the rest is written here over that, and is right for any medium; one that
+has a shorter way overrides it.
 
-- `read`, `version`, `frames`, `stands`: any thread or process at any time; they wait for nobody.
-- `current`, `reserve`, `commit`, `put_inside`: who has the lock.
-- `put`: lock, commit and unlock in one.
+Who may call what, and when:
 
-`commit` publishes all of a change or, whatever is raised or killed, nothing of it; made again, the
-same commit changes nothing. An exception leaves nothing published.
+- *Anytime*: any thread or process, also in the middle of what it interrupts. It waits for no
+  holder of the lock, and what it returns was committed.
+- *Holder*: who has ``lock``. Until that lets go, nothing else is committed.
+
+`commit` publishes all of a change or nothing of it, whatever is raised, and wherever the process is
+killed. Its own errors leave nothing published. After an interrupt it may be either, and who meets
+one may commit the same again: made twice, a commit changes what it changes once. What has been
+committed outlives whoever committed it; a holder that is killed leaves the newest version as it
+was, and the lock to others.
 """
 
 from __future__ import annotations
 
+import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from .._lock.lock import Lock
-from ..errors import VersionConflict
+from .._bytes import Frame
+from .._lock.interrupts import in_steps
+from .._lock.lock import Lock, LockToken, current_owner
+from ..errors import RegionFullError, VersionConflict
+
+if TYPE_CHECKING:
+    from .order import Places
 
 T = TypeVar("T")
 
-Frame = bytes | bytearray | memoryview
 Base = tuple[Any, ...]
 """One version of a value: its number (0: none), private copies of its frames, and what the store
 wants to know when it is followed by another."""
-Definitions = Mapping[bytes, tuple[bytes, tuple[bytes, ...]]]
 Changes = tuple[Sequence[Any], Sequence[tuple[Any, tuple[Frame, ...]]], Any]
 """Keys that are gone, keys that are set with their values' frames, and definitions that these need,
 whether or not the store has them yet."""
 
 
-class KeyCodec(NamedTuple):
-    """What a keyed store is given to understand keys and manifests, which are objects.
+class KeyCodec(Protocol):
+    """What a keyed store is given to understand keys and manifests, which are objects."""
 
-    Attributes:
-        encode, decode: an object to bytes and back.
-        check: UnpicklableError where one of these keys could not be found again.
-        needs_of: the definitions that a value names whose first frame ends there in a memory.
-        closure: those, with what they need in turn, among all.
-    """
+    def encode_key(self, key: Any) -> bytes:
+        """An object as bytes."""
 
-    encode: Callable[[Any], bytes]
-    decode: Callable[[bytes], Any]
-    check: Callable[[Sequence[Any]], None]
-    needs_of: Callable[[Any, int], list[bytes]]
-    closure: Callable[[Any, Any], dict[bytes, Any]]
+    def decode_key(self, raw: bytes) -> Any:
+        """It again."""
+
+    def check_keys(self, keys: Sequence[Any]) -> None:
+        """UnpicklableError where one of these could not be found again."""
+
+    def needs_of(self, memory: Any, end: int) -> list[bytes]:
+        """The definitions that a value names whose first frame ends there in a memory."""
+
+    def closure(self, keys: Any, known: Any) -> dict[bytes, Any]:
+        """Those, with what they need in turn, among all that are known."""
 
 
 class Stats(NamedTuple):
@@ -68,129 +81,265 @@ class State(Protocol):
     Attributes:
         version: which one.
         places: where each key's value is, in the dict's order. A place says nothing to others; an
-            equal one, in another state of the same ``run``, is the same value.
-        run: see there.
+            equal one, in another state of the same ``epoch``, is the same value.
+        epoch: see there.
         definitions: those that values need, by key; more may come, none goes.
     """
 
     version: int
-    places: Any
-    run: Any
-    definitions: Any
+    places: Places
+    epoch: Any
+    definitions: Mapping[bytes, Any]
 
 
-class Store(Protocol):
-    """What every store has."""
+class Store(ABC):
+    """What every store has.
+
+    Attributes:
+        lock: whose holder may commit.
+        region_id: 16 bytes that tell this store from all others; the same in every process.
+        kept: what `keep` has been given, and nothing has replaced. It keeps alive the shares that
+            stored values name, since a handle leads nowhere once nobody has its share. It is this
+            process's alone: a commit of another one leaves it as it is, and with this one it ends.
+    """
+
+    __slots__ = ()
 
     lock: Lock
     region_id: bytes
     kept: Any
-    """What the newest values of this process refer to, which is kept alive: see `keep`."""
 
     @property
+    @abstractmethod
     def version(self) -> int:
-        """The newest committed version; 0 while there is none. Never older than what was seen."""
+        """Anytime: the newest committed version; 0 while there is none.
 
-    def put(self, changes: Any, expect: Any, timeout_s: float | None, kept: Any) -> int | None:
-        """Lock, commit, unlock: the version; None, nothing done, where the caller has the lock.
-
-        With ``expect`` only where that stands, else VersionConflict: of a value the newest version,
-        of keys what says so of the newest state.
+        It never goes back: it is as new as what this process has read or committed at least.
         """
 
-    def put_inside(self, changes: Any, expect: Any, kept: Any) -> int:
-        """The same between `Lock.acquire` and `Lock.release`."""
+    @abstractmethod
+    def reserve(self, changes: Any) -> None:
+        """Holder: see to it that `commit` of the same finds room, else RegionFullError."""
 
-    def keep(self, changes: Any, kept: Any) -> None:
-        """Keep alive what a commit refers to, for as long as this process replaces it not."""
-
-    def sleep(self, version: int, until_ns: int, timeout_s: float) -> bool:
-        """Sleep while that is the version, at most so long; False where there is no such sleep."""
-
-    def stats(self) -> Stats:
-        """How much there is."""
-
-    def close(self) -> None:
-        """Let go of it in this process."""
-
-
-class ValueStore(Store, Protocol):
-    """One value."""
-
-    def read(self) -> Base:
-        """The newest commit."""
-
-    def current(self) -> Base:
-        """The newest commit, for the lock's holder."""
-
-    def holds(self, frames: Sequence[Frame]) -> bool:
-        """Whether these are the newest commit's frames, byte by byte; for the lock's holder."""
-
-    def reserve(self, frames: Sequence[Frame]) -> None:
-        """See to it that `commit` of the same finds room; RegionFullError where it would not."""
-
-    def commit(self, frames: Sequence[Frame]) -> int:
-        """Commit these as the version after the newest; returns it.
+    @abstractmethod
+    def commit(self, changes: Any) -> int:
+        """Holder: commit the changes as the version after the newest, which is returned.
 
         RegionFullError, with nothing changed, where they do not fit.
         """
 
-    def glimpse(self, most: int) -> bytes:
-        """The first bytes of the newest commit's first frame, for people to look at."""
+    @abstractmethod
+    def check(self, expect: Any) -> None:
+        """Holder: VersionConflict unless the newest version is as expected."""
 
+    @in_steps
+    def put(self, changes: Any, expect: Any, timeout_s: float | None, kept: Any) -> int | None:
+        """Lock, commit, unlock: the version. None, with nothing done, where the caller is the
+        holder.
 
-class KeyedStore(Store, Protocol):
-    """Many values, by key."""
+        With ``expect`` only where that stands, else VersionConflict: of a value the newest
+        version, of keys what says so of the newest state. LockTimeout after ``timeout_s`` seconds.
+        ``kept``: what the changes name, for `keep`.
+        """
+        lock = self.lock
+        token = LockToken()
+        token._owner = current_owner()
+        token._inner, token._busy = None, True
+        try:
+            if not lock.acquire(token, timeout_s):
+                return None
+            if expect is not None:
+                self.check(expect)
+            version = self._put(changes)
+            if kept or self.kept:
+                self.keep(changes, kept)
+            lock.release()
+            return version
+        except BaseException:
+            lock.abandon(token)
+            raise
 
-    def read(self, look: Callable[[Any], T]) -> T:
-        """What ``look`` finds in the newest state; called again where a writer overtook it."""
+    def put_inside(self, changes: Any, expect: Any, kept: Any) -> int:
+        """Holder: the same under the lock, which stays taken."""
+        if expect is not None:
+            self.check(expect)
+        version = self._put(changes)
+        self.keep(changes, kept)
+        return version
 
-    def newest(self, key: Any) -> bytes | None:
-        """The one frame of a key's newest value; None where it takes more than a glance to tell."""
+    def _put(self, changes: Any) -> int:
+        return self.commit(changes)
 
-    def current(self) -> Any:
-        """The newest state, for the lock's holder."""
+    @abstractmethod
+    def keep(self, changes: Any, kept: Any) -> None:
+        """Holder: after a commit of the changes, ``kept`` is what they name; keep that alive.
 
-    def fetch(self, key: Any) -> tuple[Sequence[Frame], Any]:
-        """The frames of a key's newest value, and where its definitions are; KeyError if none."""
-
-    def single(self, place: Any) -> bytes | None:
-        """A value's one frame, None where it has several; as `frames`."""
-
-    def frames(self, place: Any) -> Sequence[Frame]:
-        """Private copies of a value's frames, for `look`, and for the lock's holder."""
-
-    def holds(self, place: Any, frames: Sequence[Frame]) -> bool:
-        """Whether these are the frames that are there, byte by byte; for the lock's holder."""
-
-    def stands(self, state: Any) -> bool:
-        """Whether all that was read of a state until now was what had been written."""
-
-    def mutex(self) -> Any:
-        """A context manager; the states of this process change under it alone."""
-
-    def keys(self, backward: bool) -> Iterator[Any]:
-        """The keys in order as they are now, whatever is changed meanwhile."""
-
-    def size_of(self, place: Any) -> int:
-        """Bytes that a value takes."""
-
-    def image(self) -> Any:
-        """All of one version, copied: has ``version``, ``places``, ``definitions``, `frames`."""
-
-    def reserve(self, changes: Changes) -> None:
-        """See to it that `commit` of the same finds room; RegionFullError where it would not."""
-
-    def commit(self, changes: Changes) -> None:
-        """Commit that keys are gone and others are set, in this order, all together.
-
-        RegionFullError, with nothing changed, where the values do not fit.
+        What was kept for what they replace is let go. None names nothing.
         """
 
+    def sleep(self, version: int, until_ns: int, timeout_s: float) -> bool:
+        """Anytime: sleep while that is the version, at most so long; False, at once, where there
+        is no such sleep, and one has to look again and again.
 
-def conflict(expected: int, found: int) -> VersionConflict:
-    return VersionConflict(
-        f"expected version {expected}, found {found}; take a new snapshot() and try again",
-        expected=expected,
-        found=found,
+        Until ``until_ns`` (of `time.monotonic_ns`) commits look for sleepers, to wake them.
+        """
+        return False
+
+    @abstractmethod
+    def stats(self) -> Stats:
+        """Anytime: how much there is."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of it in this process, where every later use is a ClosedError."""
+
+
+class ValueStore(Store):
+    """One value. Its changes are its frames."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def read(self) -> Base:
+        """Anytime: the newest commit."""
+
+    def current(self) -> Base:
+        """Holder: the newest commit."""
+        return self.read()
+
+    def holds(self, frames: Sequence[Frame]) -> bool:
+        """Anytime: whether these are the newest commit's frames, byte by byte.
+
+        Only for the holder the newest is still the newest then; others ask `version` afterwards.
+        """
+        return list(self.current()[1]) == list(frames)
+
+    def check(self, expect: int) -> None:
+        """Holder: VersionConflict unless that is the newest version."""
+        found = self.version
+        if expect != found:
+            raise VersionConflict(
+                f"expected version {expect}, found {found}; take a new snapshot() and try again",
+                expected=expect,
+                found=found,
+            )
+
+    def keep(self, changes: object, kept: Any) -> None:
+        self.kept = kept
+
+    def glimpse(self, most: int) -> bytes:
+        """Anytime: the first bytes of the newest commit's first frame, for people to look at."""
+        frames = self.read()[1]
+        return bytes(frames[0][:most]) if frames else b""
+
+
+class KeyedStore(Store):
+    """Many values, by key. Its changes are `Changes`; ``kept`` is by key.
+
+    Keys that are gone go first, then those that are set are set, in this order: one that was there
+    keeps its place in the order and the object that it is, a new one goes to the end. A key that
+    could not be found again is an UnpicklableError of `reserve` and `commit`.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def read(self, look: Callable[[Any], T]) -> T:
+        """Anytime: what ``look`` finds in the newest state; called again where that was overtaken.
+
+        ``look`` may ask for `frames` and `holds`. Nobody but the holder keeps the state itself.
+        """
+
+    @abstractmethod
+    def frames(self, place: Any) -> Sequence[Frame]:
+        """Private copies of a value's frames; within `read`, and for the holder."""
+
+    def mutex(self) -> Any:
+        """A context manager: the states that this process has change under it alone.
+
+        Nothing is needed where they never do, and each commit makes a new one.
+        """
+        return contextlib.nullcontext()
+
+    def current(self) -> Any:
+        """Holder: the newest state, which stands until the next commit."""
+        return self.read(lambda state: state)
+
+    def newest(self, key: Any) -> bytes | None:
+        """Anytime: the one frame of a key's newest value; None where `fetch` has to tell."""
+        return None
+
+    def fetch(self, key: Any) -> tuple[Sequence[Frame], Any]:
+        """Anytime: the frames of a key's newest value, and where its definitions are; KeyError
+        where there is none."""
+        return self.read(lambda state: (self.frames(state.places[key]), state.definitions))
+
+    def keys(self, backward: bool) -> Iterator[Any]:
+        """Anytime: the keys in order as they are now, whatever is changed meanwhile."""
+        return self.read(lambda state: state.places.iterate(backward, self.mutex))
+
+    def single(self, place: Any) -> bytes | None:
+        """A value's one frame, as of `frames`; None where that has to tell."""
+        return None
+
+    def holds(self, place: Any, frames: Sequence[Frame]) -> bool:
+        """Whether these are the frames that are there, byte by byte; as `frames`."""
+        return list(self.frames(place)) == list(frames)
+
+    def size_of(self, place: Any) -> int:
+        """Bytes that a value takes; as `frames`."""
+        return sum(map(len, self.frames(place)))
+
+    def image(self) -> Image:
+        """Anytime: all of the newest version, copied."""
+
+        def look(state: Any) -> Image:
+            copies = {key: self.frames(place) for key, place in state.places.items()}
+            return Image(state.version, copies, state.definitions)
+
+        return self.read(look)
+
+    def check(self, expect: Callable[[Any], bool]) -> None:
+        """Holder: VersionConflict where ``expect`` does not say so of the newest state."""
+        if not expect(self.current()):
+            raise VersionConflict("something that was looked at has been changed meanwhile")
+
+    def _put(self, changes: Changes) -> int:
+        gone, changed, _ = changes
+        if len(changed) == 1 and not gone:
+            key, frames = changed[0]
+            place = self.current().places.get(key)
+            # One key whose value is there already is not stored again.
+            if place is not None and self.holds(place, frames):
+                return self.version
+        return self.commit(changes)
+
+    def keep(self, changes: Changes | None, kept: dict[Any, Any] | None) -> None:
+        left = dict(self.kept or {})
+        for key in [*changes[0], *[key for key, _ in changes[1]]] if changes else ():
+            left.pop(key, None)
+        self.kept = left | (kept or {})
+
+
+class Image:
+    """All of one version, as bytes of this process's own; ``places`` are its own too."""
+
+    __slots__ = ("definitions", "places", "version")
+
+    def __init__(self, version: int, places: Any, definitions: Any) -> None:
+        self.version = version
+        self.places = places
+        self.definitions = definitions
+
+    def frames(self, place: Any) -> list[Frame]:
+        """A value's frames; those of arrays are copied once more, to be their memory."""
+        return [bytes(place[0]), *map(bytearray, place[1:])]
+
+
+def too_large(what: str, needed_bytes: int, max_size: int) -> RegionFullError:
+    """The error that says what takes too much, and what to do."""
+    return RegionFullError(
+        f"{what}; make it with a larger max_size. What is stored is as it was",
+        needed_bytes=needed_bytes,
+        max_size_bytes=max_size,
     )

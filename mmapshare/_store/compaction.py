@@ -7,30 +7,27 @@ from itertools import islice
 from typing import Any, Final
 
 from .._bytes import Frame
-from .base import Changes, KeyCodec
+from .base import Changes, Image, KeyCodec
 from .format import align
 from .index import State
 from .log import END, Log
-from .manifest import Directory, Extents, lay_out, lengths_of, places_of
+from .manifest import Extents, Manifest, lay_out, lengths_of, places_of
 
 _PIECE: Final = 10_000
 """Values that are copied to a snapshot at a time."""
 
 
-class Image:
-    """All of one version, as bytes of this process's own."""
+class LogImage(Image):
+    """All of one version, in one copy of the log's bytes; its places are extents there."""
 
-    __slots__ = ("_base", "_bytes", "definitions", "places", "version")
+    __slots__ = ("_base", "_bytes")
 
     def __init__(self, state: State, base: int, raw: bytes) -> None:
-        self.version = state.version
-        self.places: dict[Any, Extents] = state.places.copy()
-        self.definitions = state.definitions
+        super().__init__(state.version, state.places.copy(), state.definitions)
         self._base = base
         self._bytes = raw
 
     def frames(self, place: Extents) -> list[Frame]:
-        """A value's frames; those of arrays are copied once more, to be their memory."""
         base, raw = self._base, self._bytes
         pairs = zip(place[2::2], place[3::2], strict=True)
         buffers = [bytearray(raw[begin - base : end - base]) for begin, end in pairs]
@@ -71,10 +68,10 @@ class Compaction:
             sizes.append(size)
             total += size
         definitions = self._still_needed(places, {**state.definitions, **needed})
-        directory: Directory = ((), list(places), sizes, lengths, definitions)
+        manifest: Manifest = ((), list(places), sizes, lengths, definitions)
         values = self._values(places, lengths)
-        after = self._log.rewrite(self._codec.encode(directory), values, total, state.position)
-        new = State(after, *places_of(directory, after[END] - total), after[END])
+        after = self._log.rewrite(self._codec.encode_key(manifest), values, total, state.position)
+        new = State(after, *places_of(manifest, after[END] - total), after[END])
         new.definitions = definitions
         return new
 

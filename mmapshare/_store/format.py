@@ -18,8 +18,8 @@ words       meaning, and what protects it
 7           CRC-32 of words 0 - 6.
 8           VERSION, the commit word: the newest committed version, 0 while empty.
             Storing it *is* the commit. Written by the lock's holder.
-9           FLOOR: every version from it up to VERSION is still whole. Written by the lock's
-            holder before it overwrites or gives back what an older version names.
+9           OLDEST_READABLE: every version from it up to VERSION is still whole. Written by the
+            lock's holder before it overwrites or gives back what an older version names.
 16, 17      HOLDER, SINCE: pid of the lock's holder (0: free) and the monotonic clock's
             nanoseconds when it took it. Written by the holder.
             A HOLDER found by the next holder names a process that died holding the lock.
@@ -34,14 +34,14 @@ words       meaning, and what protects it
 26, 27      ALLOCATED: up to where area 0 and area 1 have memory. Written by the holder.
 ==========  =============================================================================
 
-Slots: two, of 64 bytes, at byte 256 and 320. Slot ``version & 1`` holds the head of the record
-that VERSION names, so a writer of version g + 1 never touches the slot of version g. Head:
+Slots: two, of 64 bytes, at byte 256 and 320. Slot ``version & 1`` says where the record is that
+VERSION names, so a writer of version g + 1 never touches the slot of version g. It holds:
 
 - version;
 - start and end of the record, as offsets from the region's begin;
-- run: the first version that lies in this area since the writers came to it;
+- epoch: the first version that lies in this area since the writers came to it;
 - parts: how many frames there are, plus 2 ** 32 x the CRC-32 of the table (0 without one);
-- check: 3 x version + 5 x start + 7 x end + 11 x run + 13 x parts, modulo 2 ** 64. An odd factor
+- check: 3 x version + 5 x start + 7 x end + 11 x epoch + 13 x parts, modulo 2 ** 64. An odd factor
   lets no change of a single word pass, nor two words that change places. (A CRC-32 says less
   and takes twice as long to compute from Python.)
 
@@ -52,17 +52,17 @@ Record: what one commit stores, 64-byte aligned, wholly inside one area::
 The table of frame lengths is left out where there is one frame. Frames begin 64-byte aligned.
 
 In a log (identity's kind 1) records stand one behind the other, 8-byte aligned, from the begin of
-their area to the end that the newest head names; parts is 1. Such a record begins with the words
+their area to the end that the newest slot names; parts is 1. Such a record begins with the words
 
-- check: CRC-32 of the four words that follow and of the directory;
-- version, one more than that of the record before it; the first one's is the area's run;
+- check: CRC-32 of the four words that follow and of the manifest;
+- version, one more than that of the record before it; the first one's is the area's epoch;
 - size of the record, this word and the one before it included;
 - values_at: where its values begin, from the record's begin;
-- directory_bytes, plus 2 ** 63 where the directory is one key, whose value is all the rest;
+- manifest_bytes, plus 2 ** 63 where the manifest is one key, whose value is all the rest;
 
-and goes on with the directory and the values::
+and goes on with the manifest and the values::
 
-    | head | directory | pad | value | value | ... |
+    | head | manifest | pad | value | value | ... |
 
 The payload has no checksum: in memory it costs seven times the copy, and the version already
 says that it is whole.
@@ -84,36 +84,36 @@ ALIGN_BYTES: Final = 64
 IDENTITY_BYTES: Final = 64
 VALUE_KIND: Final = 0
 LOG_KIND: Final = 1
-HEAD_BYTES: Final = 48
+SLOT_BYTES: Final = 48
 RECORD_BYTES: Final = 40
 """Size of the head of a record in a log."""
 ONE_KEY: Final = 1 << 63
 """Marks a record that sets one key."""
-SLOTS: Final = (slice(256, 256 + HEAD_BYTES), slice(320, 320 + HEAD_BYTES))
-"""Where the heads of even and of odd versions stand."""
+SLOTS: Final = (slice(256, 256 + SLOT_BYTES), slice(320, 320 + SLOT_BYTES))
+"""Where the slots of even and of odd versions stand."""
 
 # Indices of header words.
 VERSION: Final = 8
-FLOOR: Final = 9
+OLDEST_READABLE: Final = 9
 ALLOCATED: Final = (26, 27)
 
 _identity = struct.Struct("<QQ16sQQQ")
-_head = struct.Struct("<6Q")
+_slot = struct.Struct("<6Q")
 _record = struct.Struct("<5Q")
 _word = struct.Struct("<Q")
 _WORD_MASK: Final = 2**64 - 1
 
-pack_head_words = _head.pack
-unpack_head_words = _head.unpack
-"""The six words of a head, for the places that are too hot to call `pack_head` and the like."""
+pack_slot_words = _slot.pack
+unpack_slot_words = _slot.unpack
+"""The six words of a slot, for the places that are too hot to call `pack_slot` and the like."""
 pack_record_words = struct.Struct("<4Q").pack
 unpack_record_from = _record.unpack_from
 pack_word = _word.pack
 
 assert _identity.size + _word.size == IDENTITY_BYTES <= VERSION * 8
 assert _record.size == RECORD_BYTES
-assert _head.size == HEAD_BYTES <= ALIGN_BYTES
-assert FLOOR < LOCK_WORDS.start < LOCK_WORDS.stop <= ALLOCATED[0]
+assert _slot.size == SLOT_BYTES <= ALIGN_BYTES
+assert OLDEST_READABLE < LOCK_WORDS.start < LOCK_WORDS.stop <= ALLOCATED[0]
 assert SLOTS[0].start >= (max(ALLOCATED) + 1) * 8
 assert SLOTS[0].start + ALIGN_BYTES == SLOTS[1].start <= HEADER_BYTES - ALIGN_BYTES
 assert HEADER_BYTES % ALIGN_BYTES == 0
@@ -151,13 +151,13 @@ class Identity(NamedTuple):
         return HEADER_BYTES + 2 * self.area_bytes
 
 
-class Head(NamedTuple):
-    """The checked head of a record; see the module's docstring for the fields."""
+class Slot(NamedTuple):
+    """A checked slot; see the module's docstring for the fields."""
 
     version: int
     start: int
     end: int
-    run: int
+    epoch: int
     parts: int
 
     @property
@@ -166,11 +166,9 @@ class Head(NamedTuple):
         return self.parts & 0xFFFFFFFF
 
 
-def pack_record(
-    version: int, size_bytes: int, values_at: int, kind: int, directory: bytes
-) -> bytes:
-    """The head of a record in a log and its directory."""
-    body = pack_record_words(version, size_bytes, values_at, kind) + directory
+def pack_record(version: int, size_bytes: int, values_at: int, kind: int, manifest: bytes) -> bytes:
+    """The head of a record in a log and its manifest."""
+    body = pack_record_words(version, size_bytes, values_at, kind) + manifest
     return pack_word(crc32(body)) + body
 
 
@@ -179,24 +177,24 @@ def align(offset: int) -> int:
     return (offset + 63) & -64
 
 
-def pack_head(version: int, start: int, end: int, run: int, parts: int) -> bytes:
-    """A record's head, its check included."""
-    return _head.pack(version, start, end, run, parts, _check(version, start, end, run, parts))
+def pack_slot(version: int, start: int, end: int, epoch: int, parts: int) -> bytes:
+    """A slot, its check included."""
+    return _slot.pack(version, start, end, epoch, parts, _check(version, start, end, epoch, parts))
 
 
-def _check(version: int, start: int, end: int, run: int, parts: int) -> int:
-    return (3 * version + 5 * start + 7 * end + 11 * run + 13 * parts) & _WORD_MASK
+def _check(version: int, start: int, end: int, epoch: int, parts: int) -> int:
+    return (3 * version + 5 * start + 7 * end + 11 * epoch + 13 * parts) & _WORD_MASK
 
 
-def unpack_head(raw: bytes, version: int, area_bytes: int) -> Head | None:
+def unpack_slot(raw: bytes, version: int, area_bytes: int) -> Slot | None:
     """Read a slot; None unless it is whole, names ``version`` and stays inside one area."""
-    *fields, check = _head.unpack(raw)
-    head = Head._make(fields)
-    if check != _check(*head) or head.version != version:
+    *fields, check = _slot.unpack(raw)
+    slot = Slot._make(fields)
+    if check != _check(*slot) or slot.version != version:
         return None
-    first = HEADER_BYTES + area_of(head.start, area_bytes) * area_bytes
-    inside = first <= head.start <= head.end <= first + area_bytes
-    return head if inside and head.frames else None
+    first = HEADER_BYTES + area_of(slot.start, area_bytes) * area_bytes
+    inside = first <= slot.start <= slot.end <= first + area_bytes
+    return slot if inside and slot.frames else None
 
 
 def area_of(offset: int, area_bytes: int) -> int:
@@ -205,7 +203,7 @@ def area_of(offset: int, area_bytes: int) -> int:
 
 
 def pack_table(lengths: list[int]) -> tuple[bytes, int]:
-    """The table of frame lengths, padded to the alignment, and the head's ``parts``."""
+    """The table of frame lengths, padded to the alignment, and the slot's ``parts``."""
     raw = struct.pack(f"<{len(lengths)}Q", *lengths)
     table = raw + bytes(align(len(raw)) - len(raw))
     return table, len(lengths) | crc32(table) << 32
@@ -216,17 +214,17 @@ def table_bytes(count: int) -> int:
     return 0 if count == 1 else align(8 * count)
 
 
-def frame_extents(head: Head, table: bytes) -> list[tuple[int, int]]:
+def frame_extents(slot: Slot, table: bytes) -> list[tuple[int, int]]:
     """Where each frame begins and ends in the region; CorruptRegionError where that cannot be."""
-    if head.frames == 1:
-        return [(head.start, head.end)]
-    if crc32(table) != head.parts >> 32:
-        raise CorruptRegionError(f"the frame table of version {head.version} fails its check")
+    if slot.frames == 1:
+        return [(slot.start, slot.end)]
+    if crc32(table) != slot.parts >> 32:
+        raise CorruptRegionError(f"the frame table of version {slot.version} fails its check")
     extents = []
-    begin = head.start + len(table)
-    for length in struct.unpack_from(f"<{head.frames}Q", table):
+    begin = slot.start + len(table)
+    for length in struct.unpack_from(f"<{slot.frames}Q", table):
         extents.append((begin, begin + length))
         begin = align(begin + length)
-    if extents[-1][1] != head.end:
-        raise CorruptRegionError(f"the frames of version {head.version} do not fill its record")
+    if extents[-1][1] != slot.end:
+        raise CorruptRegionError(f"the frames of version {slot.version} do not fill its record")
     return extents

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from ..errors import CorruptRegionError
 from .base import KeyCodec
-from .log import BASE, RUN, Log, Position, Record, V
-from .manifest import Directory, extents_at, places_of
+from .log import BASE, END, EPOCH, Log, Position, Record, V
+from .manifest import Extents, Manifest, extents_at, places_of
 from .order import Places
 
 SPARE_BYTES: Final = 64 << 10
@@ -24,7 +24,8 @@ class State:
 
     Without the GIL: it is changed under the store's mutex only. Who reads without that takes the
     version first, one key's extents by one operation of a dict, and asks the region's version (or
-    FLOOR) afterwards. The lock's holder needs no mutex once it is current: nobody can commit.
+    OLDEST_READABLE) afterwards. The lock's holder needs no mutex once it is current: nobody can
+    commit.
 
     Attributes:
         version: of the position; apart, since each read asks for it.
@@ -62,10 +63,34 @@ class State:
         self.most = end + (end - position[BASE]) + SPARE_BYTES
         self.changing = False
 
+    def place(self, key: Any, extents: Extents) -> None:
+        """A key's value lies there from now on."""
+        old = self.places.get(key)
+        if old is not None:
+            size = old[-1] - old[0]
+            self.dead += size
+            self.live -= size
+        self.live += extents[-1] - extents[0]
+        self.places[key] = extents
+
+    def follow_one(self, key: Any, begin: int, position: Position) -> None:
+        """Apply the next record, which sets one key, to a value that begins there."""
+        self.changing = True
+        self.place(key, (begin, position[END]))
+        self.position = position
+        self.version = position[V]
+        self.changing = False
+
+    def stand_at(self, position: Position) -> None:
+        """What changed up to there has been applied."""
+        self.position = position
+        self.version = position[V]
+        self.changing = False
+
     @property
-    def run(self) -> int:
-        """Of the states of one run equal places are equal values."""
-        return self.position[RUN]
+    def epoch(self) -> int:
+        """Of the states of one epoch equal places are equal values."""
+        return self.position[EPOCH]
 
 
 def load(log: Log, codec: KeyCodec) -> State | None:
@@ -73,61 +98,42 @@ def load(log: Log, codec: KeyCodec) -> State | None:
     newest = log.newest()
     if newest is None or not newest[V]:
         return newest and State(newest, Places(), 0, 0)
-    records = log.records(newest[BASE], newest[RUN], newest)
+    records = log.records(newest[BASE], newest[EPOCH], newest)
     if records is None:
         return None
     raw, begin, end, one_key = records[0]
     if one_key:
         raise CorruptRegionError("the area does not begin with a snapshot")
-    directory: Directory = codec.decode(raw)
-    state = State(newest, *places_of(directory, begin), end)
-    state.definitions.update(directory[4])
+    manifest: Manifest = codec.decode_key(raw)
+    state = State(newest, *places_of(manifest, begin), end)
+    state.definitions.update(manifest[4])
     follow(state, records[1:], newest, codec)
     return state
 
 
 def follow(state: State, records: Iterable[Record], newest: Position, codec: KeyCodec) -> None:
     """Bring a state up to what later records say."""
-    decoded = [
-        (codec.decode(raw), begin, end if one_key else 0) for raw, begin, end, one_key in records
-    ]
+    decode = codec.decode_key
+    decoded = [(decode(raw), begin, end if one_key else 0) for raw, begin, end, one_key in records]
     state.changing = True
-    places, live, dead = state.places, state.live, state.dead
     for found, begin, end in decoded:
         if end:
-            old = places.get(found)
-            if old is not None:
-                dead += old[-1] - old[0]
-                live -= old[-1] - old[0]
-            places[found] = (begin, end)
-            live += end - begin
+            state.place(found, (begin, end))
         else:
-            state.live, state.dead = live, dead
             apply(state, found, begin)
-            live, dead = state.live, state.dead
-    state.live, state.dead = live, dead
-    state.position = newest
-    state.version = newest[V]
-    state.changing = False
+    state.stand_at(newest)
 
 
-def apply(state: State, directory: Directory, begin: int) -> None:
+def apply(state: State, manifest: Manifest, begin: int) -> None:
     """Change what a delta says whose values begin there."""
-    gone, keys, sizes, lengths, definitions = directory
+    gone, keys, sizes, lengths, definitions = manifest
     state.definitions.update(definitions)  # At hand before any value is loaded that needs them.
-    places, live, dead = state.places, state.live, state.dead
     for key in gone:
-        old = places.take_out(key)
+        old = state.places.take_out(key)
         if old is not None:
-            dead += old[-1] - old[0]
-            live -= old[-1] - old[0]
+            state.dead += old[-1] - old[0]
+            state.live -= old[-1] - old[0]
     for number, (key, size) in enumerate(zip(keys, sizes, strict=True)):
-        old = places.get(key)
-        if old is not None:
-            dead += old[-1] - old[0]
-            live -= old[-1] - old[0]
         extents = extents_at(begin, lengths[number]) if number in lengths else (begin, begin + size)
-        places[key] = extents
-        live += extents[-1] - extents[0]
+        state.place(key, extents)
         begin += size
-    state.live, state.dead = live, dead

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from .._bytes import Frame, private_copy, same_bytes
-from ..errors import CorruptRegionError, RegionFullError, VersionConflict
+from ..errors import CorruptRegionError, RegionFullError
 from . import index
-from .base import Changes, KeyCodec
-from .compaction import Compaction, Image
-from .format import FLOOR, LOG_KIND, VERSION, align
+from .base import Changes, KeyCodec, KeyedStore, too_large
+from .compaction import Compaction, LogImage
+from .format import LOG_KIND, OLDEST_READABLE, VERSION, align
 from .index import State, apply, follow, load
-from .log import BASE, BEGIN, END, RUN, Log, Position, V
-from .manifest import Extents, lay_out
+from .log import BASE, BEGIN, END, EPOCH, Log, Position, V
+from .manifest import Extents, Manifest, lay_out
 from .order import Places
-from .region import ORDERED_STORES, WINDOW_MOST, MemoryStore, Region, floor_ahead
+from .region import ORDERED_STORES, WINDOW_MOST, MemoryStore, Region, undisturbed
 
 T = TypeVar("T")
 
 _SPARE_KEYS: Final = 1000
 
 
-class KeyedStore(MemoryStore):
-    """Shared memory that holds values by key; see `_store.base.KeyedStore`.
+class MemoryKeyedStore(MemoryStore, KeyedStore):
+    """Shared memory that holds values by key; see `_store.base`.
 
     Any thread may use it at any time; a forked child inherits it as it stands. Without the GIL: the
     mutex keeps threads apart, and ``state`` is swapped whole by one store; see `State`.
@@ -36,7 +36,6 @@ class KeyedStore(MemoryStore):
         super().__init__(region)
         self.log = Log(region)
         self._codec = codec
-        self.kept = {}
         self.state = State(BEGIN, Places(), 0, 0)
         self.state.version = -1  # Not even that the log is empty has been seen.
         self._mutexes: dict[int, Any] = {}
@@ -45,7 +44,7 @@ class KeyedStore(MemoryStore):
         """The thread that has the mutex uses or changes the state this very moment."""
 
     @classmethod
-    def create(cls, kind: str, max_size: int, codec: KeyCodec) -> KeyedStore:
+    def create(cls, kind: str | None, max_size: int, codec: KeyCodec) -> MemoryKeyedStore:
         """A new, empty one; RegionFullError where the machine cannot map its ceiling."""
         # A log has what is dead beside what lives, and keys.
         spare = WINDOW_MOST + 3 * max_size // 2
@@ -69,7 +68,6 @@ class KeyedStore(MemoryStore):
     # --- Reading ---------------------------------------------------------------------------
 
     def newest(self, key: Any) -> bytes | None:
-        """The one frame of a key's newest value; None where it takes more than a glance to tell."""
         state = self.state
         # Taken first: another thread may bring the state up to date in between.
         version = state.version
@@ -82,31 +80,18 @@ class KeyedStore(MemoryStore):
         return raw if self._words[VERSION] == version else None
 
     def fetch(self, key: Any) -> tuple[Sequence[Frame], Any]:
-        """The frames of a key's newest value, and where its definitions are; KeyError if none."""
         if ORDERED_STORES:
             state = self.refresh()
             if state is not None:
                 extents = state.places.get(key)
                 if extents is not None and len(extents) == 2:
                     raw = self._map[extents[0] : extents[1]]
-                    if self._words[FLOOR] <= state.position[RUN]:
+                    if self._words[OLDEST_READABLE] <= state.position[EPOCH]:
                         return (raw,), state.definitions
-        return self.read(lambda state: (self.frames(state.places[key]), state.definitions))
+        return super().fetch(key)
 
     def read(self, look: Callable[[State], T]) -> T:
-        """What ``look`` finds in the newest state; called again where a writer overtook it."""
-        found = self.read_or_lock(
-            lambda: self._try_read(look), lambda: (self._look_undisturbed(look),)
-        )
-        return found[0]
-
-    def _look_undisturbed(self, look: Callable[[State], T]) -> T:
-        """What ``look`` finds, for the lock's holder: nobody can have overtaken it."""
-        state = self.current()
-        found = look(state)
-        if not self.stands(state):
-            raise floor_ahead()
-        return found
+        return self.read_or_lock(lambda: self._try_read(look))[0]
 
     def _try_read(self, look: Callable[[State], T]) -> tuple[T] | None:
         mutex = self.mutex()
@@ -124,14 +109,10 @@ class KeyedStore(MemoryStore):
             return (found,) if self.stands(state) else None
 
     def current(self) -> State:
-        """The newest state, for the lock's holder."""
         state = self.state
         if state.version == self._words[VERSION] and not state.changing:
             return state
-        found = self.refresh()
-        if found is None:
-            raise floor_ahead()
-        return found
+        return undisturbed(self.refresh)
 
     def refresh(self) -> State | None:
         """Catch up with the newest version; None where a writer was faster."""
@@ -156,7 +137,7 @@ class KeyedStore(MemoryStore):
             one = self.log.next_key(state.position)
             if one is not None:
                 key, begin, position = one
-                self._set_one(state, self._codec.decode(key), begin, position)
+                state.follow_one(self._codec.decode_key(key), begin, position)
                 return state
             newest = self.log.newest()
             if newest is None:
@@ -165,7 +146,7 @@ class KeyedStore(MemoryStore):
                 raise CorruptRegionError(
                     f"the region's version went back from {state.version} to {newest[V]}"
                 )
-            if newest[RUN] == state.position[RUN]:
+            if newest[EPOCH] == state.position[EPOCH]:
                 begin = state.position[END] + 7 & -8
                 records = self.log.records(begin, state.version + 1, newest)
                 if records is None:
@@ -177,30 +158,10 @@ class KeyedStore(MemoryStore):
             self.state = found
         return found
 
-    def _set_one(self, state: State, key: Any, begin: int, position: Position) -> None:
-        end = position[END]
-        state.changing = True
-        old = state.places.get(key)
-        if old is not None:
-            size = old[-1] - old[0]
-            state.dead += size
-            state.live -= size
-        state.live += end - begin
-        state.places[key] = (begin, end)
-        state.position = position
-        state.version = position[V]
-        state.changing = False
-
-    def keys(self, backward: bool) -> Iterator[Any]:
-        """The keys in order as they are now, whatever is changed meanwhile."""
-        return self.read(lambda state: state.places.iterate(backward, self.mutex))
-
     def single(self, place: Extents) -> bytes | None:
-        """A value's one frame, None where it has several; to be used as `frames`."""
         return self._map[place[0] : place[1]] if len(place) == 2 else None
 
     def frames(self, place: Extents) -> Sequence[Frame]:
-        """Private copies of a value's frames; to be used only if the state still stands."""
         first = self._map[place[0] : place[1]]
         if len(place) == 2:
             return (first,)
@@ -210,19 +171,16 @@ class KeyedStore(MemoryStore):
 
     def stands(self, state: State) -> bool:
         """Whether all that was read of a state until now was what had been written."""
-        return bool(self._words[FLOOR] <= state.position[RUN])
+        return bool(self._words[OLDEST_READABLE] <= state.position[EPOCH])
 
-    def image(self) -> Image:
-        """All of the newest version, copied."""
-
-        def look(state: State) -> Image:
+    def image(self) -> LogImage:
+        def look(state: State) -> LogImage:
             base, end = state.position[BASE], state.position[END]
-            return Image(state, base, self._map[base:end])
+            return LogImage(state, base, self._map[base:end])
 
         return self.read(look)
 
     def size_of(self, place: Extents) -> int:
-        """Bytes that a value takes."""
         return place[-1] - place[0]
 
     def used_bytes(self) -> int:
@@ -232,7 +190,6 @@ class KeyedStore(MemoryStore):
     # --- Writing: the caller holds the lock ------------------------------------------------
 
     def holds(self, place: Extents, frames: Sequence[Frame]) -> bool:
-        """Whether these frames are what is stored there, byte by byte; keeps no copy."""
         if len(place) == 2 and len(frames) == 1:
             return bool(self._map[place[0] : place[1]] == frames[0])
         pairs = list(zip(place[::2], place[1::2], strict=True))
@@ -242,42 +199,56 @@ class KeyedStore(MemoryStore):
                 for (begin, end), frame in zip(pairs, frames, strict=True)
             )
 
-    def _check(self, expect: Callable[[State], bool]) -> None:
-        if not expect(self.current()):
-            raise VersionConflict("something that was looked at has been changed meanwhile")
-
-    def _put(self, changes: Changes) -> int:
-        gone, changed, _ = changes
-        state = self.current()
-        place = state.places.get(changed[0][0]) if len(changed) == 1 and not gone else None
-        # One key whose value is there already is not stored again.
-        if place is None or not self.holds(place, changed[0][1]):
-            self.commit(changes)
-        version: int = self._words[VERSION]
-        return version
-
-    def keep(self, changes: Changes | None, kept: dict[Any, Any] | None) -> None:
-        """Keep alive what values refer to which this process stored last, by their keys."""
-        left = dict(self.kept)
-        for key in [*changes[0], *[key for key, _ in changes[1]]] if changes else ():
-            left.pop(key, None)
-        self.kept = left | (kept or {})
-
-    def commit(self, changes: Changes) -> None:
-        """Commit that keys are gone and others are set, in this order, all together.
-
-        RegionFullError, with nothing changed, where the values do not fit.
-        """
+    def commit(self, changes: Changes) -> int:
         state = self.state
         if state.version != self._words[VERSION] or state.changing:
             state = self.current()
         gone, changed, needed = changes
         position = state.position
         new = _new_to(state, needed) if needed else needed
-        if len(changed) == 1 and not gone and not new and self._commit_one(state, *changed[0]):
-            return
-        live, dead = _without(state, changes)
-        places = state.places
+        after = manifest = None
+        if len(changed) == 1 and not gone and not new:
+            after = self._append_one(state, *changed[0])
+        if after is None:
+            after, manifest = self._append(state, changes, new)
+            if manifest is None:
+                return after[V]
+        with self.mutex():
+            # Else it is another's by now, or this very thread was interrupted in the middle of
+            # using it; then it catches up.
+            in_use = self._busy and state is self.state
+            if state.version == position[V] and not state.changing and not in_use:
+                if manifest is None:
+                    key, (value,) = changed[0]
+                    state.follow_one(key, after[END] - len(value), after)
+                else:
+                    state.changing = True
+                    apply(state, manifest, after[END] - sum(manifest[2]))
+                    state.stand_at(after)
+        return after[V]
+
+    def _append_one(self, state: State, key: Any, frames: Sequence[Frame]) -> Position | None:
+        """The common way, for one key; None, with nothing done, where there is more to it."""
+        position = state.position
+        value = frames[0]
+        if (
+            len(frames) > 1
+            or position[END] + len(value) > state.most
+            or state.live + len(value) > self.region.identity.max_size
+            or 2 * state.dead > position[END] - position[BASE] + index.SPARE_BYTES
+            or not position[V]
+        ):
+            return None
+        stream = self._codec.encode_key(key)
+        if key not in state.places:
+            self._codec.check_keys([key])
+        return self.log.append_one(stream, value, position)
+
+    def _append(
+        self, state: State, changes: Changes, new: dict[bytes, Any]
+    ) -> tuple[Position, Manifest | None]:
+        """Commit a delta, which is returned too; or everything as a snapshot, with what changed."""
+        gone, changed, _ = changes
         values: list[Frame] = []
         sizes, lengths, added = [], {}, 0
         for number, (_, frames) in enumerate(changed):
@@ -289,110 +260,59 @@ class KeyedStore(MemoryStore):
                 size = lay_out(frames, values, added)
             sizes.append(size)
             added += size
-        self._codec.check([key for key, _ in changed if key not in places])
-        if live + added > state.live:
-            self._check_fits(live + added)
+        keys = [key for key, _ in changed]
+        freed = self._check_fits(state, gone, keys, added)
+        position = state.position
         used = position[END] - position[BASE] + added
         if (
             not position[V]
             or position[END] + added > state.most
-            or 2 * dead > used + index.SPARE_BYTES
-            or 2 * (len(places) - len(gone)) < state.snapshot_keys - _SPARE_KEYS
+            or 2 * (state.dead + freed) > used + index.SPARE_BYTES
+            or 2 * (len(state.places) - len(gone)) < state.snapshot_keys - _SPARE_KEYS
         ):
             try:
-                self._rewrite(state, changes)
-                return
+                return self._rewrite(state, changes), None
             except RegionFullError:  # No memory for a second copy, perhaps there is for a delta.
                 if not position[V]:
                     raise
-        directory = (gone, [key for key, _ in changed], sizes, lengths, new)
-        after = self.log.append(self._codec.encode(directory), values, bool(lengths), position)
-        if after is None:
-            self._rewrite(state, changes)
-            return
-        with self.mutex():
-            # Else it is another's by now, or this very thread was interrupted in the middle of
-            # using it; then it catches up.
-            in_use = self._busy and state is self.state
-            if state.version == position[V] and not state.changing and not in_use:
-                state.changing = True
-                apply(state, directory, after[END] - added)
-                state.position = after
-                state.version = after[V]
-                state.changing = False
+        manifest = (gone, keys, sizes, lengths, new)
+        after = self.log.append(self._codec.encode_key(manifest), values, bool(lengths), position)
+        return (self._rewrite(state, changes), None) if after is None else (after, manifest)
 
-    def reserve(self, changes: Changes) -> None:
-        """See to it that `commit` of the same finds room; RegionFullError where it would not."""
-        state = self.current()
-        gone, changed, needed = changes
-        position = state.position
-        live, _ = _without(state, changes)
-        added = sum(align(len(frame)) for _, frames in changed for frame in frames)
-        if live + added > state.live:
-            self._check_fits(live + added)
-        keys = [key for key, _ in changed]
-        self._codec.check([key for key in keys if key not in state.places])
-        numbers = len(keys) + sum(len(frames) for _, frames in changed)
-        size = added + len(self._codec.encode((gone, keys, (), {}, needed))) + 16 * numbers + 64
-        if not position[V]:
-            self._rewrite(state, ((), (), {}))
-        elif not self.log.has_room(position, size):
-            # Nothing changes by that, and behind the new snapshot there is room.
-            self._rewrite(state, ((), (), {}))
-            if not self.log.has_room(self.state.position, size):
-                raise self.log.full(size)
-
-    def _commit_one(self, state: State, key: Any, frames: Sequence[Frame]) -> bool:
-        """The common way, for one key; False, with nothing done, where there is more to it."""
-        position = state.position
-        value = frames[0]
-        if (
-            len(frames) > 1
-            or position[END] + len(value) > state.most
-            or state.live + len(value) > self.region.identity.max_size
-            or 2 * state.dead > position[END] - position[BASE] + index.SPARE_BYTES
-            or not position[V]
-        ):
-            return False
-        stream = self._codec.encode(key)
-        if key not in state.places:
-            self._codec.check([key])
-        after = self.log.append_one(stream, value, position)
-        if after is None:
-            return False
-        with self.mutex():
-            in_use = self._busy and state is self.state
-            if state.version == position[V] and not state.changing and not in_use:
-                self._set_one(state, key, after[END] - len(value), after)
-        return True
-
-    def _check_fits(self, live: int) -> None:
-        most = self.region.identity.max_size
-        if live > most:
-            raise RegionFullError(
-                f"all values together take {live:,} bytes, the ceiling is {most:,} bytes; make the "
-                "dict with a larger max_size. What is stored is as it was",
-                needed_bytes=live,
-                max_size_bytes=most,
-            )
-
-    def _rewrite(self, state: State, changes: Changes) -> None:
+    def _rewrite(self, state: State, changes: Changes) -> Position:
         """Commit everything as a snapshot."""
         new = Compaction(self.log, self._map, self._codec, self.frames).commit(state, changes)
         with self.mutex():
             if not self._busy:
                 self.state = new
+        return new.position
 
+    def _check_fits(self, state: State, gone: Sequence[Any], keys: list[Any], added: int) -> int:
+        """Whether the keys may come, with values of that size; the bytes that are dead then."""
+        places = state.places
+        self._codec.check_keys([key for key in keys if key not in places])
+        old = [places[key] for key in dict.fromkeys([*gone, *keys]) if key in places]
+        freed: int = sum(extents[-1] - extents[0] for extents in old)
+        live, most = state.live - freed + added, self.region.identity.max_size
+        if added > freed and live > most:
+            what = f"all values together take {live:,} bytes, the ceiling is {most:,} bytes"
+            raise too_large(what, live, most)
+        return freed
 
-def _without(state: State, changes: Changes) -> tuple[int, int]:
-    """Bytes that live and that are dead once what is replaced or gone is dead."""
-    live, dead, places = state.live, state.dead, state.places
-    for key in dict.fromkeys([*changes[0], *[key for key, _ in changes[1]]]):
-        old = places.get(key)
-        if old is not None:
-            dead += old[-1] - old[0]
-            live -= old[-1] - old[0]
-    return live, dead
+    def reserve(self, changes: Changes) -> None:
+        state = self.current()
+        gone, changed, needed = changes
+        keys = [key for key, _ in changed]
+        added = sum(align(len(frame)) for _, frames in changed for frame in frames)
+        self._check_fits(state, gone, keys, added)
+        numbers = len(keys) + sum(len(frames) for _, frames in changed)
+        size = added + len(self._codec.encode_key((gone, keys, (), {}, needed))) + 16 * numbers + 64
+        position = state.position
+        # A new snapshot changes nothing, and there is room behind it.
+        if not position[V] or not self.log.has_room(position, size):
+            self._rewrite(state, ((), (), {}))
+            if position[V] and not self.log.has_room(self.state.position, size):
+                raise self.log.full(size)
 
 
 def _new_to(state: State, needed: dict[bytes, Any]) -> dict[bytes, Any]:
@@ -401,4 +321,4 @@ def _new_to(state: State, needed: dict[bytes, Any]) -> dict[bytes, Any]:
 
 
 if not ORDERED_STORES:  # only without ordered stores
-    KeyedStore.newest = lambda self, key: None  # type: ignore[method-assign]
+    MemoryKeyedStore.newest = lambda self, key: None  # type: ignore[method-assign]

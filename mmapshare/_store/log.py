@@ -2,13 +2,13 @@
 
 The first record in an area is a *snapshot*, of everything; each further one is a *delta*, of what
 changed. A writer adds deltas until it finds that too much of them is dead, then writes a snapshot
-into the other area and goes on there. What a record says stands in its *directory*; the *values*
+into the other area and goes on there. What a record says stands in its *manifest*; the *values*
 that it brings stand behind that.
 
-Readers keep their position. Up to the newest record's end nothing in an area changes while FLOOR
-lets its run stand (see `_store.format`), so they read what was added since, and the bytes of any
-value that they know of, without a lock: they copy, and ask afterwards whether FLOOR has passed
-them.
+Readers keep their position. Up to the newest record's end nothing in an area changes while
+OLDEST_READABLE lets its epoch stand (see `_store.format`), so they read what was added since, and
+the bytes of any value that they know of, without a lock: they copy, and ask afterwards whether
+OLDEST_READABLE has passed them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from .._bytes import Frame
 from .._closed import CLOSED
 from ..errors import CorruptRegionError, RegionFullError
 from . import format as layout
+from .base import too_large
 from .format import (
-    FLOOR,
+    OLDEST_READABLE,
     ONE_KEY,
     RECORD_BYTES,
     SLOTS,
     VERSION,
     pack_record_words,
     pack_word,
-    unpack_head_words,
     unpack_record_from,
+    unpack_slot_words,
 )
 from .region import Region
 
@@ -44,12 +45,12 @@ Position = tuple[int, int, int, int, int]
 """Up to where a log was read, as a plain tuple, since one is made for each commit:
 
 - a committed version;
-- its run, which is the version of the area's snapshot, and where that snapshot begins;
+- its epoch, which is the version of the area's snapshot, and where that snapshot begins;
 - where the version's record ends;
 - up to where the next record may reach without a look at the area's memory.
 """
 V: Final = 0
-RUN: Final = 1
+EPOCH: Final = 1
 BASE: Final = 2
 END: Final = 3
 EASY: Final = 4
@@ -57,7 +58,7 @@ EASY: Final = 4
 BEGIN: Final[Position] = (0, 0, 0, 0, 0)
 
 Record = tuple[bytes, int, int, bool]
-"""A record's directory, where its values begin and end, and whether the directory is one key."""
+"""A record's manifest, where its values begin and end, and whether the manifest is one key."""
 _SMALL_BYTES: Final = 4096
 _HEAD: Final = RECORD_BYTES
 _WALK_BYTES: Final = 1 << 20
@@ -88,19 +89,19 @@ class Log:
 
     def stands(self, position: Position) -> bool:
         """Whether all that was read of the position's area until now was what had been written."""
-        return bool(self._words[FLOOR] <= position[RUN])
+        return bool(self._words[OLDEST_READABLE] <= position[EPOCH])
 
     def newest(self, known: int = 0) -> Position | None:
         """The position behind the newest record; None where a writer was faster.
 
         ``known``: a version that this process has seen.
         """
-        head = self.region.load_head(known)
-        if head is None:
+        slot = self.region.load_slot(known)
+        if slot is None:
             return None if self._words[VERSION] else BEGIN
         areas = self.region.areas
-        area = areas.of(head.start)
-        return (head.version, head.run, areas.start(area), head.end, areas.easy(area))
+        area = areas.of(slot.start)
+        return (slot.version, slot.epoch, areas.start(area), slot.end, areas.easy(area))
 
     def records(self, begin: int, version: int, newest: Position) -> list[Record] | None:
         """What stands from ``begin``, where the record of ``version`` is, up to a position.
@@ -117,20 +118,20 @@ class Log:
             at, most = 0, final - begin
             while version <= last and at + _HEAD <= len(raw):
                 check, number, size, values_at, kind = unpack_record_from(raw, at)
-                directory_end = at + _HEAD + (kind & ~ONE_KEY)
-                if number != version or not directory_end <= at + values_at <= at + size <= most:
+                manifest_end = at + _HEAD + (kind & ~ONE_KEY)
+                if number != version or not manifest_end <= at + values_at <= at + size <= most:
                     raise _damaged(version)
-                if directory_end > len(raw):
+                if manifest_end > len(raw):
                     break
-                if crc32(raw[at + 8 : directory_end]) != check:
+                if crc32(raw[at + 8 : manifest_end]) != check:
                     raise _damaged(version)
                 end = begin + at + size
                 found.append(
-                    (raw[at + _HEAD : directory_end], begin + at + values_at, end, kind >= ONE_KEY)
+                    (raw[at + _HEAD : manifest_end], begin + at + values_at, end, kind >= ONE_KEY)
                 )
                 at += size + 7 & -8
                 version += 1
-            if at == 0:  # A directory that is larger than a piece.
+            if at == 0:  # A manifest that is larger than a piece.
                 record = self._large_record(begin, version, newest)
                 if record is None:
                     return None
@@ -143,8 +144,8 @@ class Log:
     def _large_record(self, begin: int, version: int, newest: Position) -> Record | None:
         raw = self._map[begin : begin + _HEAD]
         if self.stands(newest) and len(raw) == _HEAD:
-            directory_end = _HEAD + (unpack_record_from(raw)[4] & ~ONE_KEY)
-            raw = self._map[begin : begin + directory_end]
+            manifest_end = _HEAD + (unpack_record_from(raw)[4] & ~ONE_KEY)
+            raw = self._map[begin : begin + manifest_end]
         if not self.stands(newest):
             return None
         check, number, size, values_at, kind = unpack_record_from(raw.ljust(_HEAD))
@@ -163,30 +164,30 @@ class Log:
         The key's bytes, where its value begins, and the new position. What is found here is
         found by `newest` and `records` too; this is the way that is taken all the time.
         """
-        version, run, base, end, easy = position
+        version, epoch, base, end, easy = position
         version += 1
-        slot = unpack_head_words(self._map[SLOTS[version & 1]])
+        slot = unpack_slot_words(self._map[SLOTS[version & 1]])
         begin = end + 7 & -8
         end = slot[2]
-        if slot[:2] != (version, begin) or slot[3] != run or not 0 < end - begin < _SMALL_BYTES:
+        if slot[:2] != (version, begin) or slot[3] != epoch or not 0 < end - begin < _SMALL_BYTES:
             return None
-        if slot[5] != 3 * version + 5 * begin + 7 * end + 11 * run + 13:
+        if slot[5] != 3 * version + 5 * begin + 7 * end + 11 * epoch + 13:
             return None
         raw = self._map[begin:end]
-        if self._words[FLOOR] > run or self._words[VERSION] != version:
+        if self._words[OLDEST_READABLE] > epoch or self._words[VERSION] != version:
             return None
         check, number, size, at, kind = unpack_record_from(raw)
         if number != version or size != end - begin or at - _HEAD | ONE_KEY != kind:
             return None
         if crc32(raw[8:at]) != check:
             return None
-        return raw[_HEAD:at], begin + at, (version, run, base, end, easy)
+        return raw[_HEAD:at], begin + at, (version, epoch, base, end, easy)
 
     # --- Writing: the caller holds the lock ------------------------------------------------
 
     def append_one(self, key: bytes, value: Frame, position: Position) -> Position | None:
         """Commit a delta that sets one key; None, with nothing done, where it has no easy place."""
-        version, run, base, end, easy = position
+        version, epoch, base, end, easy = position
         version += 1
         start = end + 7 & -8
         at = _HEAD + len(key)
@@ -196,20 +197,20 @@ class Log:
             return None
         body = pack_record_words(version, size, at, len(key) | ONE_KEY) + key
         self._map[start:end] = pack_word(crc32(body)) + body + value
-        self._publish(version, start, end, run)
-        return version, run, base, end, easy
+        self._publish(version, start, end, epoch)
+        return version, epoch, base, end, easy
 
     def append(
-        self, directory: bytes, values: Sequence[Frame], aligned: bool, position: Position
+        self, manifest: bytes, values: Sequence[Frame], aligned: bool, position: Position
     ) -> Position | None:
         """Commit a delta behind ``position``, the newest; None, with nothing done, if it is full.
 
         ``aligned``: the values begin at a multiple of 64.
         """
-        version, run, base, end, easy = position
+        version, epoch, base, end, easy = position
         version += 1
         start = end + 7 & -8
-        values_at = RECORD_BYTES + len(directory)
+        values_at = RECORD_BYTES + len(manifest)
         if aligned:
             values_at = layout.align(start + values_at) - start
         size = values_at + sum(map(len, values))
@@ -218,12 +219,12 @@ class Log:
             easy = self.region.areas.room(base, end)
             if end > easy:
                 return None
-        self._put(start, version, directory, values_at, size, values)
-        self._publish(version, start, end, run)
-        return version, run, base, end, easy
+        self._put(start, version, manifest, values_at, size, values)
+        self._publish(version, start, end, epoch)
+        return version, epoch, base, end, easy
 
     def rewrite(
-        self, directory: bytes, values: Iterable[Frame], values_bytes: int, position: Position
+        self, manifest: bytes, values: Iterable[Frame], values_bytes: int, position: Position
     ) -> Position:
         """Commit a snapshot, in the other area, as the version after ``position``.
 
@@ -231,15 +232,15 @@ class Log:
         given back.
         """
         areas, version = self.region.areas, position[V] + 1
-        # What the other area says of versions before this run ends here.
-        start = areas.turn(position[BASE], position[RUN]) if position[V] else areas.start(0)
-        values_at = layout.align(start + RECORD_BYTES + len(directory)) - start
+        # What the other area says of versions before this epoch ends here.
+        start = areas.turn(position[BASE], position[EPOCH]) if position[V] else areas.start(0)
+        values_at = layout.align(start + RECORD_BYTES + len(manifest)) - start
         size = values_at + values_bytes
         end = start + size
         easy = areas.room(start, end)
         if end > easy:
             raise self.full(size)
-        self._put(start, version, directory, values_at, size, values)
+        self._put(start, version, manifest, values_at, size, values)
         self._publish(version, start, end, version)
         here, keep = areas.of(start), size + _KEEP_BYTES
         areas.trim(1 - here, _KEEP_BYTES, 2 * _KEEP_BYTES, version)  # Who reads there comes over.
@@ -250,13 +251,13 @@ class Log:
         self,
         start: int,
         version: int,
-        directory: bytes,
+        manifest: bytes,
         values_at: int,
         size: int,
         values: Iterable[Frame],
     ) -> None:
-        head = layout.pack_record(version, size, values_at, len(directory), directory)
-        gap = bytes(values_at - RECORD_BYTES - len(directory))
+        head = layout.pack_record(version, size, values_at, len(manifest), manifest)
+        gap = bytes(values_at - RECORD_BYTES - len(manifest))
         if size <= _PIECE_BYTES:
             self._map[start : start + size] = b"".join((head, gap, *values))
             return
@@ -273,13 +274,9 @@ class Log:
         return end <= self.region.areas.room(position[BASE], end)
 
     def full(self, size: int) -> RegionFullError:
-        return RegionFullError(
-            f"everything together, keys included, takes {size:,} bytes, an area has "
-            f"{self.region.areas.bytes:,} bytes; make it with a larger max_size. What is stored is "
-            "as it was",
-            needed_bytes=size,
-            max_size_bytes=self.region.identity.max_size,
-        )
+        what = f"everything together, keys included, takes {size:,} bytes"
+        has = f"an area has {self.region.areas.bytes:,} bytes"
+        return too_large(f"{what}, {has}", size, self.region.identity.max_size)
 
     def used_bytes(self) -> int:
         """Bytes that the snapshot and the deltas since take."""

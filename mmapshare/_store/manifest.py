@@ -19,14 +19,14 @@ from .order import Places
 
 Extents = tuple[int, ...]
 """Begin and end of a value's first frame, then of its second, and so on."""
-Directory = tuple[
+Manifest = tuple[
     Sequence[Any], Sequence[Any], Sequence[int], dict[int, tuple[int, ...]], dict[bytes, Any]
 ]
 
 
-def places_of(directory: Directory, begin: int) -> tuple[Places, int]:
+def places_of(manifest: Manifest, begin: int) -> tuple[Places, int]:
     """The extents by key of a snapshot whose values begin there, and what they take."""
-    _, keys, sizes, lengths, _ = directory
+    _, keys, sizes, lengths, _ = manifest
     ends = list(accumulate(sizes, initial=begin))
     places = Places(zip(keys, pairwise(ends), strict=True))
     for number, key in enumerate(places) if lengths else ():

@@ -43,7 +43,28 @@ class _Front:
         return (key for key in islice(self.keys, self.at, None) if key not in self.passed)
 
 
-class Places(dict[Any, Any]):
+class Iterated:
+    """What somebody may iterate over who is promised the keys as they were."""
+
+    __slots__ = ()
+
+    _begun: weakref.WeakSet[Begun] | None
+
+    def note(self, begun: Begun) -> None:
+        """Somebody iterates over the keys as they are now."""
+        if self._begun is None:
+            self._begun = weakref.WeakSet()  # type: ignore[misc]  # A slot of each subclass.
+        self._begun.add(begun)
+
+    def settle(self) -> None:
+        """Something is about to be taken out: make the lists of those that have begun."""
+        if self._begun is not None:
+            for one in members(self._begun):
+                one.keys()
+            self._begun.clear()
+
+
+class Places(Iterated, dict[Any, Any]):
     """Where the values lie, by key. What is taken out goes by `take_out`, under the mutex."""
 
     __slots__ = ("_ahead", "_begun", "_front")
@@ -52,12 +73,11 @@ class Places(dict[Any, Any]):
         super().__init__(items)
         self._front = _Front([])
         self._ahead = _AHEAD_LEAST
-        self._begun: weakref.WeakSet[Begun] | None = None
+        self._begun = None
 
     def take_out(self, key: Any) -> Any:
         """What lay there, None where nothing did; the key is gone."""
-        if self._begun is not None:
-            settle(self._begun)
+        self.settle()
         last = next(reversed(self), None)
         found = self.pop(key, None)
         front = self._front
@@ -106,12 +126,6 @@ class Places(dict[Any, Any]):
 
         return begin([first], all_keys, mutex, self)
 
-    def note(self, begun: Begun) -> None:
-        """Somebody iterates over the keys as they are now."""
-        if self._begun is None:
-            self._begun = weakref.WeakSet()
-        self._begun.add(begun)
-
 
 class Begun:
     """An iteration that has begun: the list of all its keys, which is made late."""
@@ -131,13 +145,6 @@ class Begun:
                 if self._keys is None:
                     self._keys = self._list()
         return self._keys
-
-
-def settle(begun: weakref.WeakSet[Begun]) -> None:
-    """Make the lists of those that have begun, before anything is taken out."""
-    for one in members(begun):
-        one.keys()
-    begun.clear()
 
 
 def begin(
@@ -161,7 +168,7 @@ def _pieces(first: list[Any], begun: Begun) -> Iterator[Iterable[Any]]:
     yield rest
 
 
-class Ends:
+class Ends(Iterated):
     """What a block has left of the stored keys: the first and the last, while it takes some out."""
 
     __slots__ = ("_begun", "_first", "_from_back", "_from_front", "_last")
@@ -171,7 +178,7 @@ class Ends:
         self._from_back = reversed(places)
         self._first = next(self._from_front, NO_KEY)
         self._last = next(self._from_back, NO_KEY)
-        self._begun: weakref.WeakSet[Begun] | None = None
+        self._begun = None
 
     def first(self, gone: Container[Any]) -> Any:
         """The first key that is not gone, NO_KEY without one. What is gone stays gone."""
@@ -184,14 +191,3 @@ class Ends:
         while self._last is not NO_KEY and self._last in gone:
             self._last = next(self._from_back, NO_KEY)
         return self._last
-
-    def note(self, begun: Begun) -> None:
-        """Somebody iterates over the block's keys as they are now."""
-        if self._begun is None:
-            self._begun = weakref.WeakSet()
-        self._begun.add(begun)
-
-    def settle(self) -> None:
-        """Something is about to be taken out."""
-        if self._begun is not None:
-            settle(self._begun)

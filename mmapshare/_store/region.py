@@ -19,22 +19,22 @@ from typing import Any, Final, Self, TypeVar
 from .._closed import CLOSED, let_go
 from .._late import importing
 from .._lock.interrupts import in_steps
-from .._lock.lock import Lock, LockToken, current_owner, token_by
+from .._lock.lock import Lock, current_owner, token_by
 from .._lock.status import LEASE, LOCK_WORDS, REGION_ID_WORD
 from ..errors import CorruptRegionError
 from . import format as layout
 from .areas import Areas
-from .base import Stats
+from .base import Stats, Store
 from .format import (
     ALLOCATED,
     HEADER_BYTES,
     IDENTITY_BYTES,
     SLOTS,
     VERSION,
-    Head,
     Identity,
+    Slot,
 )
-from .segment import Segment
+from .segment import Segment, kind_of_memory
 
 T = TypeVar("T")
 
@@ -56,13 +56,13 @@ WINDOW_MOST: Final = 4 << 20
 _ATTEMPTS_BEFORE_LOCK: Final = 16
 _WORD_MASK: Final = 2**64 - 1
 
-_pack_head = layout.pack_head_words
+_pack_slot = layout.pack_slot_words
 
 
 class Region:
     """Shared memory with versions. Usable in forked children as it stands; once closed, nowhere.
 
-    `load_head` may be called from any thread or process at any time; `publish` wants the lock.
+    `load_slot` may be called from any thread or process at any time; `publish` wants the lock.
     """
 
     __slots__ = ("__weakref__", "areas", "identity", "lock", "map", "segment", "words")
@@ -84,14 +84,14 @@ class Region:
         _live.add(self)
 
     @classmethod
-    def create(cls, kind: str, max_size: int, content: int, spare_bytes: int) -> Self:
+    def create(cls, kind: str | None, max_size: int, content: int, spare_bytes: int) -> Self:
         """A new, empty region; RegionFullError where the machine cannot map its ceiling.
 
-        An area has ``max_size`` and ``spare_bytes``.
+        An area has ``max_size`` and ``spare_bytes``. ``kind``: see `kind_of_memory`.
         """
         area_bytes = -(-(max_size + spare_bytes) // HEADER_BYTES) * HEADER_BYTES
         identity = Identity(os.urandom(16), max_size, area_bytes, content)
-        segment = Segment.create(kind, identity.region_bytes)
+        segment = Segment.create(kind_of_memory(kind), identity.region_bytes)
         segment.allocate(0, HEADER_BYTES)
         segment.map[:IDENTITY_BYTES] = identity.pack()
         region = cls(segment)
@@ -99,8 +99,8 @@ class Region:
             region.words[ALLOCATED[area]] = region.areas.start(area)
         return region
 
-    def load_head(self, known: int = 0) -> Head | None:
-        """The head that the version word names; None while empty, or where a writer was faster.
+    def load_slot(self, known: int = 0) -> Slot | None:
+        """The slot that the version word names; None while empty, or where a writer was faster.
 
         ``known``: a version that this process has seen. CorruptRegionError where a slot is
         damaged, or the version is 0 although something was committed.
@@ -116,19 +116,19 @@ class Region:
         raw = self.map[SLOTS[version & 1]]
         if self.words[VERSION] != version:
             return None  # From then on a writer may change the slot.
-        head = layout.unpack_head(raw, version, self.areas.bytes)
-        if head is None:
+        slot = layout.unpack_slot(raw, version, self.areas.bytes)
+        if slot is None:
             raise CorruptRegionError(f"the slot of version {version} fails its check")
-        return head
+        return slot
 
-    def publish(self, version: int, start: int, end: int, run: int, parts: int = 1) -> None:
+    def publish(self, version: int, start: int, end: int, epoch: int, parts: int = 1) -> None:
         """Make the record that has been written the newest version: the commit.
 
         Only here slots and the version word are stored.
         """
-        check = 3 * version + 5 * start + 7 * end + 11 * run + 13 * parts
-        self.map[SLOTS[version & 1]] = _pack_head(
-            version, start, end, run, parts, check if parts == 1 else check & _WORD_MASK
+        check = 3 * version + 5 * start + 7 * end + 11 * epoch + 13 * parts
+        self.map[SLOTS[version & 1]] = _pack_slot(
+            version, start, end, epoch, parts, check if parts == 1 else check & _WORD_MASK
         )
         self.words[VERSION] = version  # The commit.
 
@@ -163,12 +163,20 @@ class Region:
             self.segment.after_fork_in_child()
 
 
-def floor_ahead() -> CorruptRegionError:
-    return CorruptRegionError("the region's FLOOR word is ahead of its version")
+def oldest_ahead() -> CorruptRegionError:
+    return CorruptRegionError("the region's OLDEST_READABLE word is ahead of its version")
 
 
-class MemoryStore:
-    """What `ValueStore` and `KeyedStore` have in common: a region, and how it is read and written.
+def undisturbed(attempt: Callable[[], T | None]) -> T:
+    """What ``attempt`` finds, for the lock's holder: nobody can have overtaken it."""
+    found = attempt()
+    if found is None:
+        raise oldest_ahead()
+    return found
+
+
+class MemoryStore(Store):
+    """What the two stores over memory have in common: a region, and how it is read.
 
     See `_store.base` for what its methods promise.
     """
@@ -184,8 +192,13 @@ class MemoryStore:
         self._words = region.words
         self._publish = region.publish
 
+    @classmethod
+    def open(cls, segment: Segment, *codec: Any) -> Self:
+        """That which is in a segment; CorruptRegionError where that is no region."""
+        return cls(Region(segment), *codec)
+
     @property
-    def region_id(self) -> bytes:
+    def region_id(self) -> bytes:  # type: ignore[override]
         return self.region.identity.region_id
 
     @property
@@ -194,74 +207,28 @@ class MemoryStore:
         return version
 
     @in_steps
-    def read_or_lock(self, attempt: Callable[[], T | None], undisturbed: Callable[[], T]) -> T:
-        """What ``attempt`` finds; None means that a writer overtook it, and it tries again.
+    def read_or_lock(self, attempt: Callable[[], T | None]) -> T:
+        """What ``attempt`` finds; None means that a writer overtook it, and it is asked again.
 
-        A writer without pause overtakes every copy. It lets go between its commits, and then
-        ``undisturbed`` is asked with the lock; while it does not, it commits nothing and the next
-        attempt succeeds. Without ordered stores one asks with the lock at once.
+        A writer without pause overtakes every copy. It lets go between its commits, and then there
+        is an attempt with the lock; while it does not, it commits nothing and the next one
+        succeeds. Without ordered stores the first one is with the lock already.
         """
-        while ORDERED_STORES:
-            for _ in range(_ATTEMPTS_BEFORE_LOCK):
+        lock = self.lock
+        while True:
+            for _ in range(_ATTEMPTS_BEFORE_LOCK if ORDERED_STORES else 0):
                 found = attempt()
                 if found is not None:
                     return found
             token = token_by(current_owner())
             try:
-                if self.lock.holds_own() or self.lock.try_acquire(token):
-                    return undisturbed()
+                own = lock.holds_own()
+                if own or (
+                    lock.try_acquire(token) if ORDERED_STORES else lock.acquire(token, None)
+                ):
+                    return undisturbed(attempt)
             finally:
-                self.lock.abandon(token)
-        token = token_by(current_owner())
-        try:
-            self.lock.acquire(token, None)  # Or the caller has it already.
-            return undisturbed()
-        finally:
-            self.lock.abandon(token)
-
-    @in_steps
-    def put(self, changes: Any, expect: Any, timeout_s: float | None, kept: Any) -> int | None:
-        """Lock, commit, unlock: the version; None, nothing done, where the caller has the lock.
-
-        With ``expect`` only where the newest commit is as expected, else VersionConflict.
-        """
-        lock = self.lock
-        token = LockToken()
-        token._owner = current_owner()
-        token._inner, token._busy = None, True
-        try:
-            if not lock.acquire(token, timeout_s):
-                return None
-            if expect is not None:
-                self._check(expect)
-            version = self._put(changes)
-            if kept or self.kept:
-                self.keep(changes, kept)
-            lock.release()
-            return version
-        except BaseException:
-            lock.abandon(token)
-            raise
-
-    def put_inside(self, changes: Any, expect: Any, kept: Any) -> int:
-        """The same for who has the lock."""
-        if expect is not None:
-            self._check(expect)
-        version = self._put(changes)
-        self.keep(changes, kept)
-        return version
-
-    def _put(self, changes: Any) -> int:
-        """Commit; the version."""
-        raise NotImplementedError
-
-    def _check(self, expect: Any) -> None:
-        """VersionConflict unless that stands."""
-        raise NotImplementedError
-
-    def keep(self, changes: Any, kept: Any) -> None:
-        """Keep alive what the newest values refer to which this process stored."""
-        raise NotImplementedError
+                lock.abandon(token)
 
     def used_bytes(self) -> int:
         """What is stored takes so much."""

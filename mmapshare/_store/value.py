@@ -8,14 +8,14 @@ between two places.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from .._bytes import Frame, private_copy, same_bytes
-from ..errors import CorruptRegionError, RegionFullError
+from ..errors import CorruptRegionError
 from . import format as layout
-from .base import conflict
-from .format import FLOOR, HEADER_BYTES, VALUE_KIND, VERSION, Head
-from .region import WINDOW_MOST, MemoryStore, Region, floor_ahead
+from .base import ValueStore, too_large
+from .format import HEADER_BYTES, OLDEST_READABLE, VALUE_KIND, VERSION, Slot
+from .region import WINDOW_MOST, MemoryStore, Region, oldest_ahead, undisturbed
 
 _WINDOW_RECORDS: Final = 16
 _WINDOW_LEAST: Final = 64 << 10
@@ -31,13 +31,13 @@ Commit = tuple[int, Sequence[Frame], int, int, int, int]
 
 - its version, 0 for none;
 - private copies of its frames (none, where only its place was asked for);
-- start and end of its record, and its run (see `_store.format`);
+- start and end of its record, and its epoch (see `_store.format`);
 - up to where the next record may reach without a look at area, window or memory.
 """
 V: Final = 0
 START: Final = 2
 END: Final = 3
-RUN: Final = 4
+EPOCH: Final = 4
 
 _EMPTY: Final[Commit] = (0, (), 0, 0, 0, 0)
 _UNREAD: Final[Commit] = (-1, (), 0, 0, 0, 0)
@@ -48,8 +48,8 @@ Seen = tuple[int, Sequence[tuple[int, int]], tuple[int, int, int, int]]
 _NOTHING: Final[Seen] = (-1, (), (0, 0, 0, 0))
 
 
-class ValueStore(MemoryStore):
-    """Shared memory that holds one value; see `_store.base.ValueStore`.
+class MemoryValueStore(MemoryStore, ValueStore):
+    """Shared memory that holds one value; see `_store.base`.
 
     Without the GIL: ``_commit`` and ``_seen`` are tuples that never change, each swapped whole by
     one store; which of two threads swapped last does not matter, as each names its own version.
@@ -66,7 +66,7 @@ class ValueStore(MemoryStore):
         """The last commit seen, kept while it is small and its frames are nobody's memory."""
 
     @classmethod
-    def create(cls, kind: str, max_size: int) -> ValueStore:
+    def create(cls, kind: str | None, max_size: int) -> MemoryValueStore:
         """A new, empty one; RegionFullError where the machine cannot map its ceiling."""
         # A record needs a head and a table beside the value, and a small area some window.
         return cls(Region.create(kind, max_size, VALUE_KIND, WINDOW_MOST + max_size // 32))
@@ -74,47 +74,40 @@ class ValueStore(MemoryStore):
     # --- Reading ---------------------------------------------------------------------------
 
     def read(self) -> Commit:
-        """The newest commit, its frames copied; waits for nobody."""
         commit = self._commit
         if self._words[VERSION] == commit[V]:
             return commit
-        return self.read_or_lock(self.try_read, self._copy_current)
-
-    def _copy_current(self) -> Commit:
-        commit = self.try_read()
-        if commit is None:
-            raise floor_ahead()
-        return commit
+        return self.read_or_lock(self.try_read)
 
     def try_read(self) -> Commit | None:
         """One attempt at copying the newest commit; None where a writer overtook it."""
         seen = self._seen
         if seen[0] != self._words[VERSION]:
-            head = self._load_head()
-            if head is None:
+            slot = self._load_slot()
+            if slot is None:
                 return None if self._words[VERSION] else _EMPTY
-            found = self._extents(head)
+            found = self._extents(slot)
             if found is None:
                 return None
             # Where a version lies does not change: large ones are copied without asking again.
-            self._seen = seen = (head.version, found, self._extent(head))
+            self._seen = seen = (slot.version, found, self._extent(slot))
         version, extents, extent = seen
         frames = self._copy(extents)
-        floor = self._words[FLOOR]
-        if floor > version:
-            if floor > self._words[VERSION]:
-                raise floor_ahead()
+        oldest = self._words[OLDEST_READABLE]
+        if oldest > version:
+            if oldest > self._words[VERSION]:
+                raise oldest_ahead()
             return None
         commit = (version, frames, *extent)
         if _cacheable(len(extents), extent[1] - extent[0]):
             self._commit = commit
         return commit
 
-    def _load_head(self) -> Head | None:
-        return self.region.load_head(max(self._commit[V], self._seen[V]))
+    def _load_slot(self) -> Slot | None:
+        return self.region.load_slot(max(self._commit[V], self._seen[V]))
 
-    def _extent(self, head: Head) -> tuple[int, int, int, int]:
-        return head.start, head.end, head.run, self._easy(head.start, head.end)
+    def _extent(self, slot: Slot) -> tuple[int, int, int, int]:
+        return slot.start, slot.end, slot.epoch, self._easy(slot.start, slot.end)
 
     def _easy(self, start: int, end: int) -> int:
         areas = self.region.areas
@@ -134,66 +127,51 @@ class ValueStore(MemoryStore):
                 *[private_copy(view[begin:end]) for begin, end in extents[1:]],
             ]
 
-    def _extents(self, head: Head) -> list[tuple[int, int]] | None:
-        table = self._map[head.start : head.start + layout.table_bytes(head.frames)]
+    def _extents(self, slot: Slot) -> list[tuple[int, int]] | None:
+        table = self._map[slot.start : slot.start + layout.table_bytes(slot.frames)]
         try:
-            return layout.frame_extents(head, table)
+            return layout.frame_extents(slot, table)
         except CorruptRegionError:
-            if self._words[FLOOR] > head.version:
+            if self._words[OLDEST_READABLE] > slot.version:
                 return None
             raise
 
     # --- Writing: the caller holds the lock ------------------------------------------------
 
     def current(self) -> Commit:
-        """The newest commit, frames copied; nobody can overtake the lock's holder."""
         commit = self._commit
-        return commit if self._words[VERSION] == commit[V] else self._copy_current()
+        return commit if self._words[VERSION] == commit[V] else undisturbed(self.try_read)
 
-    def head(self) -> Commit:
+    def newest(self) -> Commit:
         """The newest commit, perhaps without its frames."""
         commit = self._commit
         if self._words[VERSION] == commit[V]:
             return commit
         if self._words[VERSION] == self._seen[V]:
             return (self._seen[V], (), *self._seen[2])
-        head = self._load_head()
-        if head is None:
+        slot = self._load_slot()
+        if slot is None:
             return _EMPTY
-        return (head.version, (), *self._extent(head))
+        return (slot.version, (), *self._extent(slot))
 
     def holds(self, frames: Sequence[Frame]) -> bool:
-        """Whether the newest commit's frames are these, byte by byte; keeps no copy."""
-        head = self._load_head()
-        if head is None or head.frames != len(frames):
+        slot = self._load_slot()
+        if slot is None or slot.frames != len(frames):
             return False
-        extents = self._extents(head)
+        extents = self._extents(slot)
         with memoryview(self._map) as view:
             return extents is not None and all(
                 same_bytes(view[begin:end], frame)
                 for (begin, end), frame in zip(extents, frames, strict=True)
             )
 
-    def _check(self, expect: int) -> None:
-        if expect != self._words[VERSION]:
-            raise conflict(expect, self._words[VERSION])
-
-    def keep(self, changes: object, kept: Any) -> None:
-        """Keep alive what the newest value refers to."""
-        self.kept = kept
-
     def commit(self, frames: Sequence[Frame]) -> int:
-        """Commit ``frames`` as the version after the newest; returns it.
-
-        Frames are flat bytes-like objects, the first one bytes. RegionFullError, with nothing
-        changed, where they do not fit.
-        """
         base = self._commit
         if self._words[VERSION] != base[V]:
-            base = self.head()
+            base = self.newest()
         if len(frames) > 1:
             return self._commit_with_care(frames, base)
-        version, _, _, end, run, easy = base
+        version, _, _, end, epoch, easy = base
         (frame,) = frames
         start = end + 63 & -64
         end = start + len(frame)
@@ -201,17 +179,17 @@ class ValueStore(MemoryStore):
             return self._commit_with_care(frames, base)
         version += 1
         self._map[start:end] = frame
-        self._publish(version, start, end, run)
-        self._commit = (version, frames, start, end, run, easy)
+        self._publish(version, start, end, epoch)
+        self._commit = (version, frames, start, end, epoch, easy)
         return version
 
-    _put = commit  # type: ignore[assignment]
+    _put = commit  # type: ignore[assignment]  # What `put` does all the time, without a call between.
 
     def _commit_with_care(self, frames: Sequence[Frame], base: Commit) -> int:
         version, lengths = base[V] + 1, [len(frame) for frame in frames]
         table, parts = layout.pack_table(lengths) if len(frames) > 1 else (b"", 1)
         size = self._size(lengths)
-        start, run = self._place(base, size)
+        start, epoch = self._place(base, size)
         begin = start + len(table)
         if table:
             self._map[start:begin] = table
@@ -221,12 +199,12 @@ class ValueStore(MemoryStore):
             extents.append((begin, begin + length))
             begin = layout.align(begin + length)
         end = start + size
-        self._publish(version, start, end, run, parts)
-        extent = (start, end, run, self._easy(start, end))
+        self._publish(version, start, end, epoch, parts)
+        extent = (start, end, epoch, self._easy(start, end))
         self._seen = (version, extents, extent)
         if _cacheable(len(frames), size):
             self._commit = (version, frames, *extent)
-        if run == version:  # It came to this area.
+        if epoch == version:  # It came to this area.
             areas, keep = self.region.areas, max(_KEEP_BYTES, 2 * size)
             here = areas.of(start)
             areas.trim(here, keep, keep, None)
@@ -234,8 +212,7 @@ class ValueStore(MemoryStore):
         return version
 
     def reserve(self, frames: Sequence[Frame]) -> None:
-        """See to it that `commit` of the same finds room; RegionFullError where it would not."""
-        self._place(self.head(), self._size([len(frame) for frame in frames]))
+        self._place(self.newest(), self._size([len(frame) for frame in frames]))
 
     def _size(self, lengths: list[int]) -> int:
         """What a record of such frames takes; RegionFullError where it cannot fit."""
@@ -247,37 +224,32 @@ class ValueStore(MemoryStore):
             why = f"the value's {count:,} parts, aligned, take {size:,} bytes"
         else:
             return size
-        raise RegionFullError(
-            f"{why}; make the share with a larger max_size. The stored value is as it was",
-            needed_bytes=payload,
-            max_size_bytes=max_size,
-        )
+        raise too_large(why, payload, max_size)
 
     def _place(self, base: Commit, size: int) -> tuple[int, int]:
-        """Where the next record goes: (start, run). It has memory, and no reader's claim."""
+        """Where the next record goes: (start, epoch). It has memory, and no reader's claim."""
         areas = self.region.areas
-        start, run = HEADER_BYTES, 1
+        start, epoch = HEADER_BYTES, 1
         if base[V]:
-            start, run = layout.align(base[END]), base[RUN]
+            start, epoch = layout.align(base[END]), base[EPOCH]
             if start + size > areas.start(areas.of(base[START])) + _window(size):
-                start, run = areas.turn(base[START], run), base[V] + 1
+                start, epoch = areas.turn(base[START], epoch), base[V] + 1
         areas.room(start, start + size)
-        return start, run
+        return start, epoch
 
     # --- To be looked at -------------------------------------------------------------------
 
     def used_bytes(self) -> int:
         """Bytes of the newest commit's frames."""
-        head = self._load_head()
-        return 0 if head is None else head.end - head.start
+        slot = self._load_slot()
+        return 0 if slot is None else slot.end - slot.start
 
     def glimpse(self, most: int) -> bytes:
-        """The first bytes of the newest commit's first frame; unchecked, for people to look at."""
-        head = self._load_head()
-        if head is None:
+        slot = self._load_slot()
+        if slot is None:
             return b""
-        begin = head.start + layout.table_bytes(head.frames)
-        return self._map[begin : min(begin + most, head.end)]
+        begin = slot.start + layout.table_bytes(slot.frames)
+        return self._map[begin : min(begin + most, slot.end)]
 
 
 def _window(size: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from itertools import filterfalse
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from .._bytes import Frame
 from .._codec.frames import Gathered, decode, encode, is_plain
@@ -30,8 +30,9 @@ NONE: Final[dict[Any, Any]] = {}
 """Stands where there is nothing yet; never changed."""
 
 
-class Touched(dict[Any, Any]):
-    """The values that a block has touched or set; a missing one is loaded from what is stored."""
+class WriteSet(dict[Any, Any]):
+    """What a block may have changed: the values that it has set, and those that it has loaded, for
+    they may be changed in place. A missing one is loaded from what is stored."""
 
     __slots__ = ("ends", "gone", "read", "state", "store")
 
@@ -61,22 +62,52 @@ class Touched(dict[Any, Any]):
             self[key] = value
         return value
 
-    def stored(self, key: Any, place: Any) -> Any:
-        """The frames that are stored there, anew; nothing where they are gone."""
-        return self.store.frames(place)
+
+def new_write_set(store: Any, state: Any, kind: type[WriteSet] = WriteSet) -> WriteSet:
+    """An empty one."""
+    writes = kind()
+    writes.store = store
+    writes.state = state
+    writes.gone = writes.read = NONE
+    writes.ends = None
+    return writes
 
 
-def touched_at(store: Any, state: Any, kind: type[Touched] = Touched) -> Touched:
-    """Nothing touched yet."""
-    touched = kind()
-    touched.store = store
-    touched.state = state
-    touched.gone = touched.read = NONE
-    touched.ends = None
-    return touched
+class Versioned:
+    """What has a `snapshot`, of one version."""
+
+    __slots__ = ()
+
+    def snapshot(self) -> Any:
+        raise NotImplementedError
 
 
-class Draft(MutableMapping[Any, Any]):
+def at_once(items: Any) -> Any:
+    """What is of one version at a time, at its newest; anything else as it is."""
+    return items.snapshot() if isinstance(items, Versioned) else items
+
+
+class Merging:
+    """The operator by which dicts are merged, for what has `copy` and `update`."""
+
+    __slots__ = ()
+
+    copy: Any
+    update: Any
+
+    def __or__(self, other: Any) -> Any:
+        """A plain dict."""
+        return self.copy() | dict(at_once(other)) if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Any) -> Any:
+        return dict(at_once(other)) | self.copy() if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Any) -> Self:
+        self.update(other)
+        return self
+
+
+class Draft(Merging, MutableMapping[Any, Any]):
     """A mapping as a block sees and changes it. It is the view's, and as dead as that."""
 
     __slots__ = ("_view",)
@@ -85,8 +116,8 @@ class Draft(MutableMapping[Any, Any]):
         self._view = view
 
     @property
-    def touched(self) -> Touched:
-        """What the block has touched; ViewClosedError outside of the block."""
+    def writes(self) -> WriteSet:
+        """The block's write set; ViewClosedError outside of the block."""
         view = self._view
         if view._owner is not here.owner:
             view._check()
@@ -96,28 +127,28 @@ class Draft(MutableMapping[Any, Any]):
         return dict, (dict(self),)
 
     def __getitem__(self, key: Any) -> Any:
-        return self.touched[key]
+        return self.writes[key]
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self.touched[key] = value
+        self.writes[key] = value
 
     def __delitem__(self, key: Any) -> None:
-        touched = self.touched
-        if touched.ends is not None:
-            touched.ends.settle()
-        if touched.pop(key, NO_KEY) is NO_KEY and not _is_stored(touched, key):
+        writes = self.writes
+        if writes.ends is not None:
+            writes.ends.settle()
+        if writes.pop(key, NO_KEY) is NO_KEY and not _is_stored(writes, key):
             raise KeyError(key)
-        if key in touched.state.places:
-            touched.gone = touched.gone or {}
-            touched.gone[key] = None
+        if key in writes.state.places:
+            writes.gone = writes.gone or {}
+            writes.gone[key] = None
 
     def __contains__(self, key: object) -> bool:
-        return key in self.touched or _is_stored(self.touched, key)
+        return key in self.writes or _is_stored(self.writes, key)
 
     def __iter__(self) -> Iterator[Any]:
         """The keys in order, as they were when the iteration began."""
-        touched = self.touched
-        gone, places, added = touched.gone, touched.state.places, _added(touched)
+        writes = self.writes
+        gone, places, added = writes.gone, writes.state.places, _added(writes)
         count = len(places)
 
         def all_keys() -> list[Any]:
@@ -127,35 +158,35 @@ class Draft(MutableMapping[Any, Any]):
 
         if type(places) is not Places or count <= FEW:
             return iter(all_keys())
-        ends = _ends(touched)
+        ends = _ends(writes)
         first = ends.first(gone)
         if first is NO_KEY:
             return iter(added)
-        return begin([first], all_keys, touched.store.mutex, ends, places)
+        return begin([first], all_keys, writes.store.mutex, ends, places)
 
     def __reversed__(self) -> Iterator[Any]:
-        touched = self.touched
-        yield from reversed(_added(touched))
-        last = _ends(touched).last(touched.gone)
+        writes = self.writes
+        yield from reversed(_added(writes))
+        last = _ends(writes).last(writes.gone)
         if last is not NO_KEY:
             yield last
-            for key in reversed(touched.state.places):
-                if key is not last and key not in touched.gone:
+            for key in reversed(writes.state.places):
+                if key is not last and key not in writes.gone:
                     yield key
 
     def __len__(self) -> int:
-        touched: Any = self.touched
-        places, gone = touched.state.places, touched.gone
-        stored = sum(map(places.__contains__, touched))
-        again = sum(map(touched.__contains__, gone))
-        count: int = len(places) - len(gone) + len(touched) - stored + again
+        writes: Any = self.writes
+        places, gone = writes.state.places, writes.gone
+        stored = sum(map(places.__contains__, writes))
+        again = sum(map(writes.__contains__, gone))
+        count: int = len(places) - len(gone) + len(writes) - stored + again
         return count
 
     def clear(self) -> None:
-        if self.touched.ends is not None:
-            self.touched.ends.settle()
-        self.touched.clear()
-        self.touched.gone = dict.fromkeys(self.touched.state.places)
+        if self.writes.ends is not None:
+            self.writes.ends.settle()
+        self.writes.clear()
+        self.writes.gone = dict.fromkeys(self.writes.state.places)
 
     def pop(self, key: Any, *default: Any) -> Any:
         """Take a value out; ``default`` where there is none, or none that can be loaded here."""
@@ -174,12 +205,12 @@ class Draft(MutableMapping[Any, Any]):
 
     def popitem(self) -> tuple[Any, Any]:
         """Take the last item out, as a dict does."""
-        touched = self.touched
-        places, gone = touched.state.places, touched.gone
-        for key in reversed(touched):
+        writes = self.writes
+        places, gone = writes.state.places, writes.gone
+        for key in reversed(writes):
             if key not in places or key in gone:
                 return key, self.pop(key)
-        last = _ends(touched).last(gone)
+        last = _ends(writes).last(gone)
         if last is NO_KEY:
             raise KeyError("popitem(): the dict is empty")
         return last, self.pop(last)
@@ -188,34 +219,28 @@ class Draft(MutableMapping[Any, Any]):
         """A plain dict of the same values; those that were touched are the draft's own."""
         return dict(self)
 
-    def __or__(self, other: Any) -> Any:
-        return {**self, **other} if isinstance(other, Mapping) else NotImplemented
-
-    def __ror__(self, other: Any) -> Any:
-        return {**other, **self} if isinstance(other, Mapping) else NotImplemented
-
-    def __ior__(self, other: Any) -> Draft:
-        self.update(other)
-        return self
+    def update(self, /, *args: Any, **kwargs: Any) -> None:
+        """Set many keys; arguments as `dict.update` takes them."""
+        super().update(*map(at_once, args), **kwargs)
 
     def __repr__(self) -> str:
         return repr(readable(self))
 
 
-def _ends(touched: Touched) -> Ends:
-    if touched.ends is None:
-        touched.ends = Ends(touched.state.places)
-    return touched.ends
+def _ends(writes: WriteSet) -> Ends:
+    if writes.ends is None:
+        writes.ends = Ends(writes.state.places)
+    return writes.ends
 
 
-def _is_stored(touched: Touched, key: object) -> bool:
-    return key in touched.state.places and key not in touched.gone
+def _is_stored(writes: WriteSet, key: object) -> bool:
+    return key in writes.state.places and key not in writes.gone
 
 
-def _added(touched: Touched) -> list[Any]:
+def _added(writes: WriteSet) -> list[Any]:
     """Keys that the block has set and that go to the end, in their order."""
-    places, gone = touched.state.places, touched.gone
-    return [key for key in touched if key not in places or key in gone]
+    places, gone = writes.state.places, writes.gone
+    return [key for key in writes if key not in places or key in gone]
 
 
 def readable(values: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -229,18 +254,18 @@ def readable(values: Mapping[Any, Any]) -> dict[Any, Any]:
     return shown
 
 
-def _replaced(touched: Touched, value: Any) -> Touched:
+def _replaced(writes: WriteSet, value: Any) -> WriteSet:
     """What ``view.value = value`` stands for: everything else is gone."""
-    if isinstance(value, Draft) and value.touched is touched:
-        return touched
+    if isinstance(value, Draft) and value.writes is writes:
+        return writes
     if not isinstance(value, Mapping):
         raise TypeError(
             f"the value of a SharedDict is a mapping, not {type(value).__name__}; "
             "assign items of the view, or a dict"
         )
-    new = touched_at(touched.store, touched.state)
+    new = new_write_set(writes.store, writes.state, type(writes))
     new.update(at_once(value))
-    places = touched.state.places
+    places = writes.state.places
     new.gone = {key: None for key in places if key not in new}
     # What stays keeps its place; where that is not the new order, everything is set anew.
     if [*(key for key in places if key in new), *_added(new)] != list(new):
@@ -248,21 +273,7 @@ def _replaced(touched: Touched, value: Any) -> Touched:
     return new
 
 
-class Versioned:
-    """What has a `snapshot`, of one version."""
-
-    __slots__ = ()
-
-    def snapshot(self) -> Any:
-        raise NotImplementedError
-
-
-def at_once(items: Any) -> Any:
-    """What is of one version at a time, at its newest; anything else as it is."""
-    return items.snapshot() if isinstance(items, Versioned) else items
-
-
-class MappingView(View[Any]):
+class MappingView(Merging, View[Any]):
     """The view of a `SharedDict`'s block: a mutable mapping.
 
     A value that is read from it is a private object, loaded when it is first asked for; what is
@@ -272,7 +283,7 @@ class MappingView(View[Any]):
 
     __slots__ = ()
 
-    _value: Touched
+    _value: WriteSet
 
     @property
     def value(self) -> Any:
@@ -290,27 +301,13 @@ class MappingView(View[Any]):
             self._check()
         return self._value[key]
 
-    def __ior__(self, other: Any) -> MappingView:
-        self.value.update(at_once(other))
-        return self
-
-    def update(self, /, *args: Any, **kwargs: Any) -> None:
-        """Set many keys; arguments as `dict.update` takes them."""
-        self.value.update(*map(at_once, args), **kwargs)
-
-    def __or__(self, other: Any) -> Any:
-        return self.value | other
-
-    def __ror__(self, other: Any) -> Any:
-        return other | self.value
-
     def __repr__(self) -> str:
         if self._owner is None:
             return "<View, closed>"
         return f"<View of version {self._base[0]}: {Draft(self)!r}>"
 
     def _put(self, value: Any) -> None:
-        self._value = value if isinstance(value, Touched) else _replaced(self._value, value)
+        self._value = value if isinstance(value, WriteSet) else _replaced(self._value, value)
 
     # --- The draft: what a transaction asks for ----------------------------------------------
 
@@ -319,23 +316,23 @@ class MappingView(View[Any]):
         self._base = (base.version,)
         self._failed = None
         self._named = NONE
-        self._value = touched = Touched()
-        touched.store = share._store
-        touched.state = base
-        touched.gone = touched.read = NONE
-        touched.ends = None
+        self._value = writes = WriteSet()
+        writes.store = share._store
+        writes.state = base
+        writes.gone = writes.read = NONE
+        writes.ends = None
 
     def _committed(self) -> Any:
-        store = self._share._store
-        return touched_at(store, store.current())
+        writes = self._value
+        return new_write_set(writes.store, writes.store.current(), type(writes))
 
     def _changes(self) -> Any:
         """What the block has changed: encoded, and compared with what is stored."""
-        touched = self._value
-        store, places, gone = touched.store, touched.state.places, touched.gone
+        writes = self._value
+        store, places, gone = writes.store, writes.state.places, writes.gone
         changed: list[tuple[Any, tuple[Frame, ...]]] = []
         definitions: Gathered = {}
-        for key, value in touched.items():
+        for key, value in writes.items():
             try:
                 frames = encode(value, definitions)
             except UnpicklableError as err:
@@ -357,20 +354,21 @@ class MappingView(View[Any]):
 
     def _is_same(self, key: Any, frames: Any, place: Any) -> bool:
         """Whether a value whose frames are others is what is stored; see `_codec.sameness`."""
-        touched = self._value
-        before = touched.read.get(key) or touched.stored(key, place)
-        if not before or (len(frames) > 1 and frames[0] == before[0]):
+        writes = self._value
+        store = writes.store
+        before = writes.read.get(key) or store.frames(place)
+        if len(frames) > 1 and frames[0] == before[0]:
             return False
         trust = self._share._trust[key]
         if trust.believes(before[0], frames[0]):
             return False
         same = unchanged(
-            touched[key],
+            writes[key],
             frames,
             before,
-            lambda: touched.stored(key, place),
+            lambda: store.frames(place),
             trust,
-            touched.state.definitions,
+            writes.state.definitions,
         )
         take_named()  # The second look's own.
         return same

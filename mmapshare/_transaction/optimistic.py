@@ -1,9 +1,9 @@
 """Work without the lock, on a private draft, committed only if what it was made from still stands.
 
 Of a `Share` that is its version. Of a `SharedDict` it is the keys that were looked at: a draft is
-made as in a block, but over `SeenPlaces`, which remember where the value of each key was that the
-function asked for. At each new key they look whether those before still stand, so that what a
-function sees belongs together at any time; at the commit, under the lock, they look once more.
+made as in a block, but over a `ReadSet`, which remembers where the value of each key was that the
+function asked for. At each new key it looks whether those before still stand, so that what a
+function sees belongs together at any time; at the commit, under the lock, it looks once more.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from .._codec.frames import decode
-from .._lock.lock import current_owner
-from ..errors import UnloadableError, VersionConflict, at_key
-from .mapping import NONE, MappingView, Touched, touched_at
+from ..errors import VersionConflict
+from .mapping import NONE, MappingView, WriteSet, new_write_set
 
 R = TypeVar("R")
 
@@ -34,16 +32,14 @@ def optimistic(share: Any, view_class: type, work: Callable[[Any], R], retries: 
     """
     for _ in range(0 if share._store.lock.holds_own() else retries):
         view = view_class()
-        view._owner, view._inner, view._busy = current_owner(), None, False
         try:
             view._open_without_lock(share)
-            try:
-                result = work(view)
-                changes = view._changes()
-            finally:
-                view._owner = None
+            result = work(view)
+            changes = view._changes()
         except Conflict:
             continue
+        finally:
+            view._owner = None
         if changes is None or _commit(share, view, changes):
             return result
     with share.locked() as block:
@@ -59,26 +55,25 @@ def _commit(share: Any, view: Any, changes: Any) -> bool:
     return version is not None  # Else the lock was left to this owner by an interrupt.
 
 
-class SeenPlaces:
-    """Stands for a state and its ``places``, and remembers what was asked."""
+class ReadSet:
+    """Stands for a store and its state, and remembers what was asked."""
 
-    __slots__ = ("_keys", "_run", "_seen", "_store", "_version")
+    __slots__ = ("_epoch", "_keys", "_seen", "_store", "definitions", "version")
 
     def __init__(self, store: Any) -> None:
         self._store = store
         self._seen: dict[Any, Any] = {}
         self._keys: list[Any] | None = None
-        self._version = self._run = -1
-        self.look_again()
-
-    @property
-    def places(self) -> SeenPlaces:
-        return self
-
-    @property
-    def version(self) -> int:
+        self.version = self._epoch = -1
         """That at which it was last looked."""
-        return self._version
+        self.definitions: Any = NONE
+        self._look(lambda state: None)
+
+    # --- As a state, and its places ---------------------------------------------------------
+
+    @property
+    def places(self) -> ReadSet:
+        return self
 
     def get(self, key: Any) -> Any:
         if key in self._seen:
@@ -101,98 +96,78 @@ class SeenPlaces:
     def __len__(self) -> int:
         return len(self._all())
 
-    @property
-    def definitions(self) -> Any:
-        return self._store.state.definitions
-
-    def still_stand(self, state: Any) -> bool:
-        """Whether all that was asked has the same answer there.
-
-        In another run a place may be the same and the value another.
-        """
-        if state.run != self._run and (self._seen or self._keys is not None):
-            return False
-        if self._keys is not None and self._keys != list(state.places):
-            return False
-        return all(state.places.get(key) == place for key, place in self._seen.items())
-
     def _all(self) -> list[Any]:
         if self._keys is None:
             self._keys = self._look(lambda state: list(state.places))
         return self._keys
 
-    def look_again(self) -> None:
-        """Conflict where what was asked has another answer by now."""
-        self._look(lambda state: None)
+    # --- As a store -------------------------------------------------------------------------
+
+    def current(self) -> ReadSet:
+        """What was looked at stays looked at."""
+        return self
+
+    def single(self, place: Any) -> None:
+        """What there is is copied, and compared, under the mutex alone: see `frames`, `holds`."""
+
+    def frames(self, place: Any) -> Any:
+        return self._look(lambda state: self._store.frames(place))
+
+    def holds(self, place: Any, frames: Any) -> bool:
+        return self._look(lambda state: bool(self._store.holds(place, frames)))
+
+    # --- What makes it stand ----------------------------------------------------------------
+
+    def is_valid_at(self, state: Any) -> bool:
+        """Whether all that was asked has the same answer there.
+
+        In another epoch a place may be the same and the value another.
+        """
+        if state.epoch != self._epoch and (self._seen or self._keys is not None):
+            return False
+        if self._keys is not None and self._keys != list(state.places):
+            return False
+        return all(state.places.get(key) == place for key, place in self._seen.items())
 
     def _look(self, look: Callable[[Any], R]) -> R:
         """What ``look`` finds, as long as all that was asked before has the same answer.
 
-        Under the store's mutex, since other threads change the state meanwhile.
+        Else Conflict. In the store's `read`, since other threads change the state meanwhile.
         """
 
         def both(state: Any) -> R:
-            if state.version != self._version:
-                if not self.still_stand(state):
+            if state.version != self.version:
+                if not self.is_valid_at(state):
                     raise Conflict
-                self._version, self._run = state.version, state.run
+                self.version, self._epoch = state.version, state.epoch
+                self.definitions = state.definitions
             return look(state)
 
         found: R = self._store.read(both)
         return found
 
 
-class SeenTouched(Touched):
-    """Values that were touched without the lock: what is read may be overtaken by a writer."""
+class OptimisticWriteSet(WriteSet):
+    """A write set of one who has no lock."""
 
     __slots__ = ()
-
-    def __missing__(self, key: Any) -> Any:
-        place = self.state.places.get(key)
-        if place is None or key in self.gone:
-            raise KeyError(key)
-        frames, definitions = self._read(place)
-        try:
-            value = decode(frames, definitions)
-        except UnloadableError as err:
-            raise at_key(err, key) from err.__cause__
-        self.read = self.read or {}
-        self.read[key] = frames
-        super().__setitem__(key, value)
-        return value
-
-    def stored(self, key: Any, place: Any) -> Any:
-        """The frames of a value that was read, anew."""
-        # What was only set has no need of a second look.
-        return self._read(place)[0] if key in self.read else ()
-
-    def _read(self, place: Any) -> tuple[Any, Any]:
-        state = self.store.state
-        frames = self.store.frames(place)
-        if not self.store.stands(state):
-            raise Conflict
-        self.state.look_again()
-        return frames, state.definitions
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.state.places.get(key)  # From now on another's change of it is a conflict.
         super().__setitem__(key, value)
 
 
-class SeenView(MappingView):
-    """A view with nothing looked at yet, and what will remember."""
+class OptimisticView(MappingView):
+    """A view of one who has no lock."""
 
     __slots__ = ()
 
-    def _open_without_lock(self, share: Any) -> None:
-        self._share = share
-        self._failed, self._named = None, NONE
-        self._value = touched_at(share._store, SeenPlaces(share._store), SeenTouched)
-        self._base = (self._value.state.version,)
+    def _read(self, store: Any) -> Any:
+        return ReadSet(store)
 
-    def _committed(self) -> Any:
-        # What was looked at stays looked at.
-        return touched_at(self._share._store, self._value.state, SeenTouched)
+    def _open(self, share: Any, base: Any) -> None:
+        super()._open(share, base)
+        self._value = new_write_set(base, base, OptimisticWriteSet)
 
     def _expects(self) -> Any:
-        return self._value.state.still_stand
+        return self._value.state.is_valid_at

@@ -47,6 +47,13 @@ def own_block(share: Any, held: LockToken) -> View[Any] | None:
     return view if isinstance(view, View) and view._owner is not None else None
 
 
+def in_own_block(share: Any) -> bool:
+    """Whether the caller stands in a block of its own on that share."""
+    token = share._store.lock.token
+    own = token is not None and token._owner == current_owner()
+    return own and own_block(share, token) is not None
+
+
 EXITS: set[Any] = set()
 """The code of `__exit__` and `__aexit__` of blocks, which have the view among their locals."""
 

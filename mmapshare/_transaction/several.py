@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -26,32 +27,33 @@ class Together:
         self._views: dict[bytes, Any] = {}
         """By region id, in the order of which the locks are taken."""
 
-    def _begin(self) -> list[Any]:
+    def _transactions(self) -> Iterator[Transaction[Any]]:
+        """Those to be entered, one after the other; with them goes what is left of the time."""
         if self._views:
             raise TransactionError("a transaction is used once: call mmapshare.locked() again")
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
         # One order for everybody, so that crossing blocks cannot wait for one another.
         by_id = {_id(share): share for share in self._shares}
-        return [by_id[region_id] for region_id in sorted(by_id)]
+        for region_id in sorted(by_id):
+            # Without a limit each waits for as long as its share says.
+            left = {} if deadline is None else {"timeout": max(0.0, deadline - time.monotonic())}
+            transaction = by_id[region_id].locked(**left)
+            self._entered.append(transaction)  # First: an interrupt finds it there.
+            yield transaction
 
     def __enter__(self) -> tuple[Any, ...]:
-        deadline = _deadline(self._timeout)
         try:
-            for share in self._begin():
-                transaction = share.locked(**_left(deadline))
-                self._entered.append(transaction)  # First: an interrupt finds it there.
-                self._views[_id(share)] = transaction.__enter__()
+            for transaction in self._transactions():
+                self._views[_id(transaction._share)] = transaction.__enter__()
             return tuple(self._views[_id(share)] for share in self._shares)
         except BaseException as err:
             self._leave(err)
             raise
 
     async def __aenter__(self) -> tuple[Any, ...]:
-        deadline = _deadline(self._timeout)
         try:
-            for share in self._begin():
-                transaction = share.locked(**_left(deadline))
-                self._entered.append(transaction)
-                self._views[_id(share)] = await transaction.__aenter__()
+            for transaction in self._transactions():
+                self._views[_id(transaction._share)] = await transaction.__aenter__()
             return tuple(self._views[_id(share)] for share in self._shares)
         except BaseException as err:
             self._leave(err)
@@ -143,12 +145,3 @@ Together.__exit__ = from_first_instruction(Together.__exit__)  # type: ignore[me
 
 
 in_steps(Together._commit)
-
-
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else time.monotonic() + timeout
-
-
-def _left(deadline: float | None) -> dict[str, float]:
-    """The argument for the next lock: what is left; nothing, and so its own, without a limit."""
-    return {} if deadline is None else {"timeout": max(0.0, deadline - time.monotonic())}

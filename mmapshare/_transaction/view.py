@@ -268,8 +268,12 @@ class View(LockToken, Generic[T]):
             self._let_go()
 
     def _open_without_lock(self, share: Any) -> None:
-        """The same at a version that `_expects` tells."""
-        self._open(share, share._store.read())
+        """The same for the caller, who has no lock, at a version that `_expects` tells."""
+        self._owner, self._inner, self._busy = current_owner(), None, False
+        self._open(share, self._read(share._store))
+
+    def _read(self, store: Any) -> Any:
+        return store.read()
 
     def _expects(self) -> Any:
         """What must stand still when changes are put that were made without the lock."""

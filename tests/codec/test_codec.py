@@ -96,7 +96,7 @@ def test_large_buffers_are_stored_once_and_aligned():
     frames = inside.region_of(share).read()[1]
     assert [len(frame) for frame in frames[1:]] == [800_000]
     assert len(frames[0]) < 1000
-    head = inside.load_head(inside.region_of(share))
+    head = inside.load_slot(inside.region_of(share))
     for begin, _ in inside.extents(inside.region_of(share), head):
         assert begin % 64 == 0
 

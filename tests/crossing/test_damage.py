@@ -11,11 +11,11 @@ from support.inside import (
     ALLOCATED,
     BLOCKED,
     CONTENDED,
-    FLOOR,
     FOUND_DEAD,
     HOLDER,
     LEASE,
     LOCK_WORDS,
+    OLDEST_READABLE,
     TRY,
     VERSION,
     ProcessLock,
@@ -167,10 +167,10 @@ def test_a_dict_is_not_read_under_the_lock_where_the_floor_is_damaged():
     with _opened_anew(shared) as again:
         assert again == {"a": 1}
         (
-            inside.header_of(shared)[FLOOR],
+            inside.header_of(shared)[OLDEST_READABLE],
             inside.header_of(shared)[VERSION],
         ) = 3, 1
-        with pytest.raises(CorruptRegionError, match="FLOOR"):
+        with pytest.raises(CorruptRegionError, match="OLDEST_READABLE"):
             again.snapshot()
 
 
@@ -251,7 +251,7 @@ def test_a_size_that_cannot_be_is_damage_and_no_want_of_memory(make, stream):
     """A payload whose bytes ask for more than any machine has came out as a MemoryError."""
     share = make(b"x" * 100)
     region = inside.region_of(share)
-    start, end = region.head()[inside.VALUE_START : inside.VALUE_END + 1]
+    start, end = region.newest()[inside.VALUE_START : inside.VALUE_END + 1]
     inside.map_of(region)[start:end] = (pickle.PROTO + b"\x05" + stream).ljust(end - start, b"\0")
     inside.commit_of.set(region, inside.UNREAD_COMMIT)
     with pytest.raises(CorruptRegionError, match="overwritten") as caught:
@@ -283,7 +283,7 @@ def _heads(region):
     """Begin and end of what is checked of each record: head and directory."""
     newest = region.log.newest()
     begin = newest[inside.LOG_BASE]
-    for raw, _, end, _ in region.log.records(begin, newest[inside.LOG_RUN], newest):
+    for raw, _, end, _ in region.log.records(begin, newest[inside.LOG_EPOCH], newest):
         yield begin, begin + inside.RECORD_BYTES + len(raw)
         begin = end + 7 & -8
 
@@ -340,7 +340,7 @@ def test_an_area_that_begins_with_a_delta_is_damage():
     inside.map_of(region)[begin : begin + size] = (
         inside.pack_record(1, size, at, len(key) | inside.ONE_KEY, key) + value
     )
-    inside.map_of(region)[inside.SLOTS[1]] = inside.pack_head(1, begin, begin + size, 1, 1)
+    inside.map_of(region)[inside.SLOTS[1]] = inside.pack_slot(1, begin, begin + size, 1, 1)
     _forget(shared)
     with pytest.raises(CorruptRegionError, match="snapshot"):
         shared.copy()
@@ -352,7 +352,7 @@ def test_a_frame_table_that_does_not_fill_its_record_is_damage():
         table, parts = inside.pack_table([10, second])
         start = inside.HEADER_BYTES
         end = start + len(table) + 64 + 5000
-        head = inside.Head(1, start, end, 1, parts)
+        head = inside.Slot(1, start, end, 1, parts)
         with pytest.raises(CorruptRegionError, match="do not fill"):
             inside.frame_extents(head, table)
 
@@ -371,9 +371,9 @@ def test_the_locks_holder_notices_a_floor_that_is_ahead(word):
     """Nobody can overtake it: who asks for another attempt would ask for ever."""
     share, shared = Share([1]), SharedDict(a=1)
     for one in (share, shared):
-        inside.header_of(one)[FLOOR] = word
+        inside.header_of(one)[OLDEST_READABLE] = word
         with _opened_anew(one) as again:
-            with pytest.raises(CorruptRegionError, match="FLOOR"), again.locked():
+            with pytest.raises(CorruptRegionError, match="OLDEST_READABLE"), again.locked():
                 raise AssertionError("it was opened")
             assert inside.token_of(again) is None
 
@@ -382,9 +382,9 @@ def test_a_damaged_table_under_a_floor_that_is_ahead_ends_the_holders_read():
     """The table looks as if a writer had overtaken the reader, who has the lock."""
     share = Share(numpy.zeros(1000))
     region = inside.region_of(share)
-    inside.map_of(region)[region.head()[inside.VALUE_START]] ^= 1
+    inside.map_of(region)[region.newest()[inside.VALUE_START]] ^= 1
     with _opened_anew(share) as again:
-        inside.words_of(region)[FLOOR] = MOST
+        inside.words_of(region)[OLDEST_READABLE] = MOST
         assert inside.region_of(again).try_read() is None
-        with pytest.raises(CorruptRegionError, match="FLOOR"), again.locked():
+        with pytest.raises(CorruptRegionError, match="OLDEST_READABLE"), again.locked():
             raise AssertionError("it was opened")

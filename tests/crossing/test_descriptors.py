@@ -239,7 +239,7 @@ def test_what_was_closed_inside_of_a_block_and_changed_by_another_is_not_publish
 
 
 @pytest.mark.parametrize("leave", ["block", "failing block", "together", "unlock", "rollback"])
-def test_what_was_closed_inside_of_a_block_leaves_no_claim(leave):
+def test_what_was_closed_inside_of_a_block_leaves_no_token(leave):
     share, other = Share({"n": 0}), Share(0)
 
     def closes():

@@ -206,7 +206,7 @@ def test_the_memory_in_use_of_what_another_thread_closes_meanwhile(make, monkeyp
             share.info()
 
 
-def test_a_block_whose_door_went_first_is_left_in_silence(make):
+def test_a_block_whose_process_lock_went_first_is_left_in_silence(make):
     """At the end of a process without the GIL a share may be gone before its generator's block."""
     share = make(1)
     transaction = share.locked()

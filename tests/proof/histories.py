@@ -238,7 +238,7 @@ def _any_version() -> None:
 
 def _unseen_change() -> None:
     """A transaction without the lock does not look again whether what it read still stands."""
-    inside.put("seen_places_still_stand", lambda places, state: True)
+    inside.put("read_set_is_valid_at", lambda places, state: True)
 
 
 PLANTED = {

@@ -60,7 +60,7 @@ def _torn_value() -> None:
     real = inside.value_commit
 
     def broken(store, frames):
-        start = store.head()[inside.VALUE_START]
+        start = store.newest()[inside.VALUE_START]
         inside.map_of(store)[start : start + 4] = b"torn"
         return real(store, frames)
 

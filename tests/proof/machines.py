@@ -123,7 +123,7 @@ def _all_classes(cls: type) -> Any:
 
 def _definitions_are_dropped() -> None:
     """A snapshot loses the definitions of values that are not set by its commit."""
-    inside.put("KEY_CODEC", inside.KEY_CODEC._replace(needs_of=lambda memory, end: []))
+    inside.put("needs_of", lambda memory, end: [])
 
 
 PLANTED = {

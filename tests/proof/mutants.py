@@ -21,7 +21,7 @@ from mutants_planted import PLANTED
 from mutations import Mutant, draw
 from regions import ACTS, READS, REGIONS, WRITES, Damaged, all_of_it, outcome
 from support import inside
-from support.inside import FLOOR, IDENTITY_BYTES, VERSION
+from support.inside import IDENTITY_BYTES, OLDEST_READABLE, VERSION
 
 from mmapshare import CorruptRegionError, HandleError, SharedDict, UnloadableError
 
@@ -72,10 +72,10 @@ class Guard:
         self.own: set[bytes] = set()
         """Keys and directories that are made in this event."""
         self.learns = self.watches = False
-        self._loads, self._encode = inside.loads_of_codec, inside.KEY_CODEC.encode
+        self._loads, self._encode = inside.loads_of_codec, inside.encode_key
         inside.put("loads_of_codec", self.loads)
         inside.put("loads_in_dict", self.loads)
-        inside.put("KEY_CODEC", inside.KEY_CODEC._replace(encode=self.encode))
+        inside.put("encode_key", self.encode)
 
     def loads(self, raw: Any, *, buffers: Any = ()) -> Any:
         if self.learns or self.watches:
@@ -119,7 +119,7 @@ class Trial:
         newest = len(damaged.stages) - 1
         mind = rng.choice((None, newest, rng.randrange(newest + 1)))
         damaged.put_back(newest, mind)
-        mutant, floor = draw(rng, damaged), self.words[FLOOR]
+        mutant, floor = draw(rng, damaged), self.words[OLDEST_READABLE]
         names = rng.sample(list(READS[self.is_dict]), 2) + [rng.choice(list(WRITES[self.is_dict]))]
         mutant.strike(damaged)
         self.mind, self.newest = mind, newest
@@ -153,7 +153,7 @@ class Trial:
         version = self.words[VERSION]
         if version == self.newest:
             return False
-        return (self.is_dict and version == self.mind) or self.words[FLOOR] < floor
+        return (self.is_dict and version == self.mind) or self.words[OLDEST_READABLE] < floor
 
     def _right(self, name: str) -> Any:
         """What comes out of an act, at the version that the region names.

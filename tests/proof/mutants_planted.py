@@ -6,7 +6,7 @@ import os
 import signal
 
 from support import inside
-from support.inside import FLOOR, IDENTITY_BYTES, VERSION
+from support.inside import IDENTITY_BYTES, OLDEST_READABLE, VERSION
 
 
 class _Whatever(int):
@@ -29,12 +29,12 @@ def _head_unchecked() -> None:
 def _head_out_of_bounds() -> None:
     """A record may be anywhere."""
 
-    def unpack_head(raw, version, area_bytes):
-        *fields, check = inside.unpack_head_words(raw)
-        head = inside.Head._make(fields)
+    def unpack_slot(raw, version, area_bytes):
+        *fields, check = inside.unpack_slot_words(raw)
+        head = inside.Slot._make(fields)
         return head if check == inside.check_of_layout(*head) and head.version == version else None
 
-    inside.put("unpack_head", unpack_head)
+    inside.put("unpack_slot", unpack_slot)
 
 
 def _table_unchecked() -> None:
@@ -70,27 +70,28 @@ def _errors_let_out() -> None:
 
 
 def _floor_believed() -> None:
-    """A reader waits for a version that the FLOOR word says has come, and which never does."""
+    """A reader waits for a version that OLDEST_READABLE says has come, and which never does."""
 
     def try_read(store, real=inside.region_try_read):
-        if inside.words_of(store)[FLOOR] > inside.words_of(store)[VERSION]:
+        if inside.words_of(store)[OLDEST_READABLE] > inside.words_of(store)[VERSION]:
             return None
         return real(store)
 
-    def copy_current(store):
-        while (commit := store.try_read()) is None:
+    def undisturbed(attempt):
+        while (found := attempt()) is None:
             pass
-        return commit
+        return found
 
     inside.put("region_try_read", try_read)
-    inside.put("region_copy_current", copy_current)
+    inside.put("undisturbed_in_region", undisturbed)
+    inside.put("undisturbed_in_value", undisturbed)
 
 
 def _floor_followed() -> None:
-    """A reader that falls into nothing where the FLOOR word is ahead."""
+    """A reader that falls into nothing where the OLDEST_READABLE word is ahead."""
 
     def try_read(store, real=inside.region_try_read):
-        if inside.words_of(store)[FLOOR] > inside.words_of(store)[VERSION]:
+        if inside.words_of(store)[OLDEST_READABLE] > inside.words_of(store)[VERSION]:
             os.kill(os.getpid(), signal.SIGSEGV)
         return real(store)
 
@@ -107,7 +108,7 @@ def _size_unchecked() -> None:
             segment.size_bytes = inside.Identity.unpack(segment.map[:IDENTITY_BYTES]).region_bytes
             super().__init__(segment)
 
-    inside.put("Region_in_share", Region)
+    inside.put("Region", Region)
 
 
 def _anything_opened() -> None:

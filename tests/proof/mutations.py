@@ -160,8 +160,8 @@ def _other_identity(rng: random.Random, damaged: Damaged, zone: tuple[int, int])
 
 def _out_of_its_area(rng: random.Random, damaged: Damaged, zone: tuple[int, int]) -> list[Write]:
     """A slot whose check is right, and whose record cannot be where it says."""
-    version, start, end, run, parts, _ = inside.unpack_head_words(
-        damaged.map[slice(zone[0], zone[0] + inside.HEAD_BYTES)]
+    version, start, end, run, parts, _ = inside.unpack_slot_words(
+        damaged.map[slice(zone[0], zone[0] + inside.SLOT_BYTES)]
     )
     area = inside.area_bytes_of(damaged.store)
     middle, most = HEADER_BYTES + area, HEADER_BYTES + 2 * area
@@ -176,7 +176,7 @@ def _out_of_its_area(rng: random.Random, damaged: Damaged, zone: tuple[int, int]
             (end + 64, start),
         ]
     )
-    return [(zone[0], inside.pack_head(version, start, end, run, parts))]
+    return [(zone[0], inside.pack_slot(version, start, end, run, parts))]
 
 
 INSIDE = [_one_byte, _one_byte, _one_bit, _several_bytes, _run_of_bytes, _zeros, _cut_off,

@@ -78,7 +78,7 @@ class Damaged:
 
     def _remember(self, used: list[int]) -> None:
         """This version, with stray bytes behind all that was committed until now."""
-        head = inside.load_head(self.store)
+        head = inside.load_slot(self.store)
         if head is not None:
             area = inside.area_of(head.start, inside.area_bytes_of(self.store))
             used[area] = max(used[area], head.end - inside.area_start(self.store, area))
@@ -109,7 +109,7 @@ class Damaged:
 
 
 def _zones(store: Any) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    head = inside.load_head(store)
+    head = inside.load_slot(store)
     if head is None:
         return [], []
     if not isinstance(store, inside.Index):
@@ -118,7 +118,7 @@ def _zones(store: Any) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     heads, payload = [], []
     newest = store.log.newest()
     begin = newest[inside.LOG_BASE]
-    for raw, values_at, end, _ in store.log.records(begin, newest[inside.LOG_RUN], newest):
+    for raw, values_at, end, _ in store.log.records(begin, newest[inside.LOG_EPOCH], newest):
         heads.append((begin, begin + inside.RECORD_BYTES + len(raw)))
         if end > values_at:
             payload.append((values_at, end))

@@ -259,9 +259,9 @@ def _compacting(act: Callable[[Any], object], after: dict[Any, Any]) -> Scene:
     inside.put("LOG_KEEP_BYTES", 4096)
     scene = _on_a_dict(act, after, **{f"padding {n}": bytes(9000) for n in range(5)})
     (shared,) = scene.shares
-    run = inside.store_of(shared).state.position[inside.LOG_RUN]
+    run = inside.store_of(shared).state.position[inside.LOG_EPOCH]
     scene.act()
-    assert inside.store_of(shared).state.position[inside.LOG_RUN] > run, "this is no compaction"
+    assert inside.store_of(shared).state.position[inside.LOG_EPOCH] > run, "this is no compaction"
     scene.usable()
     return scene
 

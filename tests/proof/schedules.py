@@ -194,7 +194,7 @@ def _early_version() -> None:
     """A writer stores the version before the slot that it names."""
 
     def broken(store: Any, frames: Any) -> int:
-        base = store.head()
+        base = store.newest()
         inside.words_of(store)[inside.VERSION] = base[inside.VALUE_V] + 1
         return int(inside.commit_with_care(store, frames, base))
 
@@ -210,7 +210,7 @@ def _trusting_reader() -> None:
     """A reader does not ask afterwards whether it was overtaken."""
 
     def broken(store: Any) -> Any:
-        head = inside.load_head(store)
+        head = inside.load_slot(store)
         if head is None:
             return None
         return (

@@ -46,7 +46,7 @@ class Points:
     What only the lock's holder touches does not take part: there nobody can tell an order.
     """
 
-    words: frozenset[int] = frozenset({inside.VERSION, inside.FLOOR})
+    words: frozenset[int] = frozenset({inside.VERSION, inside.OLDEST_READABLE})
     slot: int = 1
     record: int = 1
     lock: bool = False

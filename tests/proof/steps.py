@@ -218,7 +218,7 @@ def _steps(pid: int, scene: Scene) -> Iterator[tuple[int, bool]]:
 def _places(share: Any) -> list[tuple[Any, slice]]:
     """What the next commit may change, and what it must not."""
     store = inside.store_of(share)
-    head = inside.load_head(store)
+    head = inside.load_slot(store)
     starts = [(0, inside.HEADER_BYTES), *[(inside.area_start(store, area), 0) for area in (0, 1)]]
     if head is not None:
         starts.append((max(head.start, head.end - _PIECE_BYTES), head.end - head.start))
@@ -281,7 +281,7 @@ def _early_version() -> None:
     """The version is stored before the record's bytes, and not after them."""
 
     def broken(store: Any, frames: Any) -> int:
-        base = store.head()
+        base = store.newest()
         inside.words_of(store)[inside.VERSION] = base[inside.VALUE_V] + 1
         return int(inside.commit_with_care(store, frames, base))
 

@@ -213,8 +213,8 @@ def test_who_commits_catches_up_first(make_dict):
 def test_the_holders_read_of_a_damaged_header_ends(make_dict):
     """It tried to borrow the lock that it had, for ever."""
     shared = make_dict(a=1)
-    with pytest.raises(CorruptRegionError, match="FLOOR"), shared.locked():
-        inside.header_of(shared)[inside.FLOOR] = 1 << 40
+    with pytest.raises(CorruptRegionError, match="OLDEST_READABLE"), shared.locked():
+        inside.header_of(shared)[inside.OLDEST_READABLE] = 1 << 40
         list(shared.items())
-    inside.header_of(shared)[inside.FLOOR] = 0
+    inside.header_of(shared)[inside.OLDEST_READABLE] = 0
     assert shared["a"] == 1

@@ -12,15 +12,15 @@ from zlib import crc32
 import pytest
 from support import Wanted, inside
 from support.inside import (
-    Head,
     Identity,
+    Slot,
     align,
     area_of,
     frame_extents,
-    pack_head,
+    pack_slot,
     pack_table,
     table_bytes,
-    unpack_head,
+    unpack_slot,
 )
 
 from mmapshare import CorruptRegionError, Share, SharedDict
@@ -168,9 +168,9 @@ def test_records_of_a_log_say_what_the_format_says():
 def test_a_head_is_taken_only_if_it_lies_inside_one_area():
     first, second, beyond = 4096, 4096 + AREA, 4096 + 2 * AREA
     for start, end in [(first, second), (second, beyond), (first, first), (second - 64, second)]:
-        raw = pack_head(5, start, end, 3, 1)
-        assert unpack_head(raw, 5, AREA) == Head(5, start, end, 3, 1)
-        assert unpack_head(raw, 7, AREA) is None
+        raw = pack_slot(5, start, end, 3, 1)
+        assert unpack_slot(raw, 5, AREA) == Slot(5, start, end, 3, 1)
+        assert unpack_slot(raw, 7, AREA) is None
     for start, end in [
         (first - 64, second),
         (first, second + 1),
@@ -179,24 +179,24 @@ def test_a_head_is_taken_only_if_it_lies_inside_one_area():
         (beyond, beyond - 64),
         (first + 64, first),
     ]:
-        assert unpack_head(pack_head(5, start, end, 3, 1), 5, AREA) is None, (start, end)
-    assert unpack_head(pack_head(5, first, second, 3, 7 << 32), 5, AREA) is None
+        assert unpack_slot(pack_slot(5, start, end, 3, 1), 5, AREA) is None, (start, end)
+    assert unpack_slot(pack_slot(5, first, second, 3, 7 << 32), 5, AREA) is None
     assert (area_of(second - 1, AREA), area_of(second, AREA)) == (0, 1)
 
 
 def test_no_changed_word_of_a_head_and_no_two_that_change_places_pass():
-    words = list(struct.unpack("<6Q", pack_head(5, 4096, 4196, 3, 1)))
+    words = list(struct.unpack("<6Q", pack_slot(5, 4096, 4196, 3, 1)))
     for at in range(6):
         for bit in range(64):
             words[at] ^= 1 << bit
-            assert unpack_head(struct.pack("<6Q", *words), words[0], 1 << 62) is None
+            assert unpack_slot(struct.pack("<6Q", *words), words[0], 1 << 62) is None
             words[at] ^= 1 << bit
         for other in range(at):
             changed = list(words)
             changed[at], changed[other] = words[other], words[at]
-            assert unpack_head(struct.pack("<6Q", *changed), changed[0], 1 << 62) is None
+            assert unpack_slot(struct.pack("<6Q", *changed), changed[0], 1 << 62) is None
     most = 2**64 - 1
-    assert pack_head(most, 0, 0, 0, 0)[40:] == struct.pack("<Q", 3 * most % 2**64)
+    assert pack_slot(most, 0, 0, 0, 0)[40:] == struct.pack("<Q", 3 * most % 2**64)
 
 
 def test_offsets_are_aligned_upwards_to_64():
@@ -207,13 +207,13 @@ def test_frames_that_do_not_fill_their_record_are_refused():
     table, parts = pack_table([100, 64, 7])
     assert (len(table), parts & 0xFFFFFFFF) == (64, 3)
     frames = [(4160, 4260), (4288, 4352), (4352, 4359)]
-    assert frame_extents(Head(1, 4096, 4359, 1, parts), table) == frames
+    assert frame_extents(Slot(1, 4096, 4359, 1, parts), table) == frames
     for end in (4358, 4360):
         with pytest.raises(CorruptRegionError, match="do not fill"):
-            frame_extents(Head(1, 4096, end, 1, parts), table)
+            frame_extents(Slot(1, 4096, end, 1, parts), table)
     with pytest.raises(CorruptRegionError, match="fails its check"):
-        frame_extents(Head(1, 4096, 4359, 1, parts), table[:-1] + b"\1")
-    assert frame_extents(Head(1, 4096, 4359, 1, 1), b"") == [(4096, 4359)]
+        frame_extents(Slot(1, 4096, 4359, 1, parts), table[:-1] + b"\1")
+    assert frame_extents(Slot(1, 4096, 4359, 1, 1), b"") == [(4096, 4359)]
 
 
 def test_a_tables_size_is_known_before_it_is_made():

@@ -179,7 +179,7 @@ def test_areas_alternate_only_when_their_window_is_full():
     starts = []
     for _ in range(200):
         share.set(b"x" * 1000)
-        starts.append(inside.region_of(share).head()[inside.VALUE_START])
+        starts.append(inside.region_of(share).newest()[inside.VALUE_START])
     moves = sum(b < a or b - a > inside.WINDOW_MOST for a, b in zip(starts, starts[1:]))
     assert 2 <= moves <= 5
 

@@ -276,7 +276,8 @@ def test_a_dict_that_another_holds_is_read_without_its_lock(monkeypatch):
 
 def test_a_dicts_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
     shared = SharedDict(a=1)
-    monkeypatch.setattr(*inside.at("index_try_read"), lambda index, look: None)
+    attempt, _ = _fails(inside.ATTEMPTS_BEFORE_LOCK, inside.index_try_read)
+    monkeypatch.setattr(*inside.at("index_try_read"), attempt)
     lock, free = inside.lock_of(shared), []
 
     def look(state):

@@ -15,14 +15,14 @@ def test_a_record_that_fills_what_is_allocated_exactly_asks_for_no_more(make):
     share = make(0)
     region = inside.region_of(share)
     with locked(share):
-        commit = region.head()
+        commit = region.newest()
         start, end = (
             inside.align(commit[inside.VALUE_END]),
             inside.words_of(region)[inside.ALLOCATED[0]],
         )
         frames = (b"first", bytes([7]) * (end - start - 128))
         region.commit(frames)
-    assert region.head()[inside.VALUE_START : inside.VALUE_END + 1] == (start, end)
+    assert region.newest()[inside.VALUE_START : inside.VALUE_END + 1] == (start, end)
     assert tuple(map(bytes, region.read()[1])) == frames
 
 
@@ -61,9 +61,9 @@ def test_what_a_writer_keeps_of_its_commit_is_what_others_find(make):
     for size in (0, 10, 5_000, 70_000, 1_000_000, 10, 5_000_000, 300):
         with locked(share):
             region.commit((b"a", bytes(size)))
-        kept = region.head()
+        kept = region.newest()
         forget(share)
-        assert region.head() == kept
+        assert region.newest() == kept
 
 
 def test_small_frames_are_kept_for_the_next_read_and_large_ones_are_not():
@@ -109,9 +109,9 @@ def test_small_commits_go_the_short_way(make, monkeypatch):
     assert len(slow) < 20
     monkeypatch.setattr(*inside.at("region_publish_with_care"), None)
     with locked(share) as region:  # To the last byte that it can go.
-        *_, end, _, easy = region.head()
+        *_, end, _, easy = region.newest()
         region.commit((bytes(easy - inside.align(end)),))
-        assert region.head()[inside.VALUE_END] == easy
+        assert region.newest()[inside.VALUE_END] == easy
 
 
 def test_a_glimpse_shows_the_first_frame_and_nothing_behind_the_record(make):
@@ -140,10 +140,10 @@ def test_room_is_made_for_just_what_is_stored_then(make, monkeypatch, lengths):
     )
     frames = tuple(map(bytes, lengths))
     with locked(share) as region:
-        inside.commit_of.set(region, (*region.head()[:-1], 0))  # Not the short way.
+        inside.commit_of.set(region, (*region.newest()[:-1], 0))  # Not the short way.
         region.reserve(frames)
         region.commit(frames)
-        _, _, start, end, *_ = region.head()
+        _, _, start, end, *_ = region.newest()
     assert sizes == [end - start] * 2
 
 
@@ -156,7 +156,7 @@ def test_room_that_was_made_needs_no_more_memory(make, monkeypatch):
         monkeypatch.setattr(*inside.at("segment_allocate"), None)
         region.commit(frames)
     monkeypatch.undo()
-    assert region.head()[inside.VALUE_END] <= inside.words_of(region)[inside.ALLOCATED[0]]
+    assert region.newest()[inside.VALUE_END] <= inside.words_of(region)[inside.ALLOCATED[0]]
 
 
 def test_no_record_is_stored_where_there_is_no_memory_yet(make):

@@ -104,7 +104,7 @@ def test_a_reader_beside_a_shrink_does_not_take_zeros_for_the_value(monkeypatch)
 
     def slow(region, extents):
         monkeypatch.setattr(*inside.at("region_copy"), real)
-        while region.head()[inside.VALUE_RUN] == 1:
+        while region.newest()[inside.VALUE_EPOCH] == 1:
             share.set(b"b")
         (copy,) = real(region, extents)
         assert copy.count(0) > 50_000
@@ -136,7 +136,7 @@ def test_a_first_commit_beside_the_look_for_one_is_no_damage():
             return 0 if len(looks) == 1 else words[index]
 
     inside.put_words(inside.store_of(share), Late())
-    assert inside.load_head(inside.store_of(share)) is None
+    assert inside.load_slot(inside.store_of(share)) is None
     inside.put_words(inside.store_of(share), words)
     assert looks == [inside.VERSION, 32, 40, inside.VERSION]
 
@@ -219,10 +219,10 @@ def test_a_damaged_slot_says_whose_it_is():
 def test_any_changed_byte_of_a_frame_table_is_noticed():
     share = Share(bytearray(10_000))
     share.set(numpy.arange(10_000))
-    head = inside.load_head(inside.region_of(share))
+    head = inside.load_slot(inside.region_of(share))
     assert head.frames == 2
     for floor in (0, head.version):
-        inside.header_of(share)[inside.FLOOR] = floor
+        inside.header_of(share)[inside.OLDEST_READABLE] = floor
         for at in range(head.start, head.start + 16):
             _corrupt(share, at, 4)
             with pytest.raises(CorruptRegionError, match="table"):
@@ -236,7 +236,7 @@ def test_changed_payload_is_an_error_or_some_value_and_never_a_crash():
     print("seed", seed)
     rng = random.Random(seed)
     share = Share({"key": ["value", 1, 2.5, b"bytes"]})
-    head = inside.load_head(inside.region_of(share))
+    head = inside.load_slot(inside.region_of(share))
     for _ in range(500):
         at, bit = rng.randrange(head.start, head.end), 1 << rng.randrange(8)
         _corrupt(share, at, bit)
@@ -313,7 +313,7 @@ def test_an_empty_region_has_nothing_to_be_looked_at(make):
 
 def test_many_parts_that_fit_the_ceiling_but_not_aligned_are_refused():
     """Each part begins at a multiple of 64, and a table says how long it is."""
-    region = inside.ValueStore.create("memfd", 65536)
+    region = inside.MemoryValueStore.create("memfd", 65536)
     frames = (b"old", b"part")
     region.commit(frames)
     with pytest.raises(RegionFullError, match="65,001 parts, aligned") as caught:

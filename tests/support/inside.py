@@ -6,7 +6,7 @@ Whoever moves or renames something inside the package changes this file, and no 
   ``*inside.at("NAME")`` is where it stands, for ``monkeypatch.setattr``; and
   ``inside.put("NAME", value)`` sets it for good.
 - ``inside.words_of(region)`` is a private attribute, ``inside.words_of.set(region, words)`` sets
-  it; ``inside.load_head(region)`` calls a private method.
+  it; ``inside.load_slot(region)`` calls a private method.
 - ``lock_of(share)``, ``token_of(share)`` and so on are ways that lead through several objects.
 
 Modules are imported when something in them is asked for: lean processes stay lean.
@@ -41,11 +41,10 @@ PLACES = {
     "taken_by_value": "_codec.frames._taken_by_value",
     "blame_in_codec": "_codec.frames.blame",
     "unchanged": "_codec.sameness.unchanged",
-    "keyed_check": "_store.keyed.KeyedStore._check",
-    "keyed_put": "_store.keyed.KeyedStore._put",
     "check_keys": "_codec.frames.check_keys",
     "decode": "_codec.frames.decode",
     "encode": "_codec.frames.encode",
+    "encode_key": "_codec.frames.encode_key",
     "needs_of": "_codec.frames.needs_of",
     "recover": "_codec.frames.recover",
     # --- _codec.content
@@ -75,8 +74,6 @@ PLACES = {
     "duplicate_of": "_lock.descriptor.duplicate_of",
     "offset_of_descriptor": "_lock.descriptor.offset",
     # --- _dict
-    "KEY_CODEC": "_dict._KEYS",
-    "kind_of_memory_in_dict": "_dict.kind_of_memory",
     "loads_in_dict": "_dict.loads",
     "recover_in_dict": "_dict.recover",
     # --- _lock.process_lock
@@ -95,8 +92,7 @@ PLACES = {
     "futex": "_lock.futex._futex",
     "futex_sleep": "_lock.futex.sleep",
     "futex_wake": "_lock.futex.wake",
-    # --- _transaction.glance
-    "Conflict": "_transaction.glance.Conflict",
+    "Conflict": "_transaction.optimistic.Conflict",
     # --- _lock.interrupts
     "table_digits": "_lock.interrupts._digits",
     "table_number": "_lock.interrupts._number",
@@ -120,19 +116,19 @@ PLACES = {
     "reach_handle": "_shared.registry.reach",
     "register_open": "_shared.registry.register",
     # --- _store.index
-    "Index": "_store.keyed.KeyedStore",
-    "index_rewrite": "_store.keyed.KeyedStore._rewrite",
-    "index_try_read": "_store.keyed.KeyedStore._try_read",
-    "index_commit": "_store.keyed.KeyedStore.commit",
-    "index_frames": "_store.keyed.KeyedStore.frames",
-    "index_refresh": "_store.keyed.KeyedStore.refresh",
-    "index_stands": "_store.keyed.KeyedStore.stands",
+    "Index": "_store.keyed.MemoryKeyedStore",
+    "index_rewrite": "_store.keyed.MemoryKeyedStore._rewrite",
+    "index_try_read": "_store.keyed.MemoryKeyedStore._try_read",
+    "index_commit": "_store.keyed.MemoryKeyedStore.commit",
+    "index_frames": "_store.keyed.MemoryKeyedStore.frames",
+    "index_refresh": "_store.keyed.MemoryKeyedStore.refresh",
+    "index_stands": "_store.keyed.MemoryKeyedStore.stands",
     "State": "_store.index.State",
     "SPARE_BYTES": "_store.index.SPARE_BYTES",
     "SPARE_KEYS": "_store.keyed._SPARE_KEYS",
     # --- _store.keyed
     "ORDERED_STORES_in_keyed": "_store.keyed.ORDERED_STORES",
-    "keyed_newest": "_store.keyed.KeyedStore.newest",
+    "keyed_newest": "_store.keyed.MemoryKeyedStore.newest",
     # --- _codec.known
     "workshop_stored": "_codec.known.Workshop.stored",
     "HOT_MOST": "_codec.known._HOT",
@@ -142,10 +138,10 @@ PLACES = {
     "known_unpicklable": "_codec.known.unpicklable",
     # --- _store.format
     "ALLOCATED": "_store.format.ALLOCATED",
-    "FLOOR": "_store.format.FLOOR",
+    "OLDEST_READABLE": "_store.format.OLDEST_READABLE",
     "HEADER_BYTES": "_store.format.HEADER_BYTES",
-    "HEAD_BYTES": "_store.format.HEAD_BYTES",
-    "Head": "_store.format.Head",
+    "SLOT_BYTES": "_store.format.SLOT_BYTES",
+    "Slot": "_store.format.Slot",
     "IDENTITY_BYTES": "_store.format.IDENTITY_BYTES",
     "Identity": "_store.format.Identity",
     "LOCK_WORDS": "_lock.status.LOCK_WORDS",
@@ -160,13 +156,13 @@ PLACES = {
     "area_of": "_store.format.area_of",
     "crc32": "_store.format.crc32",
     "frame_extents": "_store.format.frame_extents",
-    "pack_head": "_store.format.pack_head",
+    "pack_slot": "_store.format.pack_slot",
     "pack_record": "_store.format.pack_record",
     "pack_table": "_store.format.pack_table",
     "pack_word": "_store.format.pack_word",
     "table_bytes": "_store.format.table_bytes",
-    "unpack_head": "_store.format.unpack_head",
-    "unpack_head_words": "_store.format.unpack_head_words",
+    "unpack_slot": "_store.format.unpack_slot",
+    "unpack_slot_words": "_store.format.unpack_slot_words",
     # --- _lock.lock
     "CONTENDED": "_lock.status.CONTENDED",
     "ClosingToken": "_lock.lock.ClosingToken",
@@ -202,7 +198,7 @@ PLACES = {
     "log_has_room": "_store.log.Log.has_room",
     "log_rewrite": "_store.log.Log.rewrite",
     "log_stands": "_store.log.Log.stands",
-    "LOG_RUN": "_store.log.RUN",
+    "LOG_EPOCH": "_store.log.EPOCH",
     "LOG_V": "_store.log.V",
     "LOG_KEEP_BYTES": "_store.log._KEEP_BYTES",
     "LOG_WALK_BYTES": "_store.log._WALK_BYTES",
@@ -224,7 +220,7 @@ PLACES = {
     "Joined": "_transaction.nested.Joined",
     "is_apart": "_transaction.nested._is_apart",
     # --- _transaction.optimistic
-    "seen_places_still_stand": "_transaction.optimistic.SeenPlaces.still_stand",
+    "read_set_is_valid_at": "_transaction.optimistic.ReadSet.is_valid_at",
     # --- _store.order
     "begun_keys": "_store.order.Begun.keys",
     "Places": "_store.order.Places",
@@ -251,19 +247,20 @@ PLACES = {
     # --- _store.region
     "VALUE_END": "_store.value.END",
     "ORDERED_STORES_in_region": "_store.region.ORDERED_STORES",
-    "VALUE_RUN": "_store.value.RUN",
+    "VALUE_EPOCH": "_store.value.EPOCH",
     "Region": "_store.region.Region",
-    "store_put": "_store.region.MemoryStore.put",
-    "region_copy": "_store.value.ValueStore._copy",
-    "region_copy_current": "_store.value.ValueStore._copy_current",
-    "region_place": "_store.value.ValueStore._place",
-    "region_publish_with_care": "_store.value.ValueStore._commit_with_care",
+    "store_put": "_store.base.Store.put",
+    "region_copy": "_store.value.MemoryValueStore._copy",
+    "undisturbed_in_region": "_store.region.undisturbed",
+    "undisturbed_in_value": "_store.value.undisturbed",
+    "region_place": "_store.value.MemoryValueStore._place",
+    "region_publish_with_care": "_store.value.MemoryValueStore._commit_with_care",
     "region_publish": "_store.region.Region.publish",
-    "value_check": "_store.value.ValueStore._check",
-    "value_commit": "_store.value.ValueStore.commit",
-    "value_put": "_store.value.ValueStore._put",
-    "region_read": "_store.value.ValueStore.read",
-    "region_try_read": "_store.value.ValueStore.try_read",
+    "value_check": "_store.base.ValueStore.check",
+    "value_commit": "_store.value.MemoryValueStore.commit",
+    "value_put": "_store.value.MemoryValueStore._put",
+    "region_read": "_store.value.MemoryValueStore.read",
+    "region_try_read": "_store.value.MemoryValueStore.try_read",
     "VALUE_START": "_store.value.START",
     "VALUE_V": "_store.value.V",
     "ATTEMPTS_BEFORE_LOCK": "_store.region._ATTEMPTS_BEFORE_LOCK",
@@ -294,9 +291,7 @@ PLACES = {
     "shape_files": "_codec.fingerprint._files",
     "shape_of": "_codec.fingerprint.shape_of",
     "source_of": "_codec.fingerprint.source_of",
-    # --- _share
-    "Region_in_share": "_share.Region",
-    "kind_of_memory_in_share": "_share.kind_of_memory",
+    "kind_of_memory_in_region": "_store.region.kind_of_memory",
     # --- _shared.base
     "open_shared": "_shared.base._open_shared",
     # --- _transaction.several
@@ -313,14 +308,14 @@ PLACES = {
     "why_unloadable": "_codec.unloadable.why",
     # --- _transaction.view
     "MISSING": "_transaction.view.MISSING",
-    "ValueStore": "_store.value.ValueStore",
+    "MemoryValueStore": "_store.value.MemoryValueStore",
     "view_abandoned": "_transaction.view.View._abandoned",
     "changes_of_view": "_transaction.view.View._changes",
     # --- _store.base
-    "KeyedStore": "_store.keyed.KeyedStore",
-    "MemoryStore": "_store.region.MemoryStore",
+    "KeyedStore": "_store.base.KeyedStore",
     "Stats": "_store.base.Stats",
-    "conflict": "_store.base.conflict",
+    "ValueStore": "_store.base.ValueStore",
+    "too_large": "_store.base.too_large",
     # --- _weak
     "members": "_weak.members",
     # --- _shared.wait
@@ -452,7 +447,7 @@ def bind(share: Any, segment: Any) -> None:
 
 # --- Of regions ------------------------------------------------------------------------------
 
-words_of = Attribute("_words")  # The header's words, by VERSION, FLOOR, ALLOCATED and so on.
+words_of = Attribute("_words")  # The header's words, by VERSION, ALLOCATED and so on.
 map_of = Attribute("_map")  # The bytes.
 region_words_of = Attribute("words")  # The same of a store's region.
 region_map_of = Attribute("map")
@@ -507,9 +502,9 @@ def fresh_state(store: Any) -> Any:
     return type(store)(store.region, store._codec).state
 
 
-def load_head(store: Any) -> Any:
+def load_slot(store: Any) -> Any:
     """What the slot of the newest version holds."""
-    return store.region.load_head()
+    return store.region.load_slot()
 
 
 # --- Of segments -----------------------------------------------------------------------------

@@ -1,10 +1,13 @@
-"""What `SharedDict.wait` shows to its predicate: a snapshot that copies only what is asked for."""
+"""A `SharedDict` at one version: a snapshot, which is a copy of all of it, and a glance.
+
+A glance is what `wait` shows to its predicate: it copies only what is asked for.
+"""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NoReturn, TypeVar
+from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 from .._codec.frames import decode
 from .._codec.known import Definitions
@@ -12,6 +15,8 @@ from ..errors import UnloadableError, ViewClosedError, at_key
 from .optimistic import Conflict
 
 T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
 
 _VALUES: Final = 64
 """Who asks for more values than that gets a copy of everything."""
@@ -19,7 +24,89 @@ _TRIES: Final = 3
 """So often a commit may come in between, before the predicate gets a copy of everything."""
 
 
-class Glance(Mapping[Any, Any]):
+# Iterators that meet a value which does not load here raise, and go on with the next one.
+
+
+class _Values(ValuesView[V]):
+    _mapping: Any
+
+    def __iter__(self) -> Iterator[V]:
+        return map(self._mapping.__getitem__, self._mapping)
+
+    def __reversed__(self) -> Iterator[V]:
+        return map(self._mapping.__getitem__, reversed(self._mapping))
+
+
+class _Items(ItemsView[K, V]):
+    _mapping: Any
+
+    def __iter__(self) -> Iterator[tuple[K, V]]:
+        return map(self._item, self._mapping)
+
+    def __reversed__(self) -> Iterator[tuple[K, V]]:
+        return map(self._item, reversed(self._mapping))
+
+    def _item(self, key: K) -> tuple[K, V]:
+        return key, self._mapping[key]
+
+
+class _OneVersion(Mapping[K, V]):
+    """A dict at one version, as a process sees it: nobody changes it, nor takes it along."""
+
+    __slots__ = ()
+
+    version: int
+
+    def values(self) -> ValuesView[V]:
+        return _Values(self)
+
+    def items(self) -> ItemsView[K, V]:
+        return _Items(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a snapshot is this process's own; pass dict(snapshot) on")
+
+    def __repr__(self) -> str:
+        return f"<DictSnapshot of version {self.version}: {len(self)} keys>"
+
+
+class DictSnapshot(_OneVersion[K, V]):
+    """A `SharedDict` as it was at one version: read-only, private to this process.
+
+    Values are loaded anew each time that they are read, so that changing one changes nothing
+    here. Safe to be used by any thread; it keeps no memory of the region's.
+    """
+
+    __slots__ = ("_image", "_places", "version")
+
+    def __init__(self, image: Any) -> None:
+        self.version: int = image.version
+        self._image = image
+        self._places = image.places
+
+    def __getitem__(self, key: K) -> V:
+        stored = self._image.frames(self._places[key])
+        try:
+            return cast(V, decode(stored, self._image.definitions))
+        except UnloadableError as err:
+            raise at_key(err, key) from err.__cause__
+
+    def __iter__(self) -> Iterator[K]:
+        keys: Iterator[K] = iter(self._places)
+        return keys
+
+    def __reversed__(self) -> Iterator[K]:
+        keys: Iterator[K] = reversed(self._places)
+        return keys
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+
+class Glance(_OneVersion[Any, Any]):
     """A dict at one version, read from where it lies; Conflict once that is another.
 
     What outlives the predicate is a copy.
@@ -82,12 +169,6 @@ class Glance(Mapping[Any, Any]):
         if self._whole is not None:
             return reversed(self._whole) if backward else iter(self._whole)
         return self._look(lambda state: state.places.iterate(backward, self._store.mutex))
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a snapshot is this process's own; pass dict(snapshot) on")
-
-    def __repr__(self) -> str:
-        return f"<DictSnapshot of version {self.version}: {len(self)} keys>"
 
     def _look(self, look: Callable[[Any], T]) -> T:
         version: int
