@@ -18,14 +18,11 @@ unlocks. A `SharedDict` has a store by key (`_store.keyed`), each of whose commi
 log (`_store.log`); each process keeps an index of it (`_store.index`).
 """
 
-from ._decorator.decorate import shared_state
-from ._decorator.functions import SharedFunction
+from ._decorator import SharedFunction, shared_state
 from ._dict import SharedDict
 from ._share import Share, Snapshot
-from ._shared.base import ShareInfo, locked
-from ._transaction.block import Transaction
-from ._transaction.snapshot import DictSnapshot
-from ._transaction.view import View
+from ._shared import ShareInfo, locked
+from ._transaction import DictSnapshot, Transaction, View
 from .errors import (
     ClosedError,
     CorruptRegionError,

@@ -18,20 +18,33 @@ from reprlib import recursive_repr
 from typing import Any, Generic, TypeVar, cast
 
 from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
+from ._codec import (
+    Trusts,
+    UnknownDefinitionError,
+    decode,
+    encode,
+    is_plain,
+    named,
+    recover,
+    take_named,
+)
 from ._codec import frames as codec
-from ._codec.frames import decode, encode, is_plain, recover
-from ._codec.known import UnknownDefinitionError
-from ._codec.references import named, take_named
-from ._codec.sameness import Trusts
-from ._display.card import ITEMS, LOADED_BYTES, listed, shortened, size
-from ._shared import registry
-from ._shared.base import Shared
-from ._store.keyed import MemoryKeyedStore
-from ._transaction.mapping import Draft, MappingView, Merging, at_once, readable
-from ._transaction.optimistic import OptimisticView, optimistic
-from ._transaction.own import in_own_block
-from ._transaction.snapshot import DictSnapshot, holds
-from ._transaction.view import Unloadable
+from ._display import ITEMS, LOADED_BYTES, listed, shortened, size
+from ._shared import Shared, registry
+from ._store import MemoryKeyedStore
+from ._transaction import (
+    DictSnapshot,
+    Draft,
+    MappingView,
+    Merging,
+    OptimisticView,
+    Unloadable,
+    at_once,
+    holds,
+    in_own_block,
+    optimistic,
+    readable,
+)
 from .errors import HandleError, TransactionError, UnloadableError, UnpicklableError, at_key
 
 K = TypeVar("K")

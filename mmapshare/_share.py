@@ -8,17 +8,12 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overloa
 import attrs
 
 from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
-from ._codec.frames import decode, encode
-from ._codec.references import named, take_named
-from ._codec.sameness import Trust
-from ._display.card import GLIMPSE_BYTES, LOADED_BYTES, kind_of, shortened, size
-from ._shared import registry
-from ._shared.base import Shared
-from ._store.value import MemoryValueStore
-from ._transaction.hints import NotAContainer
-from ._transaction.optimistic import optimistic as without_lock
-from ._transaction.own import own_block, own_token, put_inside
-from ._transaction.view import MISSING, View
+from ._codec import Trust, decode, encode, named, take_named
+from ._display import GLIMPSE_BYTES, LOADED_BYTES, kind_of, shortened, size
+from ._shared import Shared, registry
+from ._store import MemoryValueStore
+from ._transaction import MISSING, NotAContainer, View, own_block, own_token, put_inside
+from ._transaction import optimistic as without_lock
 from .errors import EmptyShareError, TransactionError
 
 T = TypeVar("T")

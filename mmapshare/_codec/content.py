@@ -69,7 +69,7 @@ def digest(raw: bytes) -> bytes:
 def importable(obj: Any) -> bool:
     """Whether module and name lead to this class or function in other processes too."""
     module = obj.__module__
-    return goes_by_name(module) and named(module, obj.__qualname__)[1] is obj
+    return goes_by_name(module) and look_up(module, obj.__qualname__)[1] is obj
 
 
 def goes_by_name(module: str | None) -> bool:
@@ -77,7 +77,7 @@ def goes_by_name(module: str | None) -> bool:
     return module not in MAINS and not _is_taken_by_value(module)
 
 
-def named(module: str | None, qualname: str) -> tuple[Any, Any]:
+def look_up(module: str | None, qualname: str) -> tuple[Any, Any]:
     """The module of that name here, and what it has by the other one; None for what is not."""
     home: Any = sys.modules.get(MAINS[0] if module in MAINS else str(module))
     found = home

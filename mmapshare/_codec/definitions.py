@@ -34,7 +34,7 @@ import attrs
 from ..errors import CorruptRegionError, UnpicklableError
 from . import descent as _descent
 from . import known as _known
-from .content import content_of, named
+from .content import content_of, look_up
 from .fingerprint import shape_of, source_of
 from .known import Definition, Definitions, Stored, Workshop, by_key, known_as, warm
 
@@ -216,7 +216,7 @@ class Header:
 def header_of(cls: type, shape: bytes) -> Header:
     """Of a class of this process."""
     module, qualname = cls.__module__, cls.__qualname__
-    home, found = named(module, qualname)
+    home, found = look_up(module, qualname)
     marked = None if home is None else (id(home), _descent.mark_of(home))
     content, source = b"", None
     if found is cls:
@@ -262,7 +262,7 @@ def _namesake(header: Header) -> type | None:
 
     Where the module is here by descent, so is the class; or it has been made since, as another.
     """
-    home, found = named(header.module, header.qualname)
+    home, found = look_up(header.module, header.qualname)
     if not isinstance(found, type) or shape_of(found) != header.shape:
         return None
     if header.home is not None and _descent.descendant(*header.home) is home:

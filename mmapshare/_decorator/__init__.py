@@ -2,3 +2,11 @@
 
 Knows the faces; nothing knows it.
 """
+
+from .decorate import shared_state
+from .functions import SharedFunction
+
+__all__ = [
+    "SharedFunction",
+    "shared_state",
+]

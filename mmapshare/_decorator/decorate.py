@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 import attrs
 
 from .._arguments import size_bytes, timeout_s
-from .._shared.base import Shared
+from .._shared import Shared
 from .classes import facade_of
 from .described import name_of, refuse_generator
 from .functions import (

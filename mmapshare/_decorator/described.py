@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import cloudpickle
 
-from .._codec.content import goes_by_name, named
+from .._codec import goes_by_name, look_up
 from .._late import importing
 
 R = TypeVar("R")
@@ -66,7 +66,7 @@ class Described(Generic[R]):
 
 def found_at(module: str, name: str) -> Any:
     """What stands under a name, bound or not; None where there is nothing."""
-    _, found = named(module, name)
+    _, found = look_up(module, name)
     return getattr(found, "__func__", found)
 
 

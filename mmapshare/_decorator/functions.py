@@ -13,13 +13,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-from .._codec.frames import decode, encode
+from .._codec import decode, encode
 from .._proc import in_worker
 from .._share import Share
 from .described import Described, KnownAsAsync, found_at, is_found, without_first, without_state
 
 if TYPE_CHECKING:
-    from .._shared.base import Shared
+    from .._shared import Shared
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")

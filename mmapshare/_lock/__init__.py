@@ -2,3 +2,37 @@
 
 Knows owners, and the words that tell of them; never what the lock protects.
 """
+
+from .descriptor import Descriptor, Marked, duplicate_of, shut, streams_taken
+from .hub import hub
+from .interrupts import from_first_instruction, in_steps, is_ours, is_under_way
+from .lock import ClosingToken, Lock, LockToken, current_owner, token_by
+from .owner import ENDED, has_ended, here
+from .process_lock import ProcessLock
+from .status import HOLDER, LEASE, LOCK_WORDS, REGION_ID_WORD
+
+__all__ = [
+    "ENDED",
+    "HOLDER",
+    "LEASE",
+    "LOCK_WORDS",
+    "REGION_ID_WORD",
+    "ClosingToken",
+    "Descriptor",
+    "Lock",
+    "LockToken",
+    "Marked",
+    "ProcessLock",
+    "current_owner",
+    "duplicate_of",
+    "from_first_instruction",
+    "has_ended",
+    "here",
+    "hub",
+    "in_steps",
+    "is_ours",
+    "is_under_way",
+    "shut",
+    "streams_taken",
+    "token_by",
+]

@@ -2,3 +2,13 @@
 
 Knows transactions and stores, and never what is in a store.
 """
+
+from .base import Shared, ShareInfo, locked
+from .registry import open_shares
+
+__all__ = [
+    "ShareInfo",
+    "Shared",
+    "locked",
+    "open_shares",
+]

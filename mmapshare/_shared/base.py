@@ -8,17 +8,14 @@ import attrs
 
 from .._arguments import timeout_s
 from .._closed import CLOSED
-from .._display.card import bundle
-from .._display.showing import Showing
-from .._lock.lock import ClosingToken, LockToken, current_owner, token_by
-from .._transaction import own
-from .._transaction.block import Transaction
-from .._transaction.several import Together
+from .._display import Showing, bundle
+from .._lock import ClosingToken, LockToken, current_owner, token_by
+from .._transaction import Together, Transaction, own
 from . import carried, registry
 from .wait import Waiting
 
 if TYPE_CHECKING:
-    from .._transaction.view import View
+    from .._transaction import View
 
 T = TypeVar("T")
 

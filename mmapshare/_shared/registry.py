@@ -33,10 +33,10 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from .. import _proc
-from .._codec.references import is_being_stored, note
+from .._codec import is_being_stored, note
 from .._late import importing
 from .._proc import LACKS, holders, in_worker, own_namespace, own_pid, start_of, why_not
-from .._store.segment import Segment
+from .._store import Segment
 from ..errors import HandleError, MmapShareError
 
 if TYPE_CHECKING:

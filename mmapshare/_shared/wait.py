@@ -22,8 +22,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from .._arguments import timeout_s
 from .._late import importing
-from .._lock.hub import hub
-from .._transaction.mapping import Versioned
+from .._lock import hub
+from .._transaction import Versioned
 from ..errors import DeadlockError, UnloadableError
 
 T = TypeVar("T")

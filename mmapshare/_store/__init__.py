@@ -2,3 +2,19 @@
 
 Knows every byte of a region, and the lock; never an object, and so never the codec.
 """
+
+from .keyed import MemoryKeyedStore
+from .order import FEW, NO_KEY, Ends, Places, begin
+from .segment import Segment
+from .value import MemoryValueStore
+
+__all__ = [
+    "FEW",
+    "NO_KEY",
+    "Ends",
+    "MemoryKeyedStore",
+    "MemoryValueStore",
+    "Places",
+    "Segment",
+    "begin",
+]

@@ -29,8 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from .._bytes import Frame
-from .._lock.interrupts import in_steps
-from .._lock.lock import Lock, LockToken, current_owner
+from .._lock import Lock, LockToken, current_owner, in_steps
 from ..errors import RegionFullError, VersionConflict
 
 if TYPE_CHECKING:

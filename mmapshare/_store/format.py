@@ -74,7 +74,7 @@ import struct
 from typing import Final, NamedTuple
 from zlib import crc32
 
-from .._lock.status import LOCK_WORDS
+from .._lock import LOCK_WORDS
 from ..errors import CorruptRegionError
 
 FORMAT: Final = 1

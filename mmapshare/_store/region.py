@@ -18,9 +18,7 @@ from typing import Any, Final, Self, TypeVar
 
 from .._closed import CLOSED, let_go
 from .._late import importing
-from .._lock.interrupts import in_steps
-from .._lock.lock import Lock, current_owner, token_by
-from .._lock.status import LEASE, LOCK_WORDS, REGION_ID_WORD
+from .._lock import LEASE, LOCK_WORDS, REGION_ID_WORD, Lock, current_owner, in_steps, token_by
 from ..errors import CorruptRegionError
 from . import format as layout
 from .areas import Areas

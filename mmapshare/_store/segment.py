@@ -23,8 +23,7 @@ import attrs
 from .. import _proc
 from .._closed import CLOSED, has_gil
 from .._late import importing
-from .._lock.descriptor import Descriptor, Marked, duplicate_of, shut, streams_taken
-from .._lock.process_lock import ProcessLock
+from .._lock import Descriptor, Marked, ProcessLock, duplicate_of, shut, streams_taken
 from ..errors import CorruptRegionError, HandleError, RegionFullError
 
 MEMFD: Final = "memfd"

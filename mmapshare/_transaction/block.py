@@ -15,10 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
 from weakref import ref
 
-from .._lock.interrupts import from_first_instruction, in_steps
-from .._lock.lock import current_owner
-from .._lock.owner import ENDED, here
-from .._lock.status import HOLDER
+from .._lock import ENDED, HOLDER, current_owner, from_first_instruction, here, in_steps
 from ..errors import TransactionError, ViewClosedError
 from .hints import NotAView
 from .nested import STILL_OPEN, Joined

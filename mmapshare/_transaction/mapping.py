@@ -14,11 +14,9 @@ from itertools import filterfalse
 from typing import Any, Final, Self
 
 from .._bytes import Frame
-from .._codec.frames import Gathered, decode, encode, is_plain
-from .._codec.references import named, take_named
-from .._codec.sameness import unchanged
-from .._lock.owner import here
-from .._store.order import FEW, NO_KEY, Ends, Places, begin
+from .._codec import Gathered, decode, encode, is_plain, named, take_named, unchanged
+from .._lock import here
+from .._store import FEW, NO_KEY, Ends, Places, begin
 from ..errors import HandleError, UnloadableError, UnpicklableError, at_key
 from .view import Unloadable, View
 

@@ -20,7 +20,7 @@ from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from types import FrameType
 from typing import Any, Final
 
-from .._lock.interrupts import is_ours
+from .._lock import is_ours
 from ..errors import TransactionError
 
 

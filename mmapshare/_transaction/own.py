@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .._lock.interrupts import in_steps, is_under_way
-from .._lock.lock import LockToken, current_owner, token_by
-from .._lock.owner import has_ended
+from .._lock import LockToken, current_owner, has_ended, in_steps, is_under_way, token_by
 from ..errors import DeadlockError, TransactionError
 from .view import View
 

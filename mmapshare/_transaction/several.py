@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from .._lock.interrupts import from_first_instruction, in_steps
+from .._lock import from_first_instruction, in_steps
 from ..errors import TransactionError
 from .block import DONE, Done, Transaction, commit, may_commit
 from .nested import Joined

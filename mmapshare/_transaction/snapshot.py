@@ -9,8 +9,7 @@ import weakref
 from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from typing import Any, Final, NoReturn, TypeVar, cast
 
-from .._codec.frames import decode
-from .._codec.known import Definitions
+from .._codec import Definitions, decode
 from ..errors import UnloadableError, ViewClosedError, at_key
 from .optimistic import Conflict
 

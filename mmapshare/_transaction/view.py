@@ -15,12 +15,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from .._bytes import Frame
-from .._codec.frames import EMPTY_SET, FROZENSET, GLOBAL, decode, encode
-from .._codec.references import named, take_named
-from .._codec.sameness import unchanged
-from .._lock.interrupts import from_first_instruction
-from .._lock.lock import LockToken, current_owner
-from .._lock.owner import ENDED, here
+from .._codec import EMPTY_SET, FROZENSET, GLOBAL, decode, encode, named, take_named, unchanged
+from .._lock import ENDED, LockToken, current_owner, from_first_instruction, here
 from ..errors import (
     EmptyShareError,
     HandleError,

@@ -22,8 +22,8 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 from IPython.display import display, publish_display_data
 
-from .._display.card import table
-from .._shared.registry import open_shares
+from .._display import table
+from .._shared import open_shares
 from .forking import Forked, Speaker, fork_all, listen
 
 
