@@ -39,7 +39,10 @@ T = TypeVar("T")
 
 Base = tuple[Any, ...]
 """One version of a value: its number (0: none), private copies of its frames, and what the store
-wants to know when it is followed by another."""
+wants to know when it is followed by another.
+
+One frame is in a tuple, as changes are, and equals what is encoded alike. Several are in a
+list, which equals no tuple: those of arrays become a draft's own memory, and change with it."""
 Changes = tuple[Sequence[Any], Sequence[tuple[Any, tuple[Frame, ...]]], Any]
 """Keys that are gone, keys that are set with their values' frames, and definitions that these need,
 whether or not the store has them yet."""

@@ -76,7 +76,14 @@ class State:
     def follow_one(self, key: Any, begin: int, position: Position) -> None:
         """Apply the next record, which sets one key, to a value that begins there."""
         self.changing = True
-        self.place(key, (begin, position[END]))
+        end = position[END]
+        old = self.places.get(key)  # As `place`, without a call: each d[key] = value comes here.
+        if old is not None:
+            size = old[-1] - old[0]
+            self.dead += size
+            self.live -= size
+        self.live += end - begin
+        self.places[key] = (begin, end)
         self.position = position
         self.version = position[V]
         self.changing = False

@@ -43,31 +43,27 @@ class _Front:
         return (key for key in islice(self.keys, self.at, None) if key not in self.passed)
 
 
-class Iterated:
-    """What somebody may iterate over who is promised the keys as they were."""
-
-    __slots__ = ()
-
-    _begun: weakref.WeakSet[Begun] | None
-
-    def note(self, begun: Begun) -> None:
-        """Somebody iterates over the keys as they are now."""
-        if self._begun is None:
-            self._begun = weakref.WeakSet()  # type: ignore[misc]  # A slot of each subclass.
-        self._begun.add(begun)
-
-    def settle(self) -> None:
-        """Something is about to be taken out: make the lists of those that have begun."""
-        if self._begun is not None:
-            for one in members(self._begun):
-                one.keys()
-            self._begun.clear()
+def _note(self: Any, begun: Begun) -> None:
+    """Somebody iterates over the keys as they are now."""
+    if self._begun is None:
+        self._begun = weakref.WeakSet()
+    self._begun.add(begun)
 
 
-class Places(Iterated, dict[Any, Any]):
+def _settle(self: Any) -> None:
+    """Something is about to be taken out: make the lists of those that have begun."""
+    if self._begun is not None:
+        for one in members(self._begun):
+            one.keys()
+        self._begun.clear()
+
+
+class Places(dict[Any, Any]):
     """Where the values lie, by key. What is taken out goes by `take_out`, under the mutex."""
 
     __slots__ = ("_ahead", "_begun", "_front")
+
+    note, settle = _note, _settle  # No class of its own: with two bases a dict is slower.
 
     def __init__(self, items: Any = ()) -> None:
         super().__init__(items)
@@ -168,10 +164,12 @@ def _pieces(first: list[Any], begun: Begun) -> Iterator[Iterable[Any]]:
     yield rest
 
 
-class Ends(Iterated):
+class Ends:
     """What a block has left of the stored keys: the first and the last, while it takes some out."""
 
     __slots__ = ("_begun", "_first", "_from_back", "_from_front", "_last")
+
+    note, settle = _note, _settle
 
     def __init__(self, places: Any) -> None:
         self._from_front: Iterator[Any] = iter(places.from_front())

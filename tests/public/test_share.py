@@ -200,3 +200,18 @@ def test_a_value_gets_more_parts_or_fewer_in_a_block(medium):
         assert share.version == version
         assert [int(array[5]) for array in in_child(share.get)] == [5, 6][:parts]
     assert share.version == 5
+
+
+def test_a_block_that_leaves_an_array_as_it_was_commits_nothing(medium):
+    share = medium.share(numpy.zeros(9000))
+    with share.locked() as view:
+        view.value[0] += 0
+    assert share.version == 1
+    with share.locked() as view:
+        view.value[0] += 1
+    assert (share.version, share.get()[0]) == (2, 1)
+
+
+def test_of_a_large_value_its_begin_tells_what_it_is(medium):
+    bundle = medium.share(list(range(100_000)))._repr_mimebundle_()
+    assert "list, " in bundle["text/html"]

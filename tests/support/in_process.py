@@ -33,8 +33,8 @@ class NoOtherProcess:
         self.closed = True
 
 
-def _own(frames: Any) -> tuple[Any, ...]:
-    return bytes(frames[0]), *map(bytearray, frames[1:])
+def _own(frames: Any) -> list[Any]:
+    return [bytes(frames[0]), *map(bytearray, frames[1:])]
 
 
 class InProcess:
@@ -75,7 +75,7 @@ class Value(InProcess, ValueStore):
 
     def read(self) -> Any:
         state = self.state
-        return state.version, _own(state.frames) if state.version else ()
+        return state.version, _own(state.frames) if len(state.frames) > 1 else tuple(state.frames)
 
     def _after(self, frames: Any) -> Any:
         return self._next(sum(map(len, frames)), frames=_own(frames))
