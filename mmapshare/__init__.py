@@ -21,20 +21,25 @@ log (`_store.log`); each process keeps an index of it (`_store.index`).
 from ._decorator import SharedFunction, shared_state
 from ._dict import SharedDict
 from ._share import Share, Snapshot
-from ._shared import ShareInfo, locked
+from ._shared import ShareInfo, list_shares, locked
 from ._transaction import DictSnapshot, Transaction, View
 from .errors import (
     ClosedError,
     CorruptRegionError,
     DeadlockError,
+    DurabilityError,
     EmptyShareError,
     HandleError,
     LockTimeout,
     MmapShareError,
+    OpenError,
     RegionFullError,
+    ShareExistsError,
+    ShareNotFoundError,
     TransactionError,
     UnloadableError,
     UnpicklableError,
+    UnsafePathError,
     VersionConflict,
     ViewClosedError,
 )
@@ -46,13 +51,17 @@ __all__ = [
     "CorruptRegionError",
     "DeadlockError",
     "DictSnapshot",
+    "DurabilityError",
     "EmptyShareError",
     "HandleError",
     "LockTimeout",
     "MmapShareError",
+    "OpenError",
     "RegionFullError",
     "Share",
+    "ShareExistsError",
     "ShareInfo",
+    "ShareNotFoundError",
     "SharedDict",
     "SharedFunction",
     "Snapshot",
@@ -60,9 +69,11 @@ __all__ = [
     "TransactionError",
     "UnloadableError",
     "UnpicklableError",
+    "UnsafePathError",
     "VersionConflict",
     "View",
     "ViewClosedError",
+    "list_shares",
     "locked",
     "shared_state",
 ]

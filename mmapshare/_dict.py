@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import (
     Callable,
     ItemsView,
@@ -15,7 +16,7 @@ from collections.abc import (
 from itertools import islice
 from pickle import loads
 from reprlib import recursive_repr
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
 from ._codec import (
@@ -30,6 +31,7 @@ from ._codec import (
 )
 from ._codec import frames as codec
 from ._display import ITEMS, LOADED_BYTES, listed, shortened, size
+from ._late import importing
 from ._shared import Shared, registry
 from ._store import MemoryKeyedStore
 from ._transaction import (
@@ -96,6 +98,8 @@ class SharedDict(Merging, Shared[Any], MutableMapping[K, V], Generic[K, V]):
 
     _view_class = MappingView
     _has_value_when_empty = True
+    _content = "SharedDict"
+    _over_memory = (MemoryKeyedStore, codec)
 
     def __init__(
         self,
@@ -115,8 +119,36 @@ class SharedDict(Merging, Shared[Any], MutableMapping[K, V], Generic[K, V]):
             self.update(first)
 
     @classmethod
-    def _open_store(cls, segment: Any) -> MemoryKeyedStore:
-        return MemoryKeyedStore.open(segment, codec)
+    def open(
+        cls,
+        where: str | os.PathLike[str],
+        /,
+        initial: Mapping[K, V] | Iterable[tuple[K, V]] = (),
+        *,
+        create: bool | None = None,
+        max_size: int | str | None = None,
+        timeout: float | None = None,
+        durable: bool = False,
+    ) -> Self:
+        """The dict of that name or path; made with the items of ``initial`` where there is none.
+
+        All else is as with `Share.open`.
+
+        >>> from mmapshare import SharedDict
+        >>> jobs = SharedDict.open("doctest-queue", {"a": 1})
+        >>> SharedDict.open("doctest-queue", {"b": 2})
+        {'a': 1}
+        >>> jobs.unlink()
+        """
+        with importing:
+            from ._shared.opening import open_shared
+
+        first: dict[Any, Any] = dict(at_once(initial))
+
+        def fill(shared: Self) -> None:
+            shared.update(first)
+
+        return open_shared(cls, where, create, max_size, timeout, durable, fill)
 
     def _bind(self, store: Any, timeout: float | None) -> None:
         super()._bind(store, timeout)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 import attrs
 
 from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
 from ._codec import Trust, decode, encode, named, take_named
 from ._display import GLIMPSE_BYTES, LOADED_BYTES, kind_of, shortened, size
+from ._late import importing
 from ._shared import Shared, registry
 from ._store import MemoryValueStore
 from ._transaction import MISSING, NotAContainer, View, own_block, own_token, put_inside
@@ -66,6 +68,8 @@ class Share(NotAContainer, Shared[T]):
     __slots__ = ("_view_class",)
 
     _view_class: type[View[Any]]
+    _content = "Share"
+    _over_memory = (MemoryValueStore,)
 
     def __init__(
         self,
@@ -83,8 +87,58 @@ class Share(NotAContainer, Shared[T]):
             self._store.put_inside(frames, None, take_named())
 
     @classmethod
-    def _open_store(cls, segment: Any) -> MemoryValueStore:
-        return MemoryValueStore.open(segment)
+    def open(
+        cls,
+        where: str | os.PathLike[str],
+        /,
+        initial: T = MISSING,
+        *,
+        create: bool | None = None,
+        max_size: int | str | None = None,
+        timeout: float | None = None,
+        durable: bool = False,
+    ) -> Self:
+        """The share of that name or path, which all processes of this user can open.
+
+        A **name**, such as "jobs", has up to 128 letters, digits and ``. _ @ + -``. It lasts until
+        `unlink` or until the machine starts again, whoever made it and whether or not anybody has
+        it open. A **path**, a `pathlib.Path` or a str with a slash, is a file, and lasts as long
+        as that is there. With ``durable=True`` a commit to it that has returned, or that anybody
+        has seen, outlives a power cut, and takes as long as the disk takes (one ``fdatasync``);
+        so for all processes from then on. Should the disk refuse: DurabilityError, then and ever
+        after, as nobody knows what it has.
+
+        Made with ``initial`` where there is none yet; of several that do so at once the first
+        one's counts, whole. With ``create=True`` there must be none yet (ShareExistsError), with
+        ``create=False`` there must be one (ShareNotFoundError). ``max_size`` is that of a new one
+        (default 1 GiB); where it is given and the share has another, OpenError. ``timeout`` is
+        this process's own. Opened twice in a process it is the same object.
+
+        What is no share's file, or not this user's alone, is not opened, nor changed:
+        UnsafePathError, CorruptRegionError. The files of names lie in ``$MMAPSHARE_DIR``, else in
+        ``/dev/shm/mmapshare-UID``: processes must agree on that, so see to it where containers give
+        each its own. (logind's RemoveIPC removes an ordinary user's names after the last logout,
+        unless that user lingers.)
+
+        >>> from mmapshare import Share
+        >>> jobs = Share.open("doctest-jobs", {"done": 0})
+        >>> with jobs.locked() as view:
+        ...     view["done"] += 1
+        >>> Share.open("doctest-jobs").get()
+        {'done': 1}
+        >>> jobs.unlink()
+        """
+        with importing:
+            from ._shared.opening import open_shared
+
+        frames = None if initial is MISSING else encode(initial)
+        kept = take_named() if named else None
+
+        def fill(share: Self) -> None:
+            if frames is not None:
+                share._store.put_inside(frames, None, kept)
+
+        return open_shared(cls, where, create, max_size, timeout, durable, fill)
 
     def _bind(self, store: Any, timeout: float | None) -> None:
         super()._bind(store, timeout)

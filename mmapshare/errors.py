@@ -145,6 +145,29 @@ class HandleError(MmapShareError):
     """
 
 
+# --- Names -----------------------------------------------------------------------------
+
+
+class OpenError(MmapShareError):
+    """A share cannot be opened, or made, under the name that was given."""
+
+
+class ShareNotFoundError(OpenError):
+    """There is no share of that name, or it is gone; the message lists names that are near."""
+
+
+class ShareExistsError(OpenError):
+    """There is a share of that name already, and a new one was wanted."""
+
+
+class UnsafePathError(OpenError):
+    """What has that name is no file that this user alone can have written; it was not opened."""
+
+
+class DurabilityError(MmapShareError):
+    """The disk refused a commit to a durable share, which is not there; nor is any after it."""
+
+
 class CorruptRegionError(MmapShareError):
     """Stored bytes fail their check: something other than mmapshare wrote into the region."""
 

@@ -38,6 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "forks_beside_threads: a child of a fork beside busy ones")
     config.addinivalue_line("markers", "classes_end: where nobody uses a class any more, it goes")
     config.addinivalue_line("markers", "timeout(seconds): for pytest-timeout, where that is")
+    # Not as a fixture, which the doctests of the package and of the README would not have.
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    names = tempfile.TemporaryDirectory(dir=memory)
+    config.add_cleanup(names.cleanup)
+    os.environ["MMAPSHARE_DIR"] = os.path.join(names.name, "names")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

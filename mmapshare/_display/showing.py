@@ -37,7 +37,11 @@ class Showing:
             return f"<{name}, unreachable>"
         store = self._store
         what = f"version {store.version}" if store.version else "empty"
-        return f"<{name} {store.region_id.hex()[:8]}: {what}>"
+        return f"<{name} {self._called()}: {what}>"
+
+    def _called(self) -> str:
+        address, region_id = self._store.address, self._store.region_id
+        return repr(address) if address else str(region_id.hex()[:8])
 
     def _summary(self) -> str:
         """The value, as far as there is place and it costs no more than what is shown."""
@@ -50,8 +54,7 @@ class Showing:
             return bundle(f"{title}(closed)", None, None)
         if not self._is_reached():
             return bundle(f"{title}(unreachable)", self._said(), None)
-        region_id = self._store.region_id.hex()[:8]
-        return bundle(title + region_id, self._said(), self.info())
+        return bundle(title + self._called(), self._said(), self.info())
 
     def _said(self) -> str:
         try:

@@ -3,13 +3,13 @@
 Knows owners, and the words that tell of them; never what the lock protects.
 """
 
-from .descriptor import Descriptor, Marked, duplicate_of, shut, streams_taken
+from .descriptor import Descriptor, Marked, StreamsTaken, duplicate_of, shut
 from .hub import hub
 from .interrupts import from_first_instruction, in_steps, is_ours, is_under_way
 from .lock import ClosingToken, Lock, LockToken, current_owner, token_by
 from .owner import ENDED, has_ended, here
-from .process_lock import ProcessLock
-from .status import HOLDER, LEASE, LOCK_WORDS, REGION_ID_WORD
+from .process_lock import NamedLock, ProcessLock
+from .status import HOLDER, LEASE, LOCK_WORDS, REGION_ID_WORD, alive
 
 __all__ = [
     "ENDED",
@@ -22,7 +22,10 @@ __all__ = [
     "Lock",
     "LockToken",
     "Marked",
+    "NamedLock",
     "ProcessLock",
+    "StreamsTaken",
+    "alive",
     "current_owner",
     "duplicate_of",
     "from_first_instruction",
@@ -33,6 +36,5 @@ __all__ = [
     "is_ours",
     "is_under_way",
     "shut",
-    "streams_taken",
     "token_by",
 ]

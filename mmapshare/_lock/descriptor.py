@@ -20,7 +20,6 @@ import errno
 import fcntl
 import itertools
 import os
-from collections.abc import Iterator
 from typing import Final
 
 from .._closed import CLOSED_HERE
@@ -105,8 +104,10 @@ class Descriptor(Marked):
 
 def shut(fd: int) -> None:
     """Close a descriptor; where that reports a disk's error, it is closed all the same."""
-    with contextlib.suppress(OSError):
+    try:  # noqa: SIM105  # A context manager takes as long as the closing.
         os.close(fd)
+    except OSError:
+        pass
 
 
 def mark(fd: int) -> int:
@@ -142,18 +143,27 @@ def _lifted(fd: int) -> int:
     return lifted
 
 
-@contextlib.contextmanager
-def streams_taken() -> Iterator[int]:
-    """While it runs no new descriptor is a standard stream; yields the number that comes next."""
-    taken: list[int] = []
-    try:
-        while not taken or taken[-1] < _STREAMS:
-            # Who prints into it meanwhile fails, as without it.
-            taken.append(os.open("/", os.O_RDONLY | os.O_CLOEXEC))
-        shut(taken[-1])
-        yield taken.pop()
-    finally:
-        for fd in taken:
+class StreamsTaken:
+    """While it runs no new descriptor is a standard stream; gives the number that comes next."""
+
+    def __init__(self) -> None:
+        self._taken: list[int] = []
+
+    def __enter__(self) -> int:
+        taken = self._taken
+        try:
+            while not taken or taken[-1] < _STREAMS:
+                # Who prints into it meanwhile fails, as without it.
+                taken.append(os.open("/", os.O_RDONLY | os.O_CLOEXEC))
+        except BaseException:
+            self.__exit__()
+            raise
+        likely = taken.pop()
+        shut(likely)
+        return likely
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._taken:
             shut(fd)
 
 
@@ -163,7 +173,9 @@ def duplicate_of(fd: int, likely: int) -> Marked:
     Where there is none any more: one that does not stand.
     """
     marked = mark(fd)
-    for found in (likely, *map(int, os.listdir("/dev/fd"))):
+    if likely != fd and offset(likely) == marked:
+        return Marked(likely, marked)
+    for found in map(int, os.listdir("/dev/fd")):
         if found != fd and offset(found) == marked:
             return Marked(found, marked)
     return Marked(-1, marked)

@@ -21,11 +21,17 @@ import time
 from collections.abc import Callable, Generator
 from itertools import chain, repeat
 from time import monotonic_ns
-from typing import Final
+from typing import Any, Final
 
 from .. import _proc
 from .._late import importing
-from ..errors import ClosedError, HandleError
+from ..errors import (
+    ClosedError,
+    CorruptRegionError,
+    HandleError,
+    MmapShareError,
+    ShareNotFoundError,
+)
 from .deadlock import Watch
 from .descriptor import Descriptor
 from .hub import THREAD, Backend, Pause
@@ -81,7 +87,7 @@ class ProcessLock(Descriptor):
         """Leave the parent's description to it."""
         try:
             self.reopen()
-        except (OSError, ClosedError):  # None to be had, or it is gone: again when it is wanted.
+        except (OSError, MmapShareError):  # None to be had, or it is gone: again when it is wanted.
             self.flock = self._reopen_and_flock
 
     def _reopen_and_flock(self, fd: int, operation: int) -> None:
@@ -131,6 +137,44 @@ class ProcessLock(Descriptor):
         self.checked()  # If it was closed meanwhile, the lock went with it.
         say_blocked(words)  # There may be others, who cannot say so.
         return True
+
+
+class NamedLock(ProcessLock):
+    """The lock of a file that has a name, or is to get one; others may remove it, or cut it off."""
+
+    size_bytes: int
+    """How large the file is."""
+    _address: Any = None
+    """Of the name, once it has it; ``str`` is for people."""
+    _is_unlinked: Callable[[], object]
+
+    def named(self, address: Any, is_unlinked: Callable[[], object]) -> None:
+        """It has its name now; ``is_unlinked`` tells whether `Share.unlink` took that away."""
+        if self._name:
+            self._name = address.path
+        self._is_unlinked = is_unlinked
+        self._address = address
+
+    def checked(self) -> int:
+        """The number; an error too where the file is not what it was.
+
+        ShareNotFoundError where its name was taken away in another way: who opens that name from
+        then on has another share. CorruptRegionError where it was cut off.
+        """
+        fd = super().checked()
+        found = os.fstat(fd)
+        if self._address is not None and not found.st_nlink and not self._is_unlinked():
+            raise ShareNotFoundError(
+                f"the file of share {self._address} has been removed: who opens that name from now "
+                "on has another share. This one can still be read here, but not changed. Close it "
+                "and open the name again; to remove a share call its unlink()"
+            )
+        if found.st_size != self.size_bytes:
+            raise CorruptRegionError(
+                f"the file of share {self._address} has {found.st_size:,} bytes, and had "
+                f"{self.size_bytes:,}: something has cut it off"
+            )
+        return fd
 
 
 # --- Who waits in the kernel: for the lock, and for a version ------------------------------------

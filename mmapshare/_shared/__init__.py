@@ -4,11 +4,12 @@ Knows transactions and stores, and never what is in a store.
 """
 
 from .base import Shared, ShareInfo, locked
-from .registry import open_shares
+from .registry import list_shares, open_shares
 
 __all__ = [
     "ShareInfo",
     "Shared",
+    "list_shares",
     "locked",
     "open_shares",
 ]

@@ -37,7 +37,7 @@ class ShareInfo:
         used_bytes: what the committed value takes in the region.
         resident_bytes: memory that the region takes from the machine now.
         max_size: ceiling of one value, in bytes.
-        kind: "memfd" or "file".
+        kind: "memfd", "file", or "name" for what was opened by one.
         holder_pid: process that holds the lock, None where it is free.
         held_s: seconds since it took the lock, None likewise.
         commits: how often a value was committed.
@@ -63,7 +63,7 @@ class ShareInfo:
 class Shared(Showing, Waiting, Generic[T]):
     """A store and how this process holds it. Its subclasses say what is in it, and:
 
-    - ``_open_store`` opens it in a segment of memory;
+    - ``_over_memory`` is its store's class, and what that is given besides;
     - ``_view_class`` is what blocks hand out, which knows how a draft becomes changes;
     - ``_trust`` is what this process knows of the values' pickles (see `_codec.sameness`).
     """
@@ -71,13 +71,22 @@ class Shared(Showing, Waiting, Generic[T]):
     __slots__ = ("__weakref__", "_explicit", "_store", "_timeout", "_trust", "_unset")
 
     _view_class: type[View[Any]]
+    _over_memory: tuple[Any, ...]
+    _content: str
+    """What stores of it say that they hold."""
     _store: Any  # A store, `CLOSED`, or a `_shared.registry.Absent`, which turns into the first.
     _explicit: LockToken | None
     """The token between lock() and unlock()."""
 
     @classmethod
     def _open_store(cls, segment: Any) -> Any:
-        raise NotImplementedError
+        store, *more = cls._over_memory
+        return store.open(segment, *more)
+
+    @classmethod
+    def _new_store(cls, memory: Any, max_size: int) -> Any:
+        store, *more = cls._over_memory
+        return store.create_in(memory, max_size, *more)
 
     def _bind(self, store: Any, timeout: float | None) -> None:
         self._store = store
@@ -95,6 +104,27 @@ class Shared(Showing, Waiting, Generic[T]):
         """The newest committed version: 0 while empty, one more with each commit."""
         version: int = self._store.version
         return version
+
+    @property
+    def address(self) -> str | None:
+        """The name that it was opened by, for `Share.open`; None for one without a name."""
+        address: str | None = self._store.address
+        return address
+
+    def unlink(self) -> None:
+        """Take the share's name away; who opens that name afterwards makes a new share.
+
+        Who has this one open goes on with it, and it ends with them. ShareNotFoundError where it
+        is unlinked already; OpenError where it has no name. A name whose file was removed in
+        another way is not unlinked: who then changes the share gets ShareNotFoundError.
+
+        >>> from mmapshare import Share
+        >>> share = Share.open("doctest-unlinked", 1)
+        >>> share.unlink()
+        >>> share.get()
+        1
+        """
+        self._store.unlink()
 
     def info(self) -> ShareInfo:
         """How the share stands: sizes, holder, counters.

@@ -40,6 +40,7 @@ from .._store import Segment
 from ..errors import HandleError, MmapShareError
 
 if TYPE_CHECKING:
+    from .._store.named import ListedShare
     from .base import Shared
 
 _HANDED_OUT_KEPT: Final = 64
@@ -95,7 +96,7 @@ class Place:
 
 @attrs.frozen(eq=False, repr=False)
 class Handle:
-    """What a pickled share consists of; exactly one of ``place`` and ``folder`` is set.
+    """What a pickled share consists of; one of ``place``, ``folder`` and ``address`` is set.
 
     ``place`` is the maker's, always; ``near`` is the sender's, where the maker is gone.
     """
@@ -105,6 +106,8 @@ class Handle:
     folder: str | None
     near: Place | None = None
     passed: Any = None
+    address: Any = None
+    """Where it has a name: that is all there is to say."""
 
 
 _places: weakref.WeakKeyDictionary[object, Place] = weakref.WeakKeyDictionary()
@@ -140,8 +143,8 @@ def reach(share: Shared[Any], passed_fd: int = -1) -> None:
         store = absent.found.setdefault(None, opened)
         if store is not opened:
             opened.close()
-        elif handle.place is not None:
-            _places[store] = handle.place
+        elif handle.folder is None:  # A name may be taken away, and then the place is all.
+            _places[store] = handle.place or _own_place(store.region.segment.process_lock.fd)
         put(share, absent, store)
 
 
@@ -175,7 +178,23 @@ def register(share: Shared[Any]) -> None:
     """Remember a share as the one of this process for its region."""
     store = share._store
     _open_here[store.region_id] = share
-    _places[store] = _own_place(store.region.segment)
+    _places[store] = _own_place(store.region.segment.process_lock.fd)  # Opened just now.
+
+
+def adopt(store: Any, make: Callable[[Any], Shared[Any]]) -> Shared[Any]:
+    """The share of this process for that store's region: an earlier one, or what is made of it."""
+    with _mutex:
+        share = _open_here.get(store.region_id)
+        if share is None:
+            share = make(store)
+            register(share)
+        return share
+
+
+def is_of(share: Shared[Any], segment: Segment) -> bool:
+    """Whether a share's region is in that segment's file, and not in a copy of it."""
+    one, other = os.fstat(share._store.region.segment.fd), os.fstat(segment.fd)
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 def forget(share: Shared[Any]) -> None:
@@ -196,6 +215,8 @@ def of(share: Shared[Any]) -> Handle:
     if isinstance(store, Absent):
         return store.handle
     region_id, segment = store.region_id, store.region.segment
+    if segment.address is not None and os.fstat(segment.fd).st_nlink:
+        return Handle(region_id, None, None, address=segment.address)
     if in_worker():
         with _mutex:
             _handed_out.append(share)
@@ -205,7 +226,7 @@ def of(share: Shared[Any]) -> Handle:
     if segment.folder is not None:
         return Handle(region_id, None, segment.folder)
     place = _places[store]
-    near = None if stored or place.lives() else _own_place(segment)
+    near = None if stored or place.lives() else _own_place(segment.fd)
     return Handle(region_id, place, None, near, _passed_while_spawning(segment))
 
 
@@ -213,6 +234,23 @@ def open_shares() -> list[Shared[Any]]:
     """The shares that this process has open."""
     found = [known() for known in _open_here.valuerefs()]  # Listed in one step.
     return [share for share in found if share is not None and not isinstance(share._store, Absent)]
+
+
+def list_shares() -> list[ListedShare]:
+    """This user's named shares on this machine, by name; takes no lock and opens none of them.
+
+    What stands in the folder of names and is no share is left out.
+
+    >>> from mmapshare import Share, list_shares
+    >>> share = Share.open("doctest-listed", 1)
+    >>> [one.version for one in list_shares() if one.name == "doctest-listed"]
+    [1]
+    >>> share.unlink()
+    """
+    with importing:
+        from .._store.named import listing
+
+    return listing()
 
 
 def resolve(handle: Handle, make: Callable[[Handle], Shared[Any]]) -> Shared[Any]:
@@ -241,7 +279,7 @@ def _open(handle: Handle, passed_fd: int, open_store: Callable[[Segment], Any]) 
     """The store that a handle names; HandleError where nobody who has it can be reached."""
     place = handle.place
     if place is None:
-        store = open_store(_open_folder(str(handle.folder)))
+        store = open_store(_open_folder(handle) if handle.folder else _open_name(handle))
         if store.region_id == handle.region_id:
             return store
         store.close()
@@ -276,7 +314,21 @@ def _ways(handle: Handle, place: Place, passed_fd: int) -> Iterator[Callable[[],
         yield attrs.evolve(place, pid=pid, fd=fd).open
 
 
-def _open_folder(folder: str) -> Segment:
+def _open_name(handle: Handle) -> Segment:
+    with importing:
+        from .._store.named import find
+
+    segment = find(handle.address)
+    if segment is None:
+        raise HandleError(
+            f"this share cannot be opened here: the name {handle.address} is gone, since it was "
+            "unlinked, or the machine started again. Open the name anew"
+        )
+    return segment
+
+
+def _open_folder(handle: Handle) -> Segment:
+    folder = str(handle.folder)
     try:
         return Segment.open_folder(folder)
     except PermissionError as err:
@@ -287,10 +339,10 @@ def _open_folder(folder: str) -> Segment:
         ) from err
 
 
-def _own_place(segment: Segment) -> Place:
-    found = os.fstat(segment.fd)
+def _own_place(fd: int) -> Place:
+    found = os.fstat(fd)
     pid, started, namespace = _own_process()
-    return Place(pid, segment.fd, found.st_dev, found.st_ino, started, namespace)
+    return Place(pid, fd, found.st_dev, found.st_ino, started, namespace)
 
 
 @functools.cache

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from .._bytes import Frame
 from .._lock import Lock, LockToken, current_owner, in_steps
-from ..errors import RegionFullError, VersionConflict
+from ..errors import OpenError, RegionFullError, VersionConflict
 
 if TYPE_CHECKING:
     from .order import Places
@@ -110,6 +110,15 @@ class Store(ABC):
     lock: Lock
     region_id: bytes
     kept: Any
+
+    @property
+    def address(self) -> str | None:
+        """By what others find it, such as a name; None where nothing but a handle leads to it."""
+        return None
+
+    def unlink(self) -> None:
+        """Take its address away; OpenError where it has none, ShareNotFoundError where no more."""
+        raise OpenError("this share has no name that could be taken away: it ends with its users")
 
     @property
     @abstractmethod

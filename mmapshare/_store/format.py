@@ -1,4 +1,4 @@
-"""The format of a region's bytes, number 1. This docstring is its one description.
+"""The format of a region's bytes, numbers 1 and 2. This docstring is its one description.
 
 All integers are unsigned, 8 bytes, little-endian, 8-byte aligned; all sizes are in bytes.
 
@@ -20,6 +20,12 @@ words       meaning, and what protects it
             Storing it *is* the commit. Written by the lock's holder.
 9           OLDEST_READABLE: every version from it up to VERSION is still whole. Written by the
             lock's holder before it overwrites or gives back what an older version names.
+10          UNLINKED: 1 where `Share.unlink` has taken the region's name away. Only of a region with
+            a name, as are:
+11          INODE: the number of the file that the region was made in. In another one it is a copy.
+            Written by who makes the region, or makes the copy one of its own.
+12, 13      BOOT: the id of the machine's boot in which it was made, or made sound. Likewise.
+14          FLAGS, of a file: 1: a commit waits for the disk; 2: the disk has refused one.
 16, 17      HOLDER, SINCE: pid of the lock's holder (0: free) and the monotonic clock's
             nanoseconds when it took it. Written by the holder.
             A HOLDER found by the next holder names a process that died holding the lock.
@@ -64,7 +70,10 @@ and goes on with the manifest and the values::
 
     | head | manifest | pad | value | value | ... |
 
-The payload has no checksum: in memory it costs seven times the copy, and the version already
+Format 2 is that of files, which outlive the machine. Its slots have two words more, for which see
+`_store.sound`; all else is the same.
+
+The payload has no checksum else: in memory it costs seven times the copy, and the version already
 says that it is whole.
 """
 
@@ -78,12 +87,15 @@ from .._lock import LOCK_WORDS
 from ..errors import CorruptRegionError
 
 FORMAT: Final = 1
+FILE_FORMAT: Final = 2
 MAGIC: Final = int.from_bytes(b"MMAPSHR\x00", "little")
 HEADER_BYTES: Final = 4096
 ALIGN_BYTES: Final = 64
 IDENTITY_BYTES: Final = 64
 VALUE_KIND: Final = 0
 LOG_KIND: Final = 1
+CONTENTS: Final = ("Share", "SharedDict")
+"""What has a region of either kind."""
 SLOT_BYTES: Final = 48
 RECORD_BYTES: Final = 40
 """Size of the head of a record in a log."""
@@ -95,6 +107,12 @@ SLOTS: Final = (slice(256, 256 + SLOT_BYTES), slice(320, 320 + SLOT_BYTES))
 # Indices of header words.
 VERSION: Final = 8
 OLDEST_READABLE: Final = 9
+UNLINKED: Final = 10
+INODE: Final = 11
+BOOT: Final = (12, 13)
+FLAGS: Final = 14
+DURABLE, POISONED = 1, 2
+"""Its bits."""
 ALLOCATED: Final = (26, 27)
 
 _identity = struct.Struct("<QQ16sQQQ")
@@ -113,7 +131,7 @@ pack_word = _word.pack
 assert _identity.size + _word.size == IDENTITY_BYTES <= VERSION * 8
 assert _record.size == RECORD_BYTES
 assert _slot.size == SLOT_BYTES <= ALIGN_BYTES
-assert OLDEST_READABLE < LOCK_WORDS.start < LOCK_WORDS.stop <= ALLOCATED[0]
+assert FLAGS < LOCK_WORDS.start < LOCK_WORDS.stop <= ALLOCATED[0]
 assert SLOTS[0].start >= (max(ALLOCATED) + 1) * 8
 assert SLOTS[0].start + ALIGN_BYTES == SLOTS[1].start <= HEADER_BYTES - ALIGN_BYTES
 assert HEADER_BYTES % ALIGN_BYTES == 0
@@ -126,10 +144,11 @@ class Identity(NamedTuple):
     max_size: int
     area_bytes: int
     kind: int
+    format: int = FORMAT
 
     def pack(self) -> bytes:
         """The identity's 64 bytes, check included."""
-        raw = _identity.pack(MAGIC, FORMAT, *self)
+        raw = _identity.pack(MAGIC, self.format, *self[:-1])
         return raw + _word.pack(crc32(raw))
 
     @classmethod
@@ -139,12 +158,13 @@ class Identity(NamedTuple):
         if _word.pack(crc32(body)) != check:
             raise CorruptRegionError("this is no mmapshare region, or its header was overwritten")
         magic, fmt, *rest = _identity.unpack(body)
-        if magic != MAGIC or fmt != FORMAT:
+        if magic != MAGIC or fmt not in {FORMAT, FILE_FORMAT}:
             raise CorruptRegionError(
-                f"the region has format {fmt}, this mmapshare reads format {FORMAT}; "
-                "let all processes use one version of mmapshare"
+                f"the region has format {fmt}, this mmapshare reads formats {FORMAT} and "
+                f"{FILE_FORMAT}; let all processes use one version of mmapshare"
             )
-        return cls(*rest)
+        region_id, max_size, area_bytes, kind = rest
+        return cls(region_id, max_size, area_bytes, kind, fmt)
 
     @property
     def region_bytes(self) -> int:

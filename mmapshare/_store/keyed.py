@@ -15,8 +15,10 @@ from .format import LOG_KIND, OLDEST_READABLE, VERSION, align
 from .index import State, apply, follow, load
 from .log import BASE, BEGIN, END, EPOCH, Log, Position, V
 from .manifest import Extents, Manifest, lay_out
+from .memory import WINDOW_MOST, MemoryStore, create_region, undisturbed
 from .order import Places
-from .region import ORDERED_STORES, WINDOW_MOST, MemoryStore, Region, undisturbed
+from .region import ORDERED_STORES, Region
+from .segment import Segment, memory_of
 
 T = TypeVar("T")
 
@@ -46,9 +48,16 @@ class MemoryKeyedStore(MemoryStore, KeyedStore):
     @classmethod
     def create(cls, kind: str | None, max_size: int, codec: KeyCodec) -> MemoryKeyedStore:
         """A new, empty one; RegionFullError where the machine cannot map its ceiling."""
+        return cls.create_in(memory_of(kind), max_size, codec)
+
+    @classmethod
+    def create_in(
+        cls, memory: Callable[[int], Segment], max_size: int, codec: KeyCodec
+    ) -> MemoryKeyedStore:
+        """The same in what ``memory`` makes of a size."""
         # A log has what is dead beside what lives, and keys.
         spare = WINDOW_MOST + 3 * max_size // 2
-        return cls(Region.create(kind, max_size, LOG_KIND, spare), codec)
+        return cls(create_region(memory, max_size, LOG_KIND, spare), codec)
 
     def close(self) -> None:
         """Let go of the memory in this process."""

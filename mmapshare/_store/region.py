@@ -13,18 +13,15 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Callable
-from typing import Any, Final, Self, TypeVar
+from typing import Final, TypeVar
 
 from .._closed import CLOSED, let_go
 from .._late import importing
-from .._lock import LEASE, LOCK_WORDS, REGION_ID_WORD, Lock, current_owner, in_steps, token_by
+from .._lock import LEASE, LOCK_WORDS, REGION_ID_WORD, Lock
 from ..errors import CorruptRegionError
 from . import format as layout
 from .areas import Areas
-from .base import Stats, Store
 from .format import (
-    ALLOCATED,
     HEADER_BYTES,
     IDENTITY_BYTES,
     SLOTS,
@@ -32,7 +29,7 @@ from .format import (
     Identity,
     Slot,
 )
-from .segment import Segment, kind_of_memory
+from .segment import Segment
 
 T = TypeVar("T")
 
@@ -49,9 +46,6 @@ def _machine() -> str:
 ORDERED_STORES: Final = _machine() in {"x86_64", "amd64", "i686", "i386"}
 """Whether stores become visible in program order, so that readers need no lock."""
 
-WINDOW_MOST: Final = 4 << 20
-"""See `_store.value`; an area has so much above what its largest value takes."""
-_ATTEMPTS_BEFORE_LOCK: Final = 16
 _WORD_MASK: Final = 2**64 - 1
 
 _pack_slot = layout.pack_slot_words
@@ -80,22 +74,6 @@ class Region:
             self.words[REGION_ID_WORD],
         )
         _live.add(self)
-
-    @classmethod
-    def create(cls, kind: str | None, max_size: int, content: int, spare_bytes: int) -> Self:
-        """A new, empty region; RegionFullError where the machine cannot map its ceiling.
-
-        An area has ``max_size`` and ``spare_bytes``. ``kind``: see `kind_of_memory`.
-        """
-        area_bytes = -(-(max_size + spare_bytes) // HEADER_BYTES) * HEADER_BYTES
-        identity = Identity(os.urandom(16), max_size, area_bytes, content)
-        segment = Segment.create(kind_of_memory(kind), identity.region_bytes)
-        segment.allocate(0, HEADER_BYTES)
-        segment.map[:IDENTITY_BYTES] = identity.pack()
-        region = cls(segment)
-        for area in (0, 1):
-            region.words[ALLOCATED[area]] = region.areas.start(area)
-        return region
 
     def load_slot(self, known: int = 0) -> Slot | None:
         """The slot that the version word names; None while empty, or where a writer was faster.
@@ -130,6 +108,10 @@ class Region:
         )
         self.words[VERSION] = version  # The commit.
 
+    def be_durable(self) -> None:
+        """From now on a commit waits for the disk; only where the region is in a file."""
+        raise NotImplementedError
+
     def sleep(self, version: int, until_ns: int, timeout_s: float) -> bool:
         """Sleep while that is the version, at most so long; False where the system has no sleep.
 
@@ -163,91 +145,6 @@ class Region:
 
 def oldest_ahead() -> CorruptRegionError:
     return CorruptRegionError("the region's OLDEST_READABLE word is ahead of its version")
-
-
-def undisturbed(attempt: Callable[[], T | None]) -> T:
-    """What ``attempt`` finds, for the lock's holder: nobody can have overtaken it."""
-    found = attempt()
-    if found is None:
-        raise oldest_ahead()
-    return found
-
-
-class MemoryStore(Store):
-    """What the two stores over memory have in common: a region, and how it is read.
-
-    See `_store.base` for what its methods promise.
-    """
-
-    __slots__ = ("__weakref__", "_map", "_publish", "_words", "kept", "lock", "region")
-
-    def __init__(self, region: Region) -> None:
-        self.region = region
-        self.lock = region.lock
-        self.kept: Any = None
-        # At hand for what is done all the time.
-        self._map = region.map
-        self._words = region.words
-        self._publish = region.publish
-
-    @classmethod
-    def open(cls, segment: Segment, *codec: Any) -> Self:
-        """That which is in a segment; CorruptRegionError where that is no region."""
-        return cls(Region(segment), *codec)
-
-    @property
-    def region_id(self) -> bytes:  # type: ignore[override]
-        return self.region.identity.region_id
-
-    @property
-    def version(self) -> int:
-        version: int = self._words[VERSION]
-        return version
-
-    @in_steps
-    def read_or_lock(self, attempt: Callable[[], T | None]) -> T:
-        """What ``attempt`` finds; None means that a writer overtook it, and it is asked again.
-
-        A writer without pause overtakes every copy. It lets go between its commits, and then there
-        is an attempt with the lock; while it does not, it commits nothing and the next one
-        succeeds. Without ordered stores the first one is with the lock already.
-        """
-        lock = self.lock
-        while True:
-            for _ in range(_ATTEMPTS_BEFORE_LOCK if ORDERED_STORES else 0):
-                found = attempt()
-                if found is not None:
-                    return found
-            token = token_by(current_owner())
-            try:
-                own = lock.holds_own()
-                if own or (
-                    lock.try_acquire(token) if ORDERED_STORES else lock.acquire(token, None)
-                ):
-                    return undisturbed(attempt)
-            finally:
-                lock.abandon(token)
-
-    def used_bytes(self) -> int:
-        """What is stored takes so much."""
-        raise NotImplementedError
-
-    def sleep(self, version: int, until_ns: int, timeout_s: float) -> bool:
-        return self.region.sleep(version, until_ns, timeout_s)
-
-    def close(self) -> None:
-        self._map = self._words = CLOSED
-        self.region.close()
-
-    def stats(self) -> Stats:
-        region = self.region
-        return Stats(
-            version=self.version,
-            used_bytes=self.used_bytes(),
-            resident_bytes=region.segment.resident_bytes(),
-            max_size=region.identity.max_size,
-            kind=region.segment.kind,
-        )
 
 
 # --- Fork: one hook for all regions, made anew in the child -------------------------------

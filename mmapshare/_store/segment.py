@@ -12,22 +12,34 @@ import atexit
 import contextlib
 import errno
 import fcntl
+import functools
 import mmap
 import os
 import sys
 import weakref
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import attrs
 
 from .. import _proc
 from .._closed import CLOSED, has_gil
 from .._late import importing
-from .._lock import Descriptor, Marked, ProcessLock, duplicate_of, shut, streams_taken
+from .._lock import (
+    Descriptor,
+    Marked,
+    NamedLock,
+    ProcessLock,
+    StreamsTaken,
+    duplicate_of,
+    shut,
+)
 from ..errors import CorruptRegionError, HandleError, RegionFullError
+from .format import FILE_FORMAT, FORMAT, UNLINKED
 
 MEMFD: Final = "memfd"
 FILE: Final = "file"
+NAME, PATH = "name", "path"
 _FILES: Final = ("region", "users")
 _PAGE: Final = mmap.PAGESIZE
 _GROWTH_SPARE: Final = 1 << 20
@@ -57,6 +69,11 @@ def kind_of_memory(wanted: str | None) -> str:
     return wanted or (MEMFD if hasattr(os, "memfd_create") and has_proc else FILE)
 
 
+def memory_of(wanted: str | None) -> Callable[[int], Segment]:
+    """What makes memory of a size, without a name; see `kind_of_memory`."""
+    return functools.partial(Segment.create, kind_of_memory(wanted))
+
+
 @attrs.define(eq=False, repr=False)
 class Segment:
     """A file of shared memory and this process's mapping of it.
@@ -74,6 +91,8 @@ class Segment:
     folder: str | None
     _hidden: Marked | None
     """mmap's own duplicate of what it was made from."""
+    address: Any = None
+    """Where it is found by name; None for memory without one."""
     _passed: Descriptor | None = None
     _users: Descriptor | None = None
     _finalizer: weakref.finalize[..., Segment] | None = None
@@ -100,14 +119,7 @@ class Segment:
         except BaseException as err:
             if folder is not None:
                 _remove(folder)
-            refused = isinstance(err, OSError | OverflowError | ValueError)
-            if refused and getattr(err, "errno", None) not in _NOT_THE_SIZE:
-                raise RegionFullError(
-                    f"this machine refuses to map {size_bytes:,} bytes ({err}); "
-                    "pass a smaller max_size",
-                    needed_bytes=size_bytes,
-                    max_size_bytes=size_bytes,
-                ) from err
+            _refuse_size(err, size_bytes)
             raise
         finally:
             if fd >= 0:
@@ -140,12 +152,49 @@ class Segment:
             shut(fd)
 
     @classmethod
+    def new_named(cls, fd: int, size_bytes: int, address: Any, path: str) -> Segment:
+        """Give a new file its size, and map it; RegionFullError where the machine refuses that."""
+        try:
+            os.fchmod(fd, 0o600)
+            os.ftruncate(fd, size_bytes)
+            return cls.named(fd, size_bytes, address, path)
+        except BaseException as err:
+            _refuse_size(err, size_bytes)
+            raise
+
+    @classmethod
+    def named(cls, fd: int, size_bytes: int, address: Any, path: str | None = None) -> Segment:
+        """Map a file that has the name of that address, or is to get it and has that path now.
+
+        `has_name` tells when that is certain.
+        """
+        try:
+            lock = NamedLock(f"{_proc.PROC}/self/fd/{fd}")
+        except FileNotFoundError:  # There is no /proc.
+            lock = NamedLock(path or address.path)
+        lock.size_bytes = size_bytes
+        segment = cls._map_with(lock, NAME if address.is_name else PATH, fd, size_bytes, None)
+        segment.address = address
+        return segment
+
+    def has_name(self) -> None:
+        """It has the name of its address, which from now on must not vanish but by `unlink`."""
+        assert isinstance(self.process_lock, NamedLock)
+        mapping = self.map
+        self.process_lock.named(self.address, lambda: mapping[8 * UNLINKED])
+
+    @classmethod
     def _map(cls, kind: str, fd: int, size_bytes: int, folder: str | None) -> Segment:
         """Map the file at ``fd``, which the caller closes afterwards."""
         if not size_bytes:
             raise CorruptRegionError("the region's file is empty: something has cut it off")
         path = f"/proc/self/fd/{fd}" if folder is None else os.path.join(folder, "region")
-        process_lock = ProcessLock(path)
+        return cls._map_with(ProcessLock(path), kind, fd, size_bytes, folder)
+
+    @classmethod
+    def _map_with(
+        cls, process_lock: ProcessLock, kind: str, fd: int, size_bytes: int, folder: str | None
+    ) -> Segment:
         try:
             mapping, hidden = _mapping(fd, size_bytes)
             segment = cls(kind, process_lock, size_bytes, mapping, folder, hidden)
@@ -159,6 +208,11 @@ class Segment:
         if hidden is not None:  # only without trackfd
             _with_hidden.add(segment)
         return segment
+
+    @property
+    def format(self) -> int:
+        """The format of what is in it."""
+        return FORMAT if self.address is None or self.address.is_name else FILE_FORMAT
 
     @property
     def fd(self) -> int:
@@ -250,6 +304,17 @@ class Segment:
                 finalizer()
 
 
+def _refuse_size(err: BaseException, size_bytes: int) -> None:
+    """RegionFullError where that says that the machine does not take the size."""
+    refused = isinstance(err, OSError | OverflowError | ValueError)
+    if refused and getattr(err, "errno", None) not in _NOT_THE_SIZE:
+        raise RegionFullError(
+            f"this machine refuses to map {size_bytes:,} bytes ({err}); pass a smaller max_size",
+            needed_bytes=size_bytes,
+            max_size_bytes=size_bytes,
+        ) from err
+
+
 # --- Mapping: mmap keeps a duplicate of the descriptor, and closes whatever stands there then -----
 
 if sys.version_info >= (3, 13):  # only with trackfd
@@ -260,7 +325,7 @@ if sys.version_info >= (3, 13):  # only with trackfd
 else:  # only without trackfd
 
     def _mapping(fd: int, size_bytes: int) -> tuple[mmap.mmap, Marked | None]:
-        with streams_taken() as likely:
+        with StreamsTaken() as likely:
             mapping = mmap.mmap(fd, size_bytes)
         return mapping, duplicate_of(fd, likely)
 

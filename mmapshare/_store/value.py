@@ -7,7 +7,7 @@ between two places.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from .._bytes import Frame, private_copy, same_bytes
@@ -15,7 +15,9 @@ from ..errors import CorruptRegionError
 from . import format as layout
 from .base import ValueStore, too_large
 from .format import HEADER_BYTES, OLDEST_READABLE, VALUE_KIND, VERSION, Slot
-from .region import WINDOW_MOST, MemoryStore, Region, oldest_ahead, undisturbed
+from .memory import WINDOW_MOST, MemoryStore, create_region, undisturbed
+from .region import Region, oldest_ahead
+from .segment import Segment, memory_of
 
 _WINDOW_RECORDS: Final = 16
 _WINDOW_LEAST: Final = 64 << 10
@@ -68,8 +70,13 @@ class MemoryValueStore(MemoryStore, ValueStore):
     @classmethod
     def create(cls, kind: str | None, max_size: int) -> MemoryValueStore:
         """A new, empty one; RegionFullError where the machine cannot map its ceiling."""
+        return cls.create_in(memory_of(kind), max_size)
+
+    @classmethod
+    def create_in(cls, memory: Callable[[int], Segment], max_size: int) -> MemoryValueStore:
+        """The same in what ``memory`` makes of a size."""
         # A record needs a head and a table beside the value, and a small area some window.
-        return cls(Region.create(kind, max_size, VALUE_KIND, WINDOW_MOST + max_size // 32))
+        return cls(create_region(memory, max_size, VALUE_KIND, WINDOW_MOST + max_size // 32))
 
     # --- Reading ---------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ test_exceptions.py     an exception at every bytecode; storms of signals
 test_syscalls.py       the N-th system call fails
 test_histories.py      histories of four processes are linearizable
 test_machines.py       hypothesis against a model, over two worker processes
+test_crash.py          power cuts: any subset of the sectors of a durable commit
+test_openings.py       SIGKILL while names are made, opened and unlinked; 16 at once
 test_crowd.py          200 children, most of them killed
 test_mutants.py        any byte of the region changed
 test_schedules.py      two processes in every order of their loads and stores
@@ -34,8 +36,10 @@ from lean import Events
 _events = pytest.StashKey[Events]()
 _counts = pytest.StashKey[Counter[str]]()
 _NOUNS = {
+    "crash": "images after a power cut",
     "crowd": "children of a crowd",
     "machines": "steps of state machines",
+    "openings": "processes at names",
     "many_threads": "steps of many threads",
     "soak": "rounds of everything",
     "steps": "machine instructions",

@@ -83,7 +83,7 @@ def _floor_believed() -> None:
         return found
 
     inside.put("region_try_read", try_read)
-    inside.put("undisturbed_in_region", undisturbed)
+    inside.put("undisturbed_in_memory", undisturbed)
     inside.put("undisturbed_in_value", undisturbed)
 
 
@@ -108,7 +108,7 @@ def _size_unchecked() -> None:
             segment.size_bytes = inside.Identity.unpack(segment.map[:IDENTITY_BYTES]).region_bytes
             super().__init__(segment)
 
-    inside.put("Region", Region)
+    inside.put("Region_in_memory", Region)
 
 
 def _anything_opened() -> None:

@@ -60,7 +60,7 @@ class Operation:
 def operation(name: str, kind: str) -> Iterator[Operation]:
     """An operation on shares of that kind, with the constants that its scene changes."""
     before = [(module, dict(vars(module))) for module in inside.modules_with_constants()]
-    inside.put("kind_of_memory_in_region", lambda wanted: kind)
+    inside.put("kind_of_memory", lambda wanted: kind)
     making = MAKING.get(name)
     tried = Operation(name, SCENES[name]()) if making is None else making()
     try:

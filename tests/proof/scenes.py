@@ -7,7 +7,9 @@ operations, which are the proof that the region is usable.
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import tempfile
 import warnings
 from collections.abc import Callable
 from fractions import Fraction
@@ -125,6 +127,26 @@ def _on_a_share(act: Callable[[Any], object], **how: Any) -> Scene:
     return Scene([share], lambda: act(share), [OLD], [NEW])
 
 
+def _durable(act: Callable[[Any], object]) -> Scene:
+    share: Any = Share.open(_path(), OLD, max_size="1M", durable=True)
+    return Scene([share], lambda: act(share), [OLD], [NEW])
+
+
+def _named(act: Callable[[Any], object]) -> Scene:
+    share: Any = Share.open(f"scene-{os.getpid()}", OLD)
+    share.unlink()
+    return Scene([share], lambda: act(share), [OLD], [NEW])
+
+
+_folder = tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+"""In memory: what is killed here is the process, and the disk takes its time."""
+
+
+def _path() -> str:
+    inside.put("is_memory", lambda fd: False)
+    return os.path.join(_folder.name, os.urandom(4).hex())
+
+
 def _block(share: Any) -> None:
     with share.locked() as view:
         view["n"] = 2
@@ -236,8 +258,12 @@ ONE = {"a": {"n": 99}, "b": [2], "c": "x" * 30}
 SEVERAL = {"a": {"n": 99}, "b": [2, 3], "d": 4}
 
 
-def _on_a_dict(act: Callable[[Any], object], after: dict[Any, Any], **more: Any) -> Scene:
-    shared = SharedDict(ITEMS | more)
+def _on_a_dict(
+    act: Callable[[Any], object], after: dict[Any, Any], durable: bool = False, **more: Any
+) -> Scene:
+    shared: Any = SharedDict(ITEMS | more)
+    if durable:
+        shared = SharedDict.open(_path(), ITEMS | more, max_size="1M", durable=True)
     return Scene([shared], lambda: act(shared), [ITEMS | more], [after | more])
 
 
@@ -253,11 +279,13 @@ def _set_several(shared: Any) -> None:
         view["d"] = 4
 
 
-def _compacting(act: Callable[[Any], object], after: dict[Any, Any]) -> Scene:
+def _compacting(
+    act: Callable[[Any], object], after: dict[Any, Any], durable: bool = False
+) -> Scene:
     """A new snapshot at each commit, with memory given back on the way."""
     inside.put("SPARE_BYTES", -(1 << 30))
     inside.put("LOG_KEEP_BYTES", 4096)
-    scene = _on_a_dict(act, after, **{f"padding {n}": bytes(9000) for n in range(5)})
+    scene = _on_a_dict(act, after, durable, **{f"padding {n}": bytes(9000) for n in range(5)})
     (shared,) = scene.shares
     run = inside.store_of(shared).state.position[inside.LOG_EPOCH]
     scene.act()
@@ -415,6 +443,9 @@ SCENES: dict[str, Callable[[], Scene]] = {
     "async block": lambda: _on_a_share(lambda share: _to_the_end(_async_block(share))),
     "portable block": lambda: _on_a_share(_block, kind="file"),
     "portable set": lambda: _on_a_share(lambda share: share.set(NEW), kind="file"),
+    "block on a name": lambda: _named(_block),
+    "durable block": lambda: _durable(_block),
+    "durable set": lambda: _durable(lambda share: share.set(NEW)),
     "first store": first_store,
     "growth": lambda: _resizing(SMALL, BIG_NEW),
     "shrink": lambda: _resizing(BIG_OLD, SMALL),
@@ -424,6 +455,8 @@ SCENES: dict[str, Callable[[], Scene]] = {
     "one key": lambda: _on_a_dict(_set_one, ONE),
     "several keys": lambda: _on_a_dict(_set_several, SEVERAL),
     "dict update": lambda: _on_a_dict(lambda s: s.update(b=5, e=6), {**ITEMS, "b": 5, "e": 6}),
+    "durable keys": lambda: _on_a_dict(_set_several, SEVERAL, durable=True),
+    "durable compaction": lambda: _compacting(_set_one, ONE, durable=True),
     "pop": lambda: _on_a_dict(lambda s: s.pop("a"), {"b": [2], "c": "x" * 30}),
     "clear": lambda: _on_a_dict(lambda shared: shared.clear(), {}),
     "transact": lambda: _on_a_dict(lambda s: s.transact(_set_one), ONE),

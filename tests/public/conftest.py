@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from support import inside
-from support.media import Medium, fitting
+from support.media import WITH_WHOLE, Medium, fitting
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -20,7 +20,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marks = list(metafunc.definition.iter_markers("needs"))
     needs = {promise for mark in marks for promise in mark.args}
     slow = metafunc.definition.get_closest_marker("slow") is not None
-    media = fitting(needs, slow)
+    whole = metafunc.config.getoption("whole") or metafunc.config.getoption("soak")
+    media = [cls for cls in fitting(needs, slow) if whole or cls not in WITH_WHOLE]
     metafunc.parametrize("medium", media, ids=[cls.name for cls in media], indirect=True)
 
 

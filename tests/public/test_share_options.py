@@ -21,7 +21,7 @@ def test_info_tells_sizes_and_counts(medium):
     share = medium.share(b"x" * 10_000, max_size="2M")
     share.set(b"y" * 20_000)
     info = share.info()
-    assert (info.version, info.commits, info.kind) == (2, 2, medium.name)
+    assert (info.version, info.commits, info.kind) == (2, 2, medium.kind)
     assert info.max_size == 2 << 20
     assert 20_000 <= info.used_bytes < 21_000
     assert 30_000 <= info.resident_bytes < 1 << 20
@@ -67,9 +67,11 @@ def test_a_size_is_a_positive_int_or_a_string_in_binary_units(medium):
     for size in (0, -5):
         with pytest.raises(ValueError, match="at least 1"):
             medium.share(max_size=size)
-    for size in (1.5, None, True, b"1G"):
+    for size in (1.5, True, b"1G"):
         with pytest.raises(TypeError, match="size"):
             medium.share(max_size=size)
+    with pytest.raises(TypeError, match="size"):
+        Share(max_size=None)
     for size, count in {
         "3": 3,
         "64K": 65536,

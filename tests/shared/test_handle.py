@@ -106,7 +106,7 @@ def test_the_descriptor_that_multiprocessing_passes_serves_where_proc_does_not(m
     context = multiprocessing.get_context("spawn")
     monkeypatch.setattr(*inside.at("place_lives"), lambda place: False)
     real = inside.own_place
-    monkeypatch.setattr(*inside.at("own_place"), lambda segment: NOWHERE)
+    monkeypatch.setattr(*inside.at("own_place"), lambda fd: NOWHERE)
     _run(context, workers.add, share)
     assert share.get() == 1
     monkeypatch.setattr(*inside.at("own_place"), real)

@@ -162,7 +162,7 @@ def test_what_is_no_region_is_not_opened_in_its_place(monkeypatch):
     """Opening what has the number now may do harm: a terminal, a tape, a FIFO."""
     share = Share(1)
     read, write = os.pipe()
-    own = inside.own_place(inside.segment_of(share))
+    own = inside.own_place(inside.segment_of(share).fd)
     place = attrs.evolve(own, fd=read)
     opened = []
     real = os.open

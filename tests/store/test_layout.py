@@ -61,12 +61,12 @@ def test_a_region_begins_with_its_identity():
 
 def test_an_identity_that_is_cut_off_or_changed_is_refused():
     raw = Identity(b"i" * 16, 10, AREA, 0).pack()
-    assert Identity.unpack(raw) == (b"i" * 16, 10, AREA, 0)
-    assert Identity.unpack(raw + b"more") == (b"i" * 16, 10, AREA, 0)
+    assert Identity.unpack(raw) == (b"i" * 16, 10, AREA, 0, 1)
+    assert Identity.unpack(raw + b"more") == (b"i" * 16, 10, AREA, 0, 1)
     for damaged in (raw[:63], raw[:56], b"", raw[:-1] + b"\1", b"X" + raw[1:]):
         with pytest.raises(CorruptRegionError, match="no mmapshare region"):
             Identity.unpack(damaged)
-    for other in (b"MMAPSHS\0" + raw[8:56], raw[:8] + b"\2" + raw[9:56]):
+    for other in (b"MMAPSHS\0" + raw[8:56], raw[:8] + b"\3" + raw[9:56]):
         with pytest.raises(CorruptRegionError, match="format"):
             Identity.unpack(other + struct.pack("<Q", crc32(other)))
 

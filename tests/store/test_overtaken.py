@@ -294,7 +294,7 @@ def test_a_dicts_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
 
 @pytest.fixture
 def unordered(monkeypatch):
-    monkeypatch.setattr(*inside.at("ORDERED_STORES_in_region"), False)
+    monkeypatch.setattr(*inside.at("ORDERED_STORES_in_memory"), False)
     monkeypatch.setattr(*inside.at("ORDERED_STORES_in_keyed"), False)
     monkeypatch.setattr(*inside.at("keyed_newest"), lambda store, key: None)
 

@@ -155,7 +155,7 @@ def test_a_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
 
 
 def test_where_stores_are_not_ordered_readers_take_the_lock(make, monkeypatch):
-    monkeypatch.setattr(*inside.at("ORDERED_STORES_in_region"), False)
+    monkeypatch.setattr(*inside.at("ORDERED_STORES_in_memory"), False)
     share = make([1])
     forget(share)
     with share.locked() as view:

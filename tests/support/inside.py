@@ -25,6 +25,33 @@ PLACES = {
     # --- _store.areas
     "region_allocated": "_store.areas.Areas.allocated",
     "areas_turn": "_store.areas.Areas.turn",
+    "shut": "_lock.descriptor.shut",
+    # --- _store.named
+    "NAMED_ATTEMPTS": "_store.named._ATTEMPTS",
+    "boot": "_store.named._boot",
+    "folder_of_names": "_store.address.folder_of_names",
+    "is_in_memory": "_store.address.Address.is_in_memory",
+    "find_in_folder": "_store.named._find",
+    "is_at_home": "_store.named._is_at_home",
+    "open_in_folder": "_store.folder.Folder.open",
+    "named_of_segment": "_store.segment.Segment.named",
+    # --- _store.folder
+    "FOLDER_ATTEMPTS": "_store.folder._ATTEMPTS",
+    "clear_of_folder": "_store.folder.Folder._clear",
+    "give_name": "_store.folder.NewFile.give_name",
+    "leads_to": "_store.folder.Folder.leads_to",
+    "file_system_of": "_store.folder._file_system",
+    "is_memory": "_store.folder.is_memory",
+    "BOOT": "_store.format.BOOT",
+    "INODE": "_store.format.INODE",
+    # --- _store.sound
+    "newest_sound": "_store.sound.newest",
+    "sound_slot": "_store.sound._sound",
+    "checked_slot": "_store.sound.checked_slot",
+    "crc32_of_sound": "_store.sound.crc32",
+    # --- _store.file
+    "checked_slot_of_file": "_store.file.checked_slot",
+    "file_barrier": "_store.file.FileRegion.barrier",
     # --- _lock.loop
     "task_event": "_lock.loop.TaskBackend.event",
     # --- _codec.diagnose
@@ -246,12 +273,13 @@ PLACES = {
     "warm_in_pickler": "_codec.pickler.warm",
     # --- _store.region
     "VALUE_END": "_store.value.END",
-    "ORDERED_STORES_in_region": "_store.region.ORDERED_STORES",
+    "Region_in_memory": "_store.memory.Region",
+    "undisturbed_in_memory": "_store.memory.undisturbed",
+    "ORDERED_STORES_in_memory": "_store.memory.ORDERED_STORES",
     "VALUE_EPOCH": "_store.value.EPOCH",
     "Region": "_store.region.Region",
     "store_put": "_store.base.Store.put",
     "region_copy": "_store.value.MemoryValueStore._copy",
-    "undisturbed_in_region": "_store.region.undisturbed",
     "undisturbed_in_value": "_store.value.undisturbed",
     "region_place": "_store.value.MemoryValueStore._place",
     "region_publish_with_care": "_store.value.MemoryValueStore._commit_with_care",
@@ -263,7 +291,7 @@ PLACES = {
     "region_try_read": "_store.value.MemoryValueStore.try_read",
     "VALUE_START": "_store.value.START",
     "VALUE_V": "_store.value.V",
-    "ATTEMPTS_BEFORE_LOCK": "_store.region._ATTEMPTS_BEFORE_LOCK",
+    "ATTEMPTS_BEFORE_LOCK": "_store.memory._ATTEMPTS_BEFORE_LOCK",
     "CACHED_BYTES": "_store.value._CACHED_BYTES",
     "EMPTY_COMMIT": "_store.value._EMPTY",
     "VALUE_KEEP_BYTES": "_store.value._KEEP_BYTES",
@@ -291,7 +319,7 @@ PLACES = {
     "shape_files": "_codec.fingerprint._files",
     "shape_of": "_codec.fingerprint.shape_of",
     "source_of": "_codec.fingerprint.source_of",
-    "kind_of_memory_in_region": "_store.region.kind_of_memory",
+    "kind_of_memory": "_store.segment.kind_of_memory",
     # --- _shared.base
     "open_shared": "_shared.base._open_shared",
     # --- _transaction.several

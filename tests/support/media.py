@@ -6,10 +6,14 @@ needs a promise asks for it with ``@pytest.mark.needs("crosses_fork")`` and is n
 
 from __future__ import annotations
 
+import itertools
+import os
+import tempfile
 import weakref
+from pathlib import Path
 from typing import Any
 
-from mmapshare import Share, SharedDict
+from mmapshare import Share, SharedDict, list_shares
 
 from . import in_process, inside
 
@@ -26,6 +30,11 @@ class Medium:
     """Makes shares and dicts in one kind of place, and closes them when the test is over."""
 
     name: str
+
+    @property
+    def kind(self) -> str:
+        """What `info` says."""
+        return self.name
 
     crosses_fork = True
     """Forked children have what was made before."""
@@ -91,6 +100,49 @@ class PrivateFile(Medium):
         return SharedDict(*args, kind="file", **options)
 
 
+class Named(Medium):
+    """A name among the processes of this user."""
+
+    name = "name"
+
+    def make_share(self, *args: Any, **options: Any) -> Share[Any]:
+        return Share.open(_new_name(), *args, create=True, **options)
+
+    def make_dict(self, *args: Any, **options: Any) -> SharedDict[Any, Any]:
+        return SharedDict.open(_new_name(), _items(args, options), create=True, **options)
+
+    def close(self) -> None:
+        super().close()
+        unlink_all()
+
+
+class Durable(Medium):
+    """A file whose commits outlive a power cut."""
+
+    name = "durable"
+    kind = "path"  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__()
+        inside.put("is_memory", lambda fd: False)  # The folder of temporary files may be.
+        self._folder = tempfile.TemporaryDirectory()
+
+    def make_share(self, *args: Any, **options: Any) -> Share[Any]:
+        return Share.open(self._new(), *args, create=True, durable=True, **options)
+
+    def make_dict(self, *args: Any, **options: Any) -> SharedDict[Any, Any]:
+        return SharedDict.open(
+            self._new(), _items(args, options), create=True, durable=True, **options
+        )
+
+    def _new(self) -> Path:
+        return Path(self._folder.name, f"test-{next(_numbers)}")
+
+    def close(self) -> None:
+        super().close()
+        self._folder.cleanup()
+
+
 class OneProcess(Medium):
     """A value, or a dict, of this process under its own lock; see `in_process`."""
 
@@ -108,7 +160,31 @@ class OneProcess(Medium):
         return made
 
 
-MEDIA: list[type[Medium]] = [Anonymous, PrivateFile, OneProcess]
+_OPTIONS = {"max_size", "timeout"}
+
+
+def _items(args: Any, options: dict[str, Any]) -> dict[Any, Any]:
+    """What `SharedDict` would begin with; what is left are options of `SharedDict.open`."""
+    return dict(*args, **{key: options.pop(key) for key in [*options] if key not in _OPTIONS})
+
+
+_numbers = itertools.count()
+
+
+def _new_name() -> str:
+    return f"test-{os.getpid()}-{next(_numbers)}"
+
+
+def unlink_all() -> None:
+    """Take away the names that are left, of shares and dicts that may be closed."""
+    for listed in list_shares():
+        kind: Any = {"Share": Share, "SharedDict": SharedDict}[listed.kind]
+        kind.open(listed.name).unlink()
+
+
+MEDIA: list[type[Medium]] = [Anonymous, PrivateFile, Named, Durable, OneProcess]
+WITH_WHOLE: set[type[Medium]] = {Named, Durable}
+"""Those on which the contract runs with ``--whole`` only: a disk takes its time."""
 
 
 def fitting(needs: set[str], slow: bool, media: list[type[Medium]] = MEDIA) -> list[type[Medium]]:

@@ -1,0 +1,114 @@
+"""Opening shares by name: what `Share.open` and `SharedDict.open` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from .._arguments import size_bytes, timeout_s
+from .._store import Segment, address, folder, named
+from ..errors import OpenError
+from . import registry
+from .base import Shared
+
+S = TypeVar("S", bound=Shared[Any])
+
+_MAX_SIZE: Final = "1G"
+
+
+def open_shared(
+    cls: type[S],
+    where: object,
+    create: bool | None,
+    max_size: int | str | None,
+    timeout: float | None,
+    durable: bool,
+    fill: Callable[[S], object],
+) -> S:
+    """The share of that name or path, or a new one that ``fill`` has put its first value into.
+
+    A process has one share for a name, however often it opens it.
+    """
+    place = address.address_of(where)
+    if create is not None and not isinstance(create, bool):
+        raise TypeError(f"create is True, False, or None for either; not {create!r}")
+    if durable and place.is_name:
+        raise ValueError(
+            f"a name is gone when the machine starts again: give durable=True a path, such as "
+            f'"./{place.entry}"'
+        )
+    ceiling = None if max_size is None else size_bytes(max_size)
+    seconds = timeout_s(timeout)
+
+    def bind(store: Any) -> S:
+        shared = cls.__new__(cls)
+        shared._bind(store, seconds)
+        return shared
+
+    def make(memory: Callable[[int], Segment]) -> S:
+        shared = bind(cls._new_store(memory, ceiling or size_bytes(_MAX_SIZE)))
+        try:
+            fill(shared)
+            if durable:
+                _be_durable(shared)
+        except BaseException:
+            shared.close()
+            raise
+        return shared
+
+    segment, made = named.find_or_make(place, create, make, durable)
+    if segment is None:
+        assert made is not None
+        registry.register(made)
+        return made
+    opened = _opened(cls, place, segment, ceiling, bind)
+    if durable:
+        _be_durable(opened)
+    return opened
+
+
+def _be_durable(shared: Shared[Any]) -> None:
+    if folder.is_memory(shared._store.region.segment.fd):
+        raise OpenError(
+            f"{shared.address} lies in memory, and is gone when the machine stops: give "
+            "durable=True a path on a disk"
+        )
+    shared._store.be_durable()
+
+
+def _opened(
+    cls: type[S],
+    place: address.Address,
+    segment: Segment,
+    ceiling: int | None,
+    bind: Callable[[Any], S],
+) -> S:
+    try:
+        store = cls._open_store(segment)
+    except BaseException:
+        segment.close()
+        raise
+    shared = None
+    try:
+        if store.content != cls._content:
+            raise OpenError(f"{place} is a {store.content}: open it with {store.content}.open()")
+        there = store.region.identity.max_size
+        if ceiling not in {None, there}:
+            raise OpenError(
+                f"share {place} has max_size {there:,}, and {ceiling:,} was asked for. What is "
+                "there stands: leave max_size out, or unlink() the share first"
+            )
+        shared = registry.adopt(store, bind)
+        if shared._store is not store and not registry.is_of(shared, segment):
+            raise OpenError(
+                f"{place} is a copy of {shared.address}, which is open here; this process can "
+                "have one of the two. Copy the file itself, not its file system"
+            )
+        if not isinstance(shared, cls):
+            raise OpenError(
+                f"share {place} is open in this process already, as a {type(shared).__name__}"
+            )
+        return shared
+    finally:
+        if shared is None or shared._store is not store:
+            store.close()
