@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
@@ -49,7 +50,7 @@ def shared_state(target: Callable[Concatenate[Any, P], R], /) -> SharedFunction[
 def shared_state(
     *,
     initial: object = ...,
-    share: Shared[Any] = ...,
+    share: Shared[Any] | str | os.PathLike[str] = ...,
     max_size: int | str = ...,
     timeout: float | None = ...,
 ) -> _Decorator: ...
@@ -65,7 +66,9 @@ def shared_state(target: Any = attrs.NOTHING, /, **options: Any) -> Any:
         initial: the state to begin with; stored at once, so that changing the object later
             changes nothing. A callable is stored as it is, never called.
         share: an existing `Share` or `SharedDict` instead, so that several functions work on one
-            state.
+            state. Or a name or a path, as `Share.open` takes it: functions of programs that know
+            nothing of one another work on one state, which begins with the first one's
+            ``initial`` and lasts as long as the name does.
         max_size: ceiling of the state, as for `Share`; default 1 GiB.
         timeout: seconds that a call waits for the lock before it raises LockTimeout; by default
             the share's own, which is None: for as long as it takes.
@@ -73,8 +76,8 @@ def shared_state(target: Any = attrs.NOTHING, /, **options: Any) -> Any:
     The region is made at decoration, so that forked children inherit it. The function, handed to
     a child under spawn or forkserver, takes its region along. *A child that imports the module
     anew and was not handed the function has a region of its own*: hand the function on, or bind
-    it with ``share=`` to a share that the child was given. Let `shared_state` stand above other
-    decorators of a function: what they make is handed on without its region.
+    it with ``share=`` to a name, or to a share that the child was given. Let `shared_state` stand
+    above other decorators of a function: what they make is handed on without its region.
 
     - ``async def`` functions wait for the lock without holding up the event loop; the owner is
       the task. A task that they start and await in turn is another owner and would wait for
@@ -108,6 +111,14 @@ def shared_state(target: Any = attrs.NOTHING, /, **options: Any) -> Any:
     >>> tally(1)
     1
 
+    >>> @shared_state(share="doctest-tally", initial=0)  # The same in each program that says so.
+    ... def count(state):
+    ...     state.value += 1
+    ...     return state.value
+    >>> count()
+    1
+    >>> count.share.unlink()
+
     >>> @shared_state
     ... class Counter:
     ...     def __init__(self):
@@ -126,14 +137,16 @@ def shared_state(target: Any = attrs.NOTHING, /, **options: Any) -> Any:
             )
     size_bytes(options.get("max_size", 1))
     timeout_s(options.get("timeout"))
-    if "share" in options:
+    share = options.get("share", "")
+    if isinstance(share, Shared):
         for name in ("initial", "max_size"):
             if name in options:
                 raise TypeError(f"share= brings its own value and ceiling: leave {name}= out")
-        if not isinstance(options["share"], Shared):
-            raise TypeError(
-                f"share= is a Share or a SharedDict, not {type(options['share']).__name__}"
-            )
+    elif not isinstance(share, str | os.PathLike):
+        raise TypeError(
+            "share= is a Share or a SharedDict, or the name or path of a Share, not "
+            f"{type(share).__name__}"
+        )
     if target is attrs.NOTHING:
         return functools.partial(_decorate, options)
     if not callable(target) and not isinstance(target, staticmethod | classmethod):

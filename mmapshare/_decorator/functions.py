@@ -8,6 +8,7 @@ it is bound to an instance or a class, first otherwise.
 from __future__ import annotations
 
 import inspect
+import os
 import pickle
 import sys
 from collections.abc import Callable, Sequence
@@ -54,10 +55,10 @@ class SharedFunction(Described[R], Generic[P, R]):
         """Whether somebody may rely on the region that it has."""
         self._waiting = {name: options.pop(name) for name in ("timeout",) if name in options}
         self._initial: Sequence[bytes] | None = None
-        if share is None:
+        if share is None or isinstance(share, str | os.PathLike):
             options.setdefault("initial", {})
             self._initial = tuple(map(bytes, encode(options["initial"])))
-            share = Share(**options)
+            share = Share(**options) if share is None else Share.open(share, **options)
         self._share: Shared[Any] = share
 
     @property
@@ -127,7 +128,8 @@ class SharedFunction(Described[R], Generic[P, R]):
     def reset(self) -> None:
         """Back to the initial state, in one transaction; as it was given at decoration.
 
-        TypeError for a function on a share that was made elsewhere (``share=``).
+        Of a name that is this decoration's, whatever it began with. TypeError for a function on a
+        share that was made elsewhere (``share=`` with a `Share` or a `SharedDict`).
 
         >>> from mmapshare import shared_state
         >>> @shared_state(initial=[])

@@ -131,7 +131,7 @@ def test_what_cannot_be_right_is_an_error_at_decoration():
         shared_state(share=Share(0), initial=0)
     with pytest.raises(TypeError, match="max_size= out"):
         shared_state(share=Share(0), max_size="1M")
-    with pytest.raises(TypeError, match="SharedDict, not dict"):
+    with pytest.raises(TypeError, match="path of a Share, not dict"):
         shared_state(share={})
     with pytest.raises(TypeError, match="option 'size'"):
         shared_state(size=3)

@@ -7,6 +7,7 @@ accepted, the checkers report the comment as unnecessary.
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, assert_type
 
 from mmapshare import Share, SharedDict, SharedFunction, Snapshot, View, shared_state
@@ -44,6 +45,17 @@ async def later(state: Any, n: int) -> str:
     return str(n)
 
 
+@shared_state(share="jobs", initial=0)
+def by_name(state: View[int], n: int) -> int:
+    return state.value + n
+
+
+@shared_state(share=Path("jobs.mmapshare"))
+def by_path(state: Any) -> None: ...
+
+
+assert_type(by_name(3), int)
+shared_state(share=b"jobs")  # type: ignore[call-overload]
 assert_type(bare(3), int)
 assert_type(tally(3, note="x"), int)
 tally.reset()
