@@ -1,16 +1,19 @@
-"""A web app whose gunicorn workers share a counter, a rate limit, and a rule that requests swap.
+"""A web app whose workers share a counter, a rate limit, and a rule that requests swap.
 
-    gunicorn --preload --workers 4 --chdir examples web_app:app
+    gunicorn --workers 4 --chdir examples web_app:app
+    uvicorn --workers 4 --app-dir examples web_app:asgi
 
     curl 'localhost:8000/?user=anna'                          # counted, limited, asks the rule
     curl -H 'X-Request-Id: 7' 'localhost:8000/?user=anna'     # sent again: counted once
     curl -d 'rule=percent&value=20' localhost:8000/rule       # from now on, in every worker
     curl localhost:8000/stats
+    python examples/web_app.py --forget                       # the count, the limit and the rule
 
-With ``--preload`` gunicorn imports this module once and forks the workers from there, so what
-stands at its top is theirs together: also that of workers which take the place of others, after a
-kill, ``--max-requests`` or a SIGHUP. Without it each worker would have a count of its own; the app
-then says so instead. (A SIGUSR2 starts another master, which imports anew: it counts from 0.)
+Each worker imports this module, and opens the two shares at its top by their names. So they are
+theirs together whoever is whose parent, with ``--preload`` or without, and also those of workers
+which take the place of others: after a kill, ``--max-requests``, a SIGHUP, a new version of the
+app beside the old one. They last until they are forgotten or the machine starts again. Let
+MMAPSHARE_DIR name another folder for another deployment by the same user.
 
 - ``requests``: the bucket of `rate_limiter`, which also counts, and what the latest requests were
   answered. One transaction takes a token and notes the answer: a request whose worker is killed
@@ -21,18 +24,22 @@ A request names one of the `RULES` and its value; it never brings code. Whoever 
 evaluated, or unpickled, can do whatever this process can. Here all that is unpickled was stored
 by the app's own workers. Still, keep ``/rule`` from strangers as you would any switch.
 
-RATE and BURST in the environment set the limit, by default 1000 a second and 2000 at once. Needs
-gunicorn (``pip install mmapshare[examples]``), or another server that forks after the import.
+RATE and BURST in the environment set the limit where there is none yet, by default 1000 a second
+and 2000 at once. Needs gunicorn or uvicorn (``pip install mmapshare[examples]``), or another
+server for WSGI or ASGI.
 """
 
 from __future__ import annotations
 
+import argparse
+import asyncio
+import io
 import json
 import os
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -70,10 +77,11 @@ RULES = {factory.__name__: factory for factory in (everybody, some, percent)}
 
 # --- What the workers share ------------------------------------------------------------------
 
-made_by = os.getpid()
 limit = int(os.environ.get("RATE", "1000")), int(os.environ.get("BURST", "2000"))
-requests: SharedDict[Any, Any] = SharedDict(bucket=full_bucket(*limit))
-rule: Share[Rule] = Share(everybody(""))
+requests: SharedDict[Any, Any] = SharedDict.open(
+    "web_app.requests", {"bucket": full_bucket(*limit)}
+)
+rule: Share[Rule] = Share.open("web_app.rule", everybody(""))
 
 
 def count(request_id: str) -> Call:
@@ -130,14 +138,59 @@ def stats(environ: Environ) -> Answer:
 PAGES = {("GET", "/"): visit, ("POST", "/rule"): swap, ("GET", "/stats"): stats}
 
 
-def app(environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
+def respond(environ: Environ) -> tuple[str, bytes]:
     page = PAGES.get((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
-    answer: dict[str, Any]
     if page is None:
         status, answer = "404 Not Found", {"pages": [" ".join(key) for key in PAGES]}
-    elif environ["wsgi.multiprocess"] and os.getpid() == made_by:
-        status, answer = "500 Internal Server Error", {"error": "start gunicorn with --preload"}
     else:
         status, answer = page(environ)
+    return status, json.dumps(answer).encode() + b"\n"
+
+
+def app(environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
+    """For servers of WSGI, such as gunicorn."""
+    status, body = respond(environ)
     start_response(status, [("Content-Type", "application/json")])
-    return [json.dumps(answer).encode() + b"\n"]
+    return [body]
+
+
+async def asgi(
+    scope: Environ,
+    receive: Callable[[], Awaitable[Environ]],
+    send: Callable[[Environ], Awaitable[object]],
+) -> None:
+    """For servers of ASGI, such as uvicorn: the same pages, each in a thread of the worker."""
+    if scope["type"] != "http":
+        raise NotImplementedError(scope["type"])
+    sent, more = b"", True
+    while more:
+        message = await receive()
+        sent, more = sent + message.get("body", b""), message.get("more_body", False)
+    environ = {
+        "REQUEST_METHOD": scope["method"],
+        "PATH_INFO": scope["path"],
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "CONTENT_LENGTH": len(sent),
+        "wsgi.input": io.BytesIO(sent),
+    }
+    for name, value in scope["headers"]:
+        environ["HTTP_" + name.decode("latin-1").upper().replace("-", "_")] = value.decode(
+            "latin-1"
+        )
+    status, body = await asyncio.to_thread(respond, environ)
+    headers = [(b"content-type", b"application/json")]
+    start = {"type": "http.response.start", "status": int(status[:3]), "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A web app; a server runs it, see the top.")
+    parser.add_argument("--forget", action="store_true", required=True, help="what workers share")
+    parser.parse_args()
+    requests.unlink()
+    rule.unlink()
+
+
+if __name__ == "__main__":
+    main()

@@ -8,13 +8,10 @@ answered in the end, and the answers are checked against what one process would 
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import os
 import pickle
 import re
 import signal
-import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
@@ -22,76 +19,31 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
-from support.hosts import (
-    EXAMPLES,
-    ROOT,
-    children,
-    imported,
-    kill_a_child,
-    started,
-    until_ended,
+from support.hosts import EXAMPLES, ROOT, children, run, started, until_ended
+from support.media import unlink_all
+from support.servers import (
+    CLIENTS,
+    LIMIT,
+    CutError,
+    Server,
+    count_2000_while_workers_are_killed,
+    fault,
 )
 
-from mmapshare import Share, SharedDict
+from mmapshare import Share, SharedDict, list_shares
 
 pytest.importorskip("gunicorn")
 
 PLANTED = ROOT / "tests" / "support"
-CLIENTS = 8
-STATUS = {True: 200, False: 429}
 SOON = ("--graceful-timeout", 3)
 """gunicorn's SIGTERM is lost on a worker that is just starting, in another's place."""
 
 
-class CutError(Exception):
-    """The connection ended, or gunicorn itself answered that a worker could not."""
-
-
-@attrs.define
-class Server:
-    """A gunicorn that listens, and what its clients went through."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    cut: list[str] = attrs.field(factory=list)
-    """How requests ended without an answer of the app's."""
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def ask(self, path: str, body: str | None = None, **headers: str) -> tuple[int, Any]:
-        """The answer of the app; CutError where there is none."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            connection.request("GET" if body is None else "POST", path, body, headers)
-            answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
-        except (ConnectionError, http.client.HTTPException, json.JSONDecodeError) as err:
-            raise CutError(repr(err)) from err
-        finally:
-            connection.close()
-
-    def visit(self, request_id: int) -> tuple[int, Any]:
-        """One request, sent until it is answered."""
-        while True:
-            try:
-                return self.ask(f"/?user={request_id}", **{"X-Request-Id": str(request_id)})
-            except CutError as err:
-                self.cut.append(str(err))
-
-    def ends(self) -> int:
-        """Wait for its end; returns the exit code."""
-        self.process.communicate(timeout=60)
-        return self.process.returncode
-
-    def end(self) -> int:
-        """End it as its users do; returns the exit code once all workers have ended too."""
-        with until_ended(children(self.pid)):
-            self.process.terminate()
-            return self.ends()
+@pytest.fixture(autouse=True)
+def no_names_are_left() -> Iterator[None]:
+    yield
+    unlink_all()
 
 
 @contextlib.contextmanager
@@ -119,54 +71,27 @@ def serving_with_traps(
 ) -> Iterator[tuple[Server, SharedDict[Any, Any]]]:
     """The app that a test can stop in mid-transaction, and its region, which outlives it here."""
     more = {"TRAPS": str(home), **environ}
-    with serving(home, "planted_web_app:app", "--preload", *options, **more) as server:
-        requests = pickle.loads((home / "handle").read_bytes())
+    with serving(home, "planted_web_app:app", *options, **more) as server:
+        requests: SharedDict[Any, Any] = SharedDict.open("web_app.requests", create=False)
         try:
             yield server, requests
         finally:
             requests.close()
 
 
-def fault(answers: list[Any], bucket: dict[str, int], rate: int, burst: int) -> str | None:
-    """What one process would have answered otherwise."""
-    with imported("rate_limiter") as limiter:
-        calls = [limiter.Call(*map(answer.get, limiter.Call._fields)) for answer in answers]
-        told: str | None = limiter.find_fault(calls, limiter.full_bucket(rate, burst), bucket)
-        return told
-
-
 # --- Many requests ---------------------------------------------------------------------------
 
 
 @pytest.mark.alone
-def test_2000_requests_are_counted_once_each_whoever_is_killed(tmp_path: Path) -> None:
-    """Two workers are killed within a transaction, two anywhere; all are replaced."""
-    for number in (300, 1400):
-        (tmp_path / f"kill-{number}").touch()
-    limit = {"RATE": "1", "BURST": "1200"}
-    with (
-        serving_with_traps(tmp_path, *SOON, **limit) as (server, requests),
-        ThreadPoolExecutor(CLIENTS) as clients,
-    ):
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["by-name", "preload"])
+def test_2000_requests_are_counted_once_each_whoever_is_killed(
+    tmp_path: Path, options: tuple[object, ...]
+) -> None:
+    with serving_with_traps(tmp_path, *options, *SOON, **LIMIT) as (server, requests):
         first_workers = set(children(server.pid))
-        jobs = [clients.submit(server.visit, n) for n in range(2000)]
-        for done, _ in enumerate(as_completed(jobs), start=1):
-            if done in {600, 1000}:
-                kill_a_child(server.pid)
-        answered = [job.result() for job in jobs]
-        answers = [answer for _, answer in answered]
-
-        status, told = server.ask("/stats")
-        assert status == 200
-        assert fault(answers, told["bucket"], rate=1, burst=1200) is None
-        assert sorted(answer["number"] for answer in answers) == list(range(2000))
-        assert [status for status, _ in answered] == [STATUS[a["allowed"]] for a in answers]
-        assert 1200 <= sum(answer["allowed"] for answer in answers) < 2000
+        answers = count_2000_while_workers_are_killed(server, tmp_path)
         # A worker has one request at a time, and the others wait at the listening socket.
         assert 2 <= len(server.cut) <= 4, server.cut
-        assert 2 <= told["killed_in_a_transaction"] <= 4
-        assert told["commits"] == 2001
-        assert not list(tmp_path.glob("kill-*"))
         assert {answer["worker"] for answer in answers} - first_workers
         assert server.end() == 0
         assert requests["bucket"]["calls"] == 2000
@@ -177,7 +102,7 @@ def test_workers_that_are_recycled_and_reloaded_cut_nobody_and_go_on_counting(
 ) -> None:
     options = ("--max-requests", 40, "--max-requests-jitter", 20, *SOON)
     with (
-        serving(tmp_path, "web_app:app", "--preload", *options) as server,
+        serving(tmp_path, "web_app:app", *options) as server,
         ThreadPoolExecutor(CLIENTS) as clients,
     ):
         jobs = [clients.submit(server.visit, n) for n in range(500)]
@@ -194,7 +119,7 @@ def test_workers_that_are_recycled_and_reloaded_cut_nobody_and_go_on_counting(
 
 def test_a_rule_that_a_request_swaps_holds_in_every_worker_from_then_on(tmp_path: Path) -> None:
     with (
-        serving(tmp_path, "web_app:app", "--preload") as server,
+        serving(tmp_path, "web_app:app") as server,
         ThreadPoolExecutor(CLIENTS) as clients,
     ):
         before = list(clients.map(server.visit, range(100)))
@@ -296,13 +221,18 @@ def test_a_worker_that_gunicorn_gives_up_within_a_transaction_holds_nobody_up(
 # --- What must be told -----------------------------------------------------------------------
 
 
-def test_without_preload_the_app_says_so_instead_of_counting_apart(tmp_path: Path) -> None:
-    with serving(tmp_path, "web_app:app") as server:
-        assert server.ask("/") == (500, {"error": "start gunicorn with --preload"})
+def test_the_next_gunicorn_goes_on_counting_until_the_names_are_forgotten(tmp_path: Path) -> None:
+    for options, number in (((), 0), (("--preload",), 1)):
+        with serving(tmp_path, "web_app:app", *options) as server:
+            assert server.visit(number)[1]["number"] == number
+            assert server.end() == 0
+    assert [listed.name for listed in list_shares()] == ["web_app.requests", "web_app.rule"]
+    assert run(EXAMPLES / "web_app.py", "--forget", home=tmp_path) == (0, "", "")
+    assert list_shares() == []
 
 
 def test_a_request_chooses_among_rules_and_brings_no_code(tmp_path: Path) -> None:
-    with serving(tmp_path, "web_app:app", "--preload") as server:
+    with serving(tmp_path, "web_app:app") as server:
         for body in ("rule=eval&value=1", "rule=percent&value=ten", "", "rule=__class__&value=1"):
             status, told = server.ask("/rule", body)
             assert status == 400
@@ -317,7 +247,7 @@ def test_a_request_chooses_among_rules_and_brings_no_code(tmp_path: Path) -> Non
 
 def test_a_planted_transaction_without_the_lock_is_found_out(tmp_path: Path) -> None:
     with (
-        serving_with_traps(tmp_path, UNLOCKED="1") as (server, requests),
+        serving_with_traps(tmp_path, "--preload", UNLOCKED="1") as (server, requests),
         ThreadPoolExecutor(2) as clients,
     ):
         answers = [answer for _, answer in clients.map(server.visit, range(2))]

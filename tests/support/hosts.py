@@ -9,7 +9,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,10 @@ def until_ended(pids: Iterable[int]) -> Iterator[None]:
             os.close(end)
 
 
-def kill_a_child(parent: int) -> int:
+def kill_a_child(parent: int, among: Container[int] | None = None) -> int:
     """SIGKILL the eldest child of a process, which is nobody else: a pidfd survives no reuse."""
     while True:
-        pid = children(parent)[0]
+        pid = next(pid for pid in children(parent) if among is None or pid in among)
         with contextlib.suppress(ProcessLookupError):
             child = os.pidfd_open(pid)
             try:

@@ -1,18 +1,17 @@
 """`examples/web_app.py`, with traps: a test kills or stops it in the middle of a transaction.
 
-gunicorn imports this in the place of the app. It leaves the requests' handle in the folder TRAPS,
-so that the test can look at the region, and looks there itself for what to do at which request.
+A server imports this in the place of the app. It looks in the folder TRAPS for what to do at which
+request.
 """
 
 import contextlib
 import os
-import pickle
 import signal
 from multiprocessing import get_context
 from pathlib import Path
 
 import web_app
-from web_app import app, requests
+from web_app import app, asgi, requests
 
 TRAPS = Path(os.environ["TRAPS"])
 
@@ -43,8 +42,7 @@ class Unlocked:
 
 
 web_app.take = take
-(TRAPS / "handle").write_bytes(pickle.dumps(requests))
 if "UNLOCKED" in os.environ:
     web_app.requests = Unlocked()
 
-__all__ = ["app"]
+__all__ = ["app", "asgi"]
