@@ -15,7 +15,9 @@ and version. A block, ``with share.locked()``, does it in two halves (`_transact
 `__enter__` takes the lock and opens a view, whose draft is decoded from what the store reads;
 `__exit__` asks the view for its changes (`_transaction.view`, for keys `mapping`), commits them and
 unlocks. A `SharedDict` has a store by key (`_store.keyed`), each of whose commits is a record in a
-log (`_store.log`); each process keeps an index of it (`_store.index`).
+log (`_store.log`); each process keeps an index of it (`_store.index`). What is opened by a name or
+a path is found, or made, by `_store.named`; in a file `FileRegion.publish` (`_store.file`) stands
+for `Region.publish`.
 """
 
 from ._decorator import SharedFunction, shared_state

@@ -165,7 +165,7 @@ class UnsafePathError(OpenError):
 
 
 class DurabilityError(MmapShareError):
-    """The disk refused a commit to a durable share, which is not there; nor is any after it."""
+    """The disk refused a commit to a durable share: nobody sees it, nor is any other made there."""
 
 
 class CorruptRegionError(MmapShareError):

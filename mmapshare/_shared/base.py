@@ -37,7 +37,7 @@ class ShareInfo:
         used_bytes: what the committed value takes in the region.
         resident_bytes: memory that the region takes from the machine now.
         max_size: ceiling of one value, in bytes.
-        kind: "memfd", "file", or "name" for what was opened by one.
+        kind: "memfd" or "file"; "name" or "path" for what was opened by one.
         holder_pid: process that holds the lock, None where it is free.
         held_s: seconds since it took the lock, None likewise.
         commits: how often a value was committed.

@@ -1,7 +1,8 @@
 """Handles: how a share reaches a process that did not inherit it.
 
 A pickled share says where its region can be found: the process and descriptor that it was first
-opened from (or the temporary folder). Whoever loads it looks for the region
+opened from (or the temporary folder; of a share that was opened by a name or a path, that, as long
+as it has it). Whoever loads it looks for the region
 
 1. among those that this process has open,
 2. through ``/proc/PID/fd/N``, if device, inode and region id agree,

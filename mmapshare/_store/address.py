@@ -1,6 +1,7 @@
 """Where shares are found by processes that know nothing of one another: names and paths.
 
-A name is one user's, on one machine, until it is unlinked or the machine starts again. Its file
+A name is one user's, on one machine, until it is unlinked or the machine starts again, unless the
+system clears its folder before (logind's RemoveIPC; see `_lock.process_lock.NamedLock`). Its file
 lies in ``$MMAPSHARE_DIR``, else in ``/dev/shm/mmapshare-UID``, or where there is no ``/dev/shm`` in
 ``/tmp``. (Not in ``$XDG_RUNTIME_DIR``, which cron jobs and services lack: they would not meet the
 notebook.) A path leads to a file that is there until it is removed.

@@ -21,7 +21,6 @@ from .sound import checked_slot
 
 _COPIED_MOST: Final = 1 << 14
 """Up to so many bytes a copy takes less time than a view."""
-_pack_slot = layout.pack_slot_words
 
 
 class FileRegion(Region):
@@ -37,8 +36,7 @@ class FileRegion(Region):
                 "a write to this share's file has failed: what the disk holds is not known, and "
                 "nothing more is written. Copy the value to another file"
             )
-        check = 3 * version + 5 * start + 7 * end + 11 * epoch + 13 * parts
-        raw = _pack_slot(version, start, end, epoch, parts, check & 2**64 - 1)
+        raw = layout.pack_slot(version, start, end, epoch, parts)
         begin = before = 0
         if self.identity.kind == LOG_KIND and epoch != version:
             last = SLOTS[1 - (version & 1)]

@@ -22,7 +22,7 @@ class Lmdb(Buckets):
     lacks = {"wake": "none"}
     notes = (
         "write transactions, `sync=False` on /dev/shm; arrays as bare bytes, without pickle; on "
-        "a disk and with `sync` it is durable, which the others but diskcache and redis are not"
+        "a disk and with `sync` it is durable, as diskcache, redis and mmapshare's files can be"
     )
 
     def __init__(self, tag: str) -> None:
