@@ -4,12 +4,7 @@ import gc
 import itertools
 import sys
 
-from support import in_child, inside, trap
-from support.inside import RELEASE
-
-
-def _is_free(share):
-    return inside.token_of(share) is None and in_child(lambda: share.lock(timeout=0)) is None
+from support import inside, interrupt_releases, is_free, trap
 
 
 def test_an_interrupt_at_any_step_of_a_block_reaches_who_wrote_the_block(make, monkeypatch):
@@ -53,7 +48,7 @@ def test_a_block_that_nobody_left_is_given_up_with_the_garbage(make):
     around.append(around)
     del transaction, view, around
     gc.collect()
-    assert _is_free(share)
+    assert is_free(share)
     assert share.get() == [1]
 
 
@@ -63,17 +58,8 @@ def test_a_view_that_is_interrupted_as_it_lets_go_does_so_all_the_same(make, mon
     monkeypatch.setattr(sys, "unraisablehook", lambda args: said.append(args.exc_type))
     transaction = share.locked()
     transaction.__enter__().append(2)
-    lock = inside.lock_of(share)
-    real, left = inside.flock_of(lock), iter(range(2))
-
-    def flock(fd, operation):
-        if operation == RELEASE:
-            for _ in left:
-                raise KeyboardInterrupt
-        return real(fd, operation)
-
-    inside.flock_of.set(lock, flock)
+    interrupt_releases(share, 2)
     del transaction
     assert said == [KeyboardInterrupt]
-    assert _is_free(share)
+    assert is_free(share)
     assert share.get() == [1]

@@ -10,38 +10,20 @@ import threading
 import weakref
 
 import pytest
-from support import in_child, inside
-from support.inside import RELEASE, current_owner, token_by
+from support import in_child, inside, interrupt_releases, is_free
+from support.inside import current_owner, token_by
 
 from mmapshare import LockTimeout, Share, TransactionError
-
-
-def _strike(share, times):
-    """Interrupt that many attempts to let go of the lock, each before it has done so."""
-    lock = inside.lock_of(share)
-    real, left = inside.flock_of(lock), iter(range(times))
-
-    def flock(fd, operation):
-        if operation == RELEASE:
-            for _ in left:
-                raise KeyboardInterrupt
-        return real(fd, operation)
-
-    inside.flock_of.set(lock, flock)
-
-
-def _is_free(share):
-    return inside.token_of(share) is None and in_child(lambda: share.lock(timeout=0)) is None
 
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_an_unlock_that_is_interrupted_lets_go_all_the_same(make, times):
     share = make(1)
     share.lock()
-    _strike(share, times)
+    interrupt_releases(share, times)
     with pytest.raises(KeyboardInterrupt):
         share.unlock()
-    assert _is_free(share)
+    assert is_free(share)
     with pytest.raises(TransactionError, match="without lock"):
         share.unlock()
 
@@ -49,10 +31,10 @@ def test_an_unlock_that_is_interrupted_lets_go_all_the_same(make, times):
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_blocks_end_that_is_interrupted_lets_go_all_the_same(make, times):
     share = make([1])
-    _strike(share, times)
+    interrupt_releases(share, times)
     with pytest.raises(KeyboardInterrupt), share.locked() as view:
         view.append(2)
-    assert _is_free(share)
+    assert is_free(share)
     assert share.get() == [1, 2]
 
 
@@ -86,7 +68,7 @@ def test_who_is_interrupted_while_waking_the_next_takes_nothing_from_that(make):
     finally:
         leave.set()
         thread.join()
-    assert _is_free(share)
+    assert is_free(share)
 
 
 def test_a_wait_whose_end_is_interrupted_leaves_no_trace(monkeypatch):
@@ -129,7 +111,7 @@ def test_a_wait_whose_end_is_interrupted_leaves_no_trace(monkeypatch):
 
 def _stop(share):
     """A block whose `__exit__`, with all that it tries, is interrupted each time."""
-    _strike(share, 3)
+    interrupt_releases(share, 3)
     with share.locked() as view:
         view.append(2)
 
@@ -176,7 +158,7 @@ def _append(share):
 def test_a_stopped_block_is_cleared_by_the_next_one_while_that_is_handled(make, handle):
     share = make([1])
     handle(share)
-    assert _is_free(share)
+    assert is_free(share)
     assert share.get() == [1, 2, 3]
 
 
@@ -240,7 +222,7 @@ def test_what_a_stopped_set_has_left_is_cleared_by_the_same_owner(make, use):
     lock = inside.lock_of(share)
     _in_a_task(lambda: lock.acquire(token_by(current_owner()), None), use, share)
     assert share.get() == 2
-    assert _is_free(share)
+    assert is_free(share)
 
 
 @USES
@@ -273,7 +255,7 @@ def test_a_block_that_its_finaliser_clears_meanwhile_is_not_joined(make, use, mo
     _in_a_task(leave, use, share)
     assert abandoned == []
     assert (share.get(), share.version) == (2, 2)
-    assert _is_free(share)
+    assert is_free(share)
 
 
 # --- A handler that takes the lock while one waits in the queue ----------------------------------
@@ -329,7 +311,7 @@ def test_a_block_in_the_queue_stands_inside_of_what_a_handler_took_meanwhile(mak
         with pytest.raises(LockTimeout):
             in_child(lambda: share.lock(timeout=0))
         share.unlock()
-    assert _is_free(share)
+    assert is_free(share)
     assert share.get() == 1
 
 
@@ -353,5 +335,5 @@ def test_a_task_in_the_queue_stands_inside_of_what_a_handler_took_meanwhile(make
     monkeypatch.setattr(*inside.at("task_event"), staticmethod(event))
     with _Handler(share):
         asyncio.run(main())
-    assert _is_free(share)
+    assert is_free(share)
     assert share.get() == 1

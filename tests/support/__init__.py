@@ -2,7 +2,7 @@
 
 from .children import TESTS, Child, as_somebody_else, in_child, stranger
 from .descriptors import no_more_descriptors, open_fds, region_mappings
-from .shares import forget, locked, opened_again
+from .shares import forget, interrupt_releases, is_free, locked, opened_again
 from .traps import PACKAGE, SEED, kill_self, killed_at_every_step, trap
 from .wanted import Wanted
 
@@ -15,6 +15,8 @@ __all__ = [
     "as_somebody_else",
     "forget",
     "in_child",
+    "interrupt_releases",
+    "is_free",
     "kill_self",
     "killed_at_every_step",
     "locked",

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import inside
+from .children import in_child
 
 
 def opened_again(share: Any) -> Any:
@@ -26,6 +27,25 @@ def forget(share: Any) -> None:
     """Let the next read look at the region, whatever this process has seen of it."""
     inside.commit_of.set(inside.region_of(share), inside.EMPTY_COMMIT)
     inside.seen_of.set(inside.region_of(share), inside.NOTHING_SEEN)
+
+
+def interrupt_releases(share: Any, times: int) -> None:
+    """Interrupt that many attempts to let go of the lock, each before it has done so."""
+    lock = inside.lock_of(share)
+    real, left = inside.flock_of(lock), iter(range(times))
+
+    def flock(fd: int, operation: int) -> Any:
+        if operation == inside.RELEASE:
+            for _ in left:
+                raise KeyboardInterrupt
+        return real(fd, operation)
+
+    inside.flock_of.set(lock, flock)
+
+
+def is_free(share: Any) -> bool:
+    """Whether nobody has the lock, in this process or any other."""
+    return inside.token_of(share) is None and in_child(lambda: share.lock(timeout=0)) is None
 
 
 @contextlib.contextmanager
