@@ -6,6 +6,7 @@ import fcntl
 import gc
 import glob
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "forks_beside_threads: a child of a fork beside busy ones")
     config.addinivalue_line("markers", "classes_end: where nobody uses a class any more, it goes")
     config.addinivalue_line("markers", "timeout(seconds): for pytest-timeout, where that is")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what it runs in the background so, and the tests' children inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Not as a fixture, which the doctests of the package and of the README would not have.
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     names = tempfile.TemporaryDirectory(dir=memory)
