@@ -61,8 +61,12 @@ def serving(home: Path, app: str, *options: object, **environ: str) -> Iterator[
                 break
         else:
             raise AssertionError("gunicorn has ended")
-        assert ready.wait(lambda workers: workers >= 4, timeout=60)
-        yield Server(process, int(found[1]))
+
+        def wait_for(count: int) -> None:
+            assert ready.wait(lambda workers: workers >= count, timeout=60)
+
+        wait_for(4)
+        yield Server(process, int(found[1]), wait_for)
 
 
 @contextlib.contextmanager

@@ -33,17 +33,21 @@ def serving(home: Path, app: str, **environ: str) -> Iterator[Server]:
     command += ["--port", 0, "--no-access-log", app]
     path = f"{environment(home)['PYTHONPATH']}:{ROOT / 'tests' / 'support'}"
     with started(*command, home=home, PYTHONPATH=path, **environ) as process:
-        assert process.stderr is not None
+        stderr = process.stderr
+        assert stderr is not None
         port, ready = 0, 0
-        for line in process.stderr:
-            if found := re.search(rb"running on \D*://127.0.0.1:(\d+)", line):
-                port = int(found[1])
-            ready += b"startup complete" in line
-            if ready == 4:
-                break
-        else:
-            raise AssertionError("uvicorn has ended")
-        yield Server(process, port)
+
+        def wait_for(count: int) -> None:
+            nonlocal port, ready
+            while ready < count:
+                line = stderr.readline()
+                assert line, "uvicorn has ended"
+                if found := re.search(rb"running on \D*://127.0.0.1:(\d+)", line):
+                    port = int(found[1])
+                ready += b"startup complete" in line
+
+        wait_for(4)
+        yield Server(process, port, wait_for)
 
 
 @pytest.mark.alone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ class Server:
 
     process: subprocess.Popen[bytes]
     port: int
+    started: Callable[[int], object]
+    """Waits until so many workers have been started in all, each ready to answer."""
     cut: list[str] = attrs.field(factory=list)
     """How requests ended without an answer of the app's."""
 
@@ -77,17 +80,20 @@ def fault(answers: list[Any], bucket: dict[str, int], rate: int, burst: int) -> 
 def count_2000_while_workers_are_killed(server: Server, traps: Path) -> list[Any]:
     """Two workers are killed within a transaction, two anywhere; all are replaced.
 
-    The server was started with `LIMIT`. Returns the answers.
+    The last 500 requests wait for two of those that take their places, at least. The server was
+    started with `LIMIT`. Returns the answers.
     """
     for number in (300, 1400):
         (traps / f"kill-{number}").touch()
     with ThreadPoolExecutor(CLIENTS) as clients:
-        jobs = [clients.submit(server.visit, n) for n in range(2000)]
+        jobs = [clients.submit(server.visit, n) for n in range(1500)]
         seen: set[int] = set()
         for done, job in enumerate(as_completed(jobs), start=1):
             seen.add(job.result()[1]["worker"])
             if done in {600, 1000}:
                 kill_a_child(server.pid, seen)
+        server.started(6)
+        jobs += [clients.submit(server.visit, n) for n in range(1500, 2000)]
     answered = [job.result() for job in jobs]
     answers = [answer for _, answer in answered]
     status, told = server.ask("/stats")
