@@ -51,6 +51,7 @@ def open_shared(
             fill(shared)
             if durable:
                 _be_durable(shared)
+            registry.register(shared)  # Before it has its name: another thread may find it by that.
         except BaseException:
             shared.close()
             raise
@@ -59,7 +60,6 @@ def open_shared(
     segment, made = named.find_or_make(place, create, make, durable)
     if segment is None:
         assert made is not None
-        registry.register(made)
         return made
     opened = _opened(cls, place, segment, ceiling, bind)
     if durable:

@@ -76,6 +76,22 @@ def test_opened_twice_it_is_the_same_object_also_from_a_pickle():
     assert len({id(each) for each in found}) == 1
 
 
+def test_a_thread_that_finds_the_name_before_its_maker_returns_has_the_same_object(monkeypatch):
+    give_name, found = inside.give_name, []
+
+    def and_open_it(self, entry):
+        given = give_name(self, entry)
+        other = threading.Thread(target=lambda: found.append(Share.open("jobs")))
+        other.start()
+        other.join()
+        return given
+
+    monkeypatch.setattr(*inside.at("give_name"), and_open_it)
+    share = Share.open("jobs", 1)
+    assert found[0] is share
+    assert pickle.loads(pickle.dumps(found[0])) is share
+
+
 def test_who_must_be_the_first_hears_of_another_and_who_must_not_of_none():
     Share.open("jobs", 1, create=True)
     with pytest.raises(ShareExistsError, match="share jobs already"):
