@@ -34,7 +34,7 @@ _modules = sys.modules
 logger = logging.getLogger("mmapshare")
 logger.addHandler(logging.NullHandler())
 
-_LOOK_NS: Final = 100_000
+_LOOK_NS: Final = 1_000_000
 """For how long the descriptor's mark is not looked at again."""
 
 

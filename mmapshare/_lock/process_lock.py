@@ -15,6 +15,7 @@ mapped or handed on keeps the lock for as long as any process has it. Hence thre
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -139,6 +140,11 @@ class ProcessLock(Descriptor):
         return True
 
 
+def _links_and_size(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_nlink, found.st_size
+
+
 class NamedLock(ProcessLock):
     """The lock of a file that has a name, or is to get one; others may remove it, or cut it off."""
 
@@ -147,6 +153,7 @@ class NamedLock(ProcessLock):
     _address: Any = None
     """Of the name, once it has it; ``str`` is for people."""
     _is_unlinked: Callable[[], object]
+    _look: Callable[[int], tuple[int, int]] = staticmethod(_links_and_size)
 
     def named(self, address: Any, is_unlinked: Callable[[], object]) -> None:
         """It has its name now; ``is_unlinked`` tells whether `Share.unlink` took that away."""
@@ -155,6 +162,16 @@ class NamedLock(ProcessLock):
         self._is_unlinked = is_unlinked
         self._address = address
 
+    def spare_times(self) -> None:
+        """From now on look at the file without its times, if the system can (see `_lock.statx`)."""
+        with importing:
+            from .statx import by_statx
+
+        # An old kernel or C library, or a sandbox, has no such call.
+        with contextlib.suppress(OSError, AttributeError):
+            by_statx(self.fd)
+            self._look = by_statx
+
     def checked(self) -> int:
         """The number; an error too where the file is not what it was.
 
@@ -162,16 +179,16 @@ class NamedLock(ProcessLock):
         then on has another share. CorruptRegionError where it was cut off.
         """
         fd = super().checked()
-        found = os.fstat(fd)
-        if self._address is not None and not found.st_nlink and not self._is_unlinked():
+        links, size = self._look(fd)
+        if self._address is not None and not links and not self._is_unlinked():
             raise ShareNotFoundError(
                 f"the file of share {self._address} has been removed: who opens that name from now "
                 "on has another share. This one can still be read here, but not changed. Close it "
                 "and open the name again; to remove a share call its unlink()"
             )
-        if found.st_size != self.size_bytes:
+        if size != self.size_bytes:
             raise CorruptRegionError(
-                f"the file of share {self._address} has {found.st_size:,} bytes, and had "
+                f"the file of share {self._address} has {size:,} bytes, and had "
                 f"{self.size_bytes:,}: something has cut it off"
             )
         return fd

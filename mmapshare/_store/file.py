@@ -13,10 +13,12 @@ import os
 from typing import Final
 from zlib import crc32
 
+from .._lock import NamedLock
 from ..errors import DurabilityError
 from . import format as layout
 from .format import ALIGN_BYTES, DURABLE, FLAGS, LOG_KIND, POISONED, SLOT_BYTES, SLOTS, VERSION
 from .region import Region
+from .segment import Segment
 from .sound import checked_slot
 
 _COPIED_MOST: Final = 1 << 14
@@ -26,7 +28,13 @@ _COPIED_MOST: Final = 1 << 14
 class FileRegion(Region):
     """A region whose commits can be checked, and wait for the disk where the file is durable."""
 
-    __slots__ = ()
+    __slots__ = ("_is_log",)
+
+    def __init__(self, segment: Segment) -> None:
+        super().__init__(segment)
+        self._is_log = self.identity.kind == LOG_KIND
+        if self.words[FLAGS] & DURABLE:
+            self._spare_times()
 
     def publish(self, version: int, start: int, end: int, epoch: int, parts: int = 1) -> None:
         words = self.words
@@ -36,19 +44,18 @@ class FileRegion(Region):
                 "a write to this share's file has failed: what the disk holds is not known, and "
                 "nothing more is written. Copy the value to another file"
             )
-        raw = layout.pack_slot(version, start, end, epoch, parts)
-        begin = before = 0
-        if self.identity.kind == LOG_KIND and epoch != version:
-            last = SLOTS[1 - (version & 1)]
-            begin, before = self._content(last)
-        begin = begin or start
+        begin, before = start, 0
+        if self._is_log and epoch != version:
+            begin, before = self._content(SLOTS[1 - (version & 1)])
         if end - begin <= _COPIED_MOST:
             content = crc32(self.map[begin:end], before)
         else:
             with memoryview(self.map) as view, view[begin:end] as part:
                 content = crc32(part, before)
         place = SLOTS[version & 1].start
-        self.map[place : place + ALIGN_BYTES] = checked_slot(raw, content)
+        self.map[place : place + ALIGN_BYTES] = checked_slot(
+            layout.pack_slot(version, start, end, epoch, parts), content
+        )
         if flags & DURABLE:
             self.barrier()
         words[VERSION] = version  # The commit, for who looks.
@@ -75,3 +82,9 @@ class FileRegion(Region):
             os.fsync(self.segment.fd)
             self.words[FLAGS] |= DURABLE
             self.barrier()
+        self._spare_times()
+
+    def _spare_times(self) -> None:
+        lock = self.segment.process_lock
+        assert isinstance(lock, NamedLock)
+        lock.spare_times()

@@ -206,6 +206,50 @@ def test_a_new_name_is_on_the_disk_before_anybody_relies_on_it(monkeypatch):
     assert synced == [os.stat(".").st_ino]
 
 
+def test_no_commit_that_waits_for_the_disk_has_its_files_times_looked_at(monkeypatch):
+    """Who looks at them has the next write change them, and a barrier writes that, too."""
+    looked, fstat = [], os.fstat
+    monkeypatch.setattr(os, "fstat", lambda fd: (looked.append(fd), fstat(fd))[1])
+    for share in (
+        Share.open("./made", 0, max_size="1M", durable=True),
+        Share.open("./became", 0, max_size="1M"),
+    ):
+        del looked[:]
+        for _ in range(3):
+            inside.looked_ns_of.set(inside.lock_of(share), 0)
+            share.update(lambda n: n + 1)
+        assert bool(looked) == (share.address == os.path.abspath("became"))
+    share = Share.open("./became", durable=True)
+    del looked[:]
+    inside.looked_ns_of.set(inside.lock_of(share), 0)
+    share.set(9)
+    share.close()
+    del share
+    gc.collect()
+    share = Share.open("./became")
+    del looked[:]
+    inside.looked_ns_of.set(inside.lock_of(share), 0)
+    share.set(10)
+    assert not looked
+
+
+def test_where_no_call_spares_the_times_a_lost_name_is_seen_as_well(monkeypatch):
+    def refused(fd):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    with pytest.raises(OSError, match="[Bb]ad file"):
+        inside.by_statx(-1)
+    for sees in (inside.by_statx, refused):
+        monkeypatch.setattr(*inside.at("by_statx"), sees)
+        share = Share.open("./one", 0, max_size="1M", durable=True)
+        share.set(1)
+        os.unlink("one")
+        inside.looked_ns_of.set(inside.lock_of(share), 0)
+        with pytest.raises(ShareNotFoundError, match="has been removed"):
+            share.set(2)
+        share.close()
+
+
 def test_names_and_memory_are_not_durable(monkeypatch):
     with pytest.raises(ValueError, match=r'give durable=True a path, such as "\./jobs.mmapshare"'):
         Share.open("jobs", 1, durable=True)

@@ -109,6 +109,8 @@ PLACES = {
     "process_lock_reopen": "_lock.process_lock.ProcessLock.reopen",
     "RELEASE": "_lock.process_lock.RELEASE",
     "TRY": "_lock.process_lock.TRY",
+    # --- _lock.statx
+    "by_statx": "_lock.statx.by_statx",
     # --- _transaction.mapping
     "draft_pop": "_transaction.mapping.Draft.pop",
     "changes_of_draft": "_transaction.mapping.MappingView._changes",
