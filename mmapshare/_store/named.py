@@ -6,11 +6,13 @@ shorter than its mapping kills who looks at it.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import functools
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol, TypeVar
 
 import attrs
@@ -18,15 +20,22 @@ import attrs
 from .. import _proc
 from .._late import importing
 from .._lock import HOLDER, LOCK_WORDS, alive, shut
-from ..errors import CorruptRegionError, OpenError, ShareExistsError, ShareNotFoundError
+from ..errors import (
+    CorruptRegionError,
+    OpenError,
+    ShareExistsError,
+    ShareNotFoundError,
+    UnsafePathError,
+)
 from .address import SUFFIX, Address, folder_of_names
 from .folder import Folder, NewFile, refuse_several_hosts
-from .format import BOOT, CONTENTS, FORMAT, INODE, UNLINKED, VERSION, Identity
+from .format import BOOT, CONTENTS, FORMAT, HEADER_BYTES, INODE, UNLINKED, VERSION, Identity
 from .segment import Segment
 from .sound import make_sound
 
 _ATTEMPTS: Final = 1000
 _HEADER: Final = struct.Struct(f"<{LOCK_WORDS.stop}Q")
+_NO_LOCKS: Final = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 _BOOT_ID: Final = "sys/kernel/random/boot_id"
 
 
@@ -251,8 +260,7 @@ def _settle(fd: int, address: Address) -> None:
     By that nobody takes it for the one it was copied from. Under the lock, for who looks at it at
     the same time. Killed in between, the next one does it again.
     """
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    try:
+    with _flocked(fd, address):
         identity, words = _header(fd, address)
         if _is_at_home(fd, words):
             return
@@ -264,6 +272,21 @@ def _settle(fd: int, address: Address) -> None:
             return
         os.pwrite(fd, bytes(8 * (LOCK_WORDS.stop - LOCK_WORDS.start)), 8 * LOCK_WORDS.start)
         os.pwrite(fd, inode.to_bytes(8, "little"), 8 * INODE)
+
+
+@contextlib.contextmanager
+def _flocked(fd: int, address: Address) -> Iterator[None]:
+    """With the lock among processes; UnsafePathError where the file system has none."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError as err:
+        if err.errno not in _NO_LOCKS:
+            raise
+        raise UnsafePathError(
+            f"{address} lies on a file system that has no locks ({err.strerror}): use another one"
+        ) from err
+    try:
+        yield
     finally:
         fcntl.flock(fd, fcntl.LOCK_UN)  # The description may live on, in a mapping.
 
@@ -294,16 +317,22 @@ def _make(
 
     def memory(size_bytes: int) -> Segment:
         _refuse_several_hosts(file.fd, address)
+        if not address.is_in_memory:
+            with _flocked(file.fd, address):
+                pass
         segment = Segment.new_named(file.fd, size_bytes, address, file.path)
+        segments.append(segment)
+        segment.allocate(0, HEADER_BYTES)  # A store where the disk has no room is a SIGBUS.
         words = struct.pack("<3Q", os.fstat(file.fd).st_ino, *_boot())
         segment.map[8 * INODE : 8 * INODE + len(words)] = words
-        segments.append(segment)
         return segment
 
     try:
         made = make(memory)
         return file, segments[0], made
     except BaseException:
+        for segment in segments:
+            segment.close()
         file.close()
         raise
 

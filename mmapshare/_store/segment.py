@@ -267,8 +267,10 @@ class Segment:
             try:
                 os.posix_fallocate(fd, start, ahead - start)
             except OSError as err:
+                self.give_back(start, ahead)  # Some file systems keep what they found room for.
+                lacks = "disk has no room" if self.kind == PATH else "machine has no memory"
                 raise RegionFullError(
-                    f"the machine has no memory for {end - start:,} more bytes ({err.strerror})",
+                    f"the {lacks} for {end - start:,} more bytes ({err.strerror})",
                     needed_bytes=end - start,
                     max_size_bytes=self.size_bytes,
                 ) from err

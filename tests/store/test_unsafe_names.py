@@ -1,5 +1,8 @@
 """What may stand under a name and is no share's file: a clear error, nothing opened or harmed."""
 
+import errno
+import fcntl
+import gc
 import os
 import shutil
 import socket
@@ -237,3 +240,24 @@ def test_a_network_file_system_is_refused(folder, monkeypatch):
             Share.open("jobs", 1)
     assert issubclass(UnsafePathError, OpenError)
     assert list_shares() == []
+
+
+def test_a_file_system_without_locks_is_refused_as_such(tmp_path, monkeypatch):
+    """Some have none; and without one a share is no share."""
+    monkeypatch.chdir(tmp_path)
+    Share.open("./original", 1).close()
+    shutil.copy("original", "copy")
+    gc.collect()
+
+    def flock(fd, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for number in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+        for path in ("./copy", "./new"):
+            with pytest.raises(UnsafePathError, match="on a file system that has no locks"):
+                Share.open(path, 1)
+    number = errno.EIO
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        Share.open("./new", 1)
+    assert sorted(os.listdir()) == ["copy", "original"]
