@@ -29,7 +29,18 @@ from ..errors import (
 )
 from .address import SUFFIX, Address, folder_of_names
 from .folder import Folder, NewFile, refuse_several_hosts
-from .format import BOOT, CONTENTS, FORMAT, HEADER_BYTES, INODE, UNLINKED, VERSION, Identity
+from .format import (
+    BOOT,
+    CONTENTS,
+    DURABLE,
+    FLAGS,
+    FORMAT,
+    HEADER_BYTES,
+    INODE,
+    UNLINKED,
+    VERSION,
+    Identity,
+)
 from .segment import Segment
 from .sound import make_sound
 
@@ -138,12 +149,18 @@ def unlink(segment: Segment) -> None:
         with folder:
             # The mark first. Killed in between: who finds it takes the name away.
             if folder.remove(address.entry, segment.fd, functools.partial(_mark, segment)):
+                if _flags(segment) & DURABLE:
+                    folder.sync()
                 return
     raise ShareNotFoundError(f"share {address} has been unlinked already, or its file was removed")
 
 
 def _mark(segment: Segment) -> None:
     segment.map[8 * UNLINKED : 8 * UNLINKED + 8] = (1).to_bytes(8, "little")
+
+
+def _flags(segment: Segment) -> int:
+    return int.from_bytes(segment.map[8 * FLAGS : 8 * FLAGS + 8], "little")
 
 
 def listing() -> list[ListedShare]:

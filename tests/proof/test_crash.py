@@ -11,6 +11,15 @@ def test_what_was_seen_is_there_after_a_power_cut(events, name, soak):
     lean.run(events, "crash", "look", name, None, most, timeout_s=None if soak else 100)
 
 
+def test_a_name_is_there_after_a_power_cut_and_one_taken_away_is_not(events):
+    lean.run(events, "disk", "names")
+
+
+def test_a_folder_that_is_not_synced_is_caught(events):
+    with pytest.raises(lean.FailedCheckError, match="AssertionError"):
+        lean.run(events, "disk", "names", True)
+
+
 @pytest.mark.whole
 @pytest.mark.parametrize(
     ("name", "bug"),

@@ -40,6 +40,7 @@ PLACES = {
     "clear_of_folder": "_store.folder.Folder._clear",
     "give_name": "_store.folder.NewFile.give_name",
     "leads_to": "_store.folder.Folder.leads_to",
+    "folder_sync": "_store.folder.Folder.sync",
     "file_system_of": "_store.folder._file_system",
     "is_memory": "_store.folder.is_memory",
     "BOOT": "_store.format.BOOT",
