@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from .._arguments import size_bytes, timeout_s
-from .._store import Segment, address, folder, named
+from .._store import Segment, address, named
 from ..errors import OpenError
 from . import registry
 from .base import Shared
@@ -50,7 +50,7 @@ def open_shared(
         try:
             fill(shared)
             if durable:
-                _be_durable(shared)
+                shared._store.be_durable()
             registry.register(shared)  # Before it has its name: another thread may find it by that.
         except BaseException:
             shared.close()
@@ -63,17 +63,8 @@ def open_shared(
         return made
     opened = _opened(cls, place, segment, ceiling, bind)
     if durable:
-        _be_durable(opened)
+        opened._store.be_durable()
     return opened
-
-
-def _be_durable(shared: Shared[Any]) -> None:
-    if folder.is_memory(shared._store.region.segment.fd):
-        raise OpenError(
-            f"{shared.address} lies in memory, and is gone when the machine stops: give "
-            "durable=True a path on a disk"
-        )
-    shared._store.be_durable()
 
 
 def _opened(
@@ -92,14 +83,13 @@ def _opened(
     try:
         if store.content != cls._content:
             raise OpenError(f"{place} is a {store.content}: open it with {store.content}.open()")
-        there = store.region.identity.max_size
-        if ceiling not in {None, there}:
+        if ceiling not in {None, store.max_size}:
             raise OpenError(
-                f"share {place} has max_size {there:,}, and {ceiling:,} was asked for. What is "
-                "there stands: leave max_size out, or unlink() the share first"
+                f"share {place} has max_size {store.max_size:,}, and {ceiling:,} was asked for. "
+                "What is there stands: leave max_size out, or unlink() the share first"
             )
         shared = registry.adopt(store, bind)
-        if shared._store is not store and not registry.is_of(shared, segment):
+        if shared._store is not store and not shared._store.is_at(store):
             raise OpenError(
                 f"{place} is a copy of {shared.address}, which is open here; this process can "
                 "have one of the two. Copy the file itself, not its file system"

@@ -144,8 +144,9 @@ def reach(share: Shared[Any], passed_fd: int = -1) -> None:
         store = absent.found.setdefault(None, opened)
         if store is not opened:
             opened.close()
-        elif handle.folder is None:  # A name may be taken away, and then the place is all.
-            _places[store] = handle.place or _own_place(store.region.segment.process_lock.fd)
+        elif store.segment is not None and handle.folder is None:
+            # A name may be taken away, and then the place is all.
+            _places[store] = handle.place or _own_place(store.segment.process_lock.fd)
         put(share, absent, store)
 
 
@@ -179,7 +180,8 @@ def register(share: Shared[Any]) -> None:
     """Remember a share as the one of this process for its region."""
     store = share._store
     _open_here[store.region_id] = share
-    _places[store] = _own_place(store.region.segment.process_lock.fd)  # Opened just now.
+    if store.segment is not None:
+        _places[store] = _own_place(store.segment.process_lock.fd)  # Opened just now.
 
 
 def adopt(store: Any, make: Callable[[Any], Shared[Any]]) -> Shared[Any]:
@@ -190,12 +192,6 @@ def adopt(store: Any, make: Callable[[Any], Shared[Any]]) -> Shared[Any]:
             share = make(store)
             register(share)
         return share
-
-
-def is_of(share: Shared[Any], segment: Segment) -> bool:
-    """Whether a share's region is in that segment's file, and not in a copy of it."""
-    one, other = os.fstat(share._store.region.segment.fd), os.fstat(segment.fd)
-    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 def forget(share: Shared[Any]) -> None:
@@ -215,9 +211,9 @@ def of(share: Shared[Any]) -> Handle:
     store = share._store
     if isinstance(store, Absent):
         return store.handle
-    region_id, segment = store.region_id, store.region.segment
-    if segment.address is not None and os.fstat(segment.fd).st_nlink:
-        return Handle(region_id, None, None, address=segment.address)
+    region_id, segment, location = store.region_id, store.segment, store.location()
+    if location is not None:
+        return Handle(region_id, None, None, address=location)
     if in_worker():
         with _mutex:
             _handed_out.append(share)

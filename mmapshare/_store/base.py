@@ -100,6 +100,10 @@ class Store(ABC):
     Attributes:
         lock: whose holder may commit.
         region_id: 16 bytes that tell this store from all others; the same in every process.
+        content: what it is the store of: "Share" or "SharedDict".
+        max_size: its ceiling in bytes: of one value, or of all values by key together.
+        segment: the memory that it lies in, to whose descriptors handles lead (see
+            `_shared.registry`); None where it lies in none.
         kept: what `keep` has been given, and nothing has replaced. It keeps alive the shares that
             stored values name, since a handle leads nowhere once nobody has its share. It is this
             process's alone: a commit of another one leaves it as it is, and with this one it ends.
@@ -109,12 +113,28 @@ class Store(ABC):
 
     lock: Lock
     region_id: bytes
+    content: str
+    max_size: int
+    segment: Any = None
     kept: Any
 
     @property
     def address(self) -> str | None:
         """By what others find it, such as a name; None where nothing but a handle leads to it."""
         return None
+
+    def location(self) -> Any:
+        """What a handle holds by which others open it; None where it is the segment that leads to
+        it, and no name or server."""
+        return None
+
+    def is_at(self, other: Any) -> bool:
+        """Whether another store by the same id is this very one, and no copy of it."""
+        return bool(self.location() == other.location())
+
+    def be_durable(self) -> None:
+        """From now on a commit waits for the disk, anybody's; OpenError where there is no disk."""
+        raise OpenError(f"{self.address} is no file: durable=True takes a path on a disk")
 
     def unlink(self) -> None:
         """Take its address away; OpenError where it has none, ShareNotFoundError where no more."""

@@ -13,6 +13,8 @@ from typing import Any, Final, Self, TypeVar
 from .._closed import CLOSED
 from .._late import importing
 from .._lock import current_owner, in_steps, token_by
+from ..errors import OpenError
+from . import folder
 from . import format as layout
 from .base import Stats, Store
 from .format import ALLOCATED, HEADER_BYTES, IDENTITY_BYTES, VERSION, Identity
@@ -94,9 +96,26 @@ class MemoryStore(Store):
         return version
 
     @property
-    def content(self) -> str:
-        """What it is the store of: "Share" or "SharedDict"."""
+    def content(self) -> str:  # type: ignore[override]
         return layout.CONTENTS[self.region.identity.kind]
+
+    @property
+    def max_size(self) -> int:  # type: ignore[override]
+        return self.region.identity.max_size
+
+    @property
+    def segment(self) -> Segment:
+        return self.region.segment
+
+    def location(self) -> Any:
+        """Its name's address, as long as it has that."""
+        segment = self.region.segment
+        has_name = segment.address is not None and os.fstat(segment.fd).st_nlink
+        return segment.address if has_name else None
+
+    def is_at(self, other: Any) -> bool:
+        found, there = (os.fstat(store.segment.fd) for store in (self, other))
+        return (found.st_dev, found.st_ino) == (there.st_dev, there.st_ino)
 
     @property
     def address(self) -> str | None:
@@ -112,10 +131,12 @@ class MemoryStore(Store):
         unlink(self.region.segment)
 
     def be_durable(self) -> None:
-        """From now on a commit waits for the disk, anybody's; only where the region is in a file.
-
-        Waits for the lock: a commit that is under way would not wait for the disk.
-        """
+        """The same; it waits for the lock: a commit under way would not wait for the disk."""
+        if folder.is_memory(self.region.segment.fd):
+            raise OpenError(
+                f"{self.address} lies in memory, and is gone when the machine stops: give "
+                "durable=True a path on a disk"
+            )
         token = token_by(current_owner())
         try:
             self.lock.acquire(token, None)  # Or the caller has it already.
@@ -164,6 +185,6 @@ class MemoryStore(Store):
             version=self.version,
             used_bytes=self.used_bytes(),
             resident_bytes=region.segment.resident_bytes(),
-            max_size=region.identity.max_size,
+            max_size=self.max_size,
             kind=region.segment.kind,
         )

@@ -71,6 +71,7 @@ class InProcess:
 class Value(InProcess, ValueStore):
     """One value."""
 
+    content = "Share"
     empty = SimpleNamespace(version=0, used=0, frames=())
 
     def read(self) -> Any:
@@ -84,6 +85,7 @@ class Value(InProcess, ValueStore):
 class Keyed(InProcess, KeyedStore):
     """Many values, by key; a place is the version that set it, and its frames."""
 
+    content = "SharedDict"
     empty = SimpleNamespace(version=0, used=0, epoch=0, places=Places(), definitions={})
 
     def read(self, look: Any) -> Any:
