@@ -18,6 +18,20 @@ unlocks. A `SharedDict` has a store by key (`_store.keyed`), each of whose commi
 log (`_store.log`); each process keeps an index of it (`_store.index`). What is opened by a name or
 a path is found, or made, by `_store.named`; in a file `FileRegion.publish` (`_store.file`) stands
 for `Region.publish`.
+
+Where it comes from. Perl's IPC::Mmap::Share (2006) made an area, `set` a structure and `get` it
+back in a forked process, between `lock` and `unlock`:
+
+==============================================  ==================================================
+Perl                                            here
+==============================================  ==================================================
+``IPC::Mmap::Share->new(SIZE)``, a reservation  ``Share(max_size="64M")``, a ceiling; it grows
+``$share->set($data)``                          ``share.set(data)``
+``$share->get``                                 ``share.get()``, without a lock
+``$share->lock; ...; $share->unlock``           ``with share.locked() as view:``, or the same two
+Storable: no code, no closures                  cloudpickle: lambdas, closures, classes
+a killed holder's lock: as the system has it    free at once, the value whole
+==============================================  ==================================================
 """
 
 from ._decorator import SharedFunction, shared_state

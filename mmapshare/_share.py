@@ -115,10 +115,20 @@ class Share(NotAContainer, Shared[T]):
         this process's own. Opened twice in a process it is the same object.
 
         What is no share's file, or not this user's alone, is not opened, nor changed:
-        UnsafePathError, CorruptRegionError. The files of names lie in ``$MMAPSHARE_DIR``, else in
-        ``/dev/shm/mmapshare-UID``: processes must agree on that, so see to it where containers give
-        each its own. (logind's RemoveIPC removes an ordinary user's names after the last logout,
-        unless that user lingers.)
+        UnsafePathError for a link, a FIFO, a device or a folder, for a file that has two names or
+        that others own or can open, and for file systems of several hosts (NFS, CIFS, FUSE);
+        CorruptRegionError for a damaged or shortened file, or one of another program. A copied file
+        is another share. A program of this user that shortens the file later is found out before
+        the next change; a read that comes first ends in a SIGBUS.
+
+        The files of names lie in ``$MMAPSHARE_DIR``, else in ``/dev/shm/mmapshare-UID``:
+
+        - systemd's ``PrivateTmp`` does not touch them; a path in ``/tmp`` it does. ``DynamicUser``
+          is another user.
+        - logind's ``RemoveIPC`` removes an ordinary user's names after the last logout:
+          ``loginctl enable-linger`` keeps them.
+        - A container has a ``/dev/shm`` of its own (Docker: 64 MB, ``--shm-size``). Mount one
+          folder in all, let ``MMAPSHARE_DIR`` name it, and run them as one user id.
 
         >>> from mmapshare import Share
         >>> jobs = Share.open("doctest-jobs", {"done": 0})

@@ -2,6 +2,7 @@
 
 import ast
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +180,13 @@ def test_the_readmes_first_program_prints_what_it_says(tmp_path):
     done = subprocess.run([sys.executable, path], capture_output=True, text=True)
     assert done.stdout == "{'hits': 4000}\n", done.stderr
     assert "# {'hits': 4000}" in program
+
+
+def test_the_readme_is_read_to_the_end():
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert len(readme.splitlines()) <= 250
+    for target in re.findall(r"\]\((?!http)([^)#]+)", readme):
+        assert (Path(__file__).parent.parent / target).exists(), target
 
 
 def test_each_block_of_the_readme_is_run_by_something():

@@ -192,17 +192,31 @@ def test_the_table_replaces_what_stands_between_the_marks(
     monkeypatch.syspath_prepend(ROOT)
     from tests.benchmarks.peers import __main__ as command
 
-    readme = tmp_path / "README.md"
+    whole, readme = tmp_path / "whole.md", tmp_path / "README.md"
+    monkeypatch.setattr(command, "WHOLE", whole)
     monkeypatch.setattr(command, "README", readme)
-    readme.write_text("before\n<!-- peers -->\nold\n<!-- /peers -->\nafter\n")
+    monkeypatch.setattr(command, "excerpt", lambda text: f"some of {text}")
+    for path, name in ((whole, "peers"), (readme, "excerpt")):
+        path.write_text(f"before\n<!-- {name} -->\nold\n<!-- /{name} -->\nafter\n")
     command.write("| new |")
     command.write("| newer |")
-    picture = "![The same as a picture](tests/benchmarks/peers.svg)"
-    between = f"<!-- peers -->\n| newer |\n\n{picture}\n<!-- /peers -->"
-    assert readme.read_text() == f"before\n{between}\nafter\n"
+    between = "| newer |\n\n![The same as a picture](peers.svg)"
+    assert whole.read_text() == f"before\n<!-- peers -->\n{between}\n<!-- /peers -->\nafter\n"
+    some = "<!-- excerpt -->\nsome of | newer |\n<!-- /excerpt -->"
+    assert readme.read_text() == f"before\n{some}\nafter\n"
     readme.write_text("no marks")
     with pytest.raises(SystemExit, match="no place"):
         command.write("| new |")
+
+
+def test_the_readme_has_an_excerpt_of_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from tests.benchmarks.peers import __main__ as command
+
+    text = command.WHOLE.read_text(encoding="utf-8").split("<!-- peers -->")[1]
+    some = command.excerpt(text.split("<!-- /peers -->")[0])
+    assert len(some.splitlines()) == 10
+    assert some in command.README.read_text(encoding="utf-8")
 
 
 def test_an_unknown_name_is_refused() -> None:

@@ -278,3 +278,18 @@ def test_wrong_arguments_are_told_in_one_line(
     out, err = capsys.readouterr()
     assert (code, out) == ("2", "")
     assert message in err.splitlines()[-1]
+
+
+# --- Stored functions ------------------------------------------------------------------------
+
+
+def test_a_stored_rule_keeps_its_rate_and_one_that_asks_has_the_new_one() -> None:
+    code, out, err = run("rules")
+    assert code == 0, err
+    assert out.endswith(": 110.0 110.0 150.0 120.0\n")
+
+
+def test_the_rules_own_check_finds_a_rule_that_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    with imported("rules") as rules:
+        monkeypatch.setattr(rules, "asking", lambda rate: rules.fixed(rate.get()))
+        assert rules.run() != [110.0, 110.0, 150.0, 120.0]

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.peers                      all of it, in some minutes
     python -m tests.benchmarks.peers lmdb redis           only these, beside the floor
     python -m tests.benchmarks.peers UltraDict kill       one cell, to see for oneself
-    python -m tests.benchmarks.peers --write              into README.md and peers.svg too
+    python -m tests.benchmarks.peers --write              into the READMEs and peers.svg too
 
 Needs the extra `peers`; who is not installed is said to be missing. Each peer runs in a process
 group of its own, which is killed once it gives no result in time: that is a cell too.
@@ -18,12 +18,12 @@ from pathlib import Path
 from tests.benchmarks.peers.chart import svg
 from tests.benchmarks.peers.driver import Cell, measure
 from tests.benchmarks.peers.peer import FLOOR, PEERS, peer_class, version_of
-from tests.benchmarks.peers.report import markdown
+from tests.benchmarks.peers.report import excerpt, markdown
 from tests.benchmarks.peers.rows import ROWS
 
 ROOT = Path(__file__).resolve().parents[3]
-README, CHART = ROOT / "README.md", ROOT / "tests" / "benchmarks" / "peers.svg"
-BEGIN, END = "<!-- peers -->", "<!-- /peers -->"
+HERE = ROOT / "tests" / "benchmarks"
+README, WHOLE, CHART = ROOT / "README.md", HERE / "README.md", HERE / "peers.svg"
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="of the rounds; default 1")
     parser.add_argument("--bound", type=float, help="seconds until a peer is said to hang")
     parser.add_argument("--svg", type=Path, help="where to write the picture")
-    parser.add_argument("--write", action="store_true", help="into README.md and peers.svg")
+    parser.add_argument("--write", action="store_true", help="into the READMEs and peers.svg")
     options = parser.parse_args()
     rows = [name for name in options.names if name in ROWS] or list(ROWS)
     asked = [name for name in options.names if name not in ROWS]
@@ -74,13 +74,19 @@ def _installed(names: list[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def write(text: str) -> None:
-    before, begin, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"README.md has no place for it between {BEGIN} and {END}")
-    picture = f"![The same as a picture]({CHART.relative_to(ROOT).as_posix()})"
-    body = f"{BEGIN}\n{text}\n\n{picture}\n{END}"
-    README.write_text(f"{before}{body}{after}", encoding="utf-8")
+    """Put the table where it is told of, and an excerpt into the project's README."""
+    picture = f"![The same as a picture]({CHART.name})"
+    _replace(WHOLE, "peers", f"{text}\n\n{picture}")
+    _replace(README, "excerpt", excerpt(text))
+
+
+def _replace(path: Path, name: str, body: str) -> None:
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise SystemExit(f"{path} has no place for it between {begin} and {end}")
+    path.write_text(f"{before}{begin}\n{body}\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

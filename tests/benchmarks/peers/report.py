@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from statistics import median
 
@@ -14,6 +15,13 @@ Table = Mapping[str, Mapping[str, Cell]]
 """By row and peer."""
 COMMAND = "python -m tests.benchmarks.peers"
 OURS = "mmapshare"
+BRIEF_ROWS = (
+    "block: add 1 to it", "block by 4 processes at once", "change one of 1 000 keys",
+    "get a numpy array, 256 MiB", "set, until a waiting process has seen it",
+    "kill -9 within a block of two changes",
+)  # fmt: skip
+BRIEF_PEERS = ("mmapshare", "naive", "Value & Co", "Manager", "lmdb", "redis", "UltraDict2")
+"""What of it is in the project's README."""
 
 
 def ratio(cell: Cell) -> float | None:
@@ -46,6 +54,21 @@ def markdown(table: Table, missing: Mapping[str, str] | None = None) -> str:
     rows.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     listed = [f"{number}. {note}" for number, note in enumerate(notes, 1)]
     return "\n".join([*rows, "", *listed, *_closing(peers, missing or {})])
+
+
+def excerpt(text: str) -> str:
+    """A few rows and columns of what `markdown` has made, and the machine."""
+    lines = [
+        [re.sub("<sup>.*?</sup>", "", cell).strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    head, by_title = lines[0], {line[0]: line for line in lines[2:]}
+    columns = [0, *[n for n, name in enumerate(head) if name in BRIEF_PEERS]]
+    rows = [head, ["---"] * len(head), *[by_title[title] for title in BRIEF_ROWS]]
+    brief = ["| " + " | ".join(row[n] for n in columns) + " |" for row in rows]
+    (where,) = re.findall(r"^(CPython .*?);", text, re.MULTILINE)
+    return "\n".join([*brief, "", f"{where}."])
 
 
 def _about(peer: str) -> str:
