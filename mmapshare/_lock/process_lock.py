@@ -69,6 +69,11 @@ class ProcessLock(Descriptor):
         super().__init__(os.open(path, os.O_RDWR | os.O_CLOEXEC))
 
     @property
+    def is_open_through_proc(self) -> bool:
+        """Whether it is a new description of the very file that a descriptor led to."""
+        return not self._name
+
+    @property
     def _path(self) -> str:
         return self._name or f"{_OPEN}{self.fd}"
 

@@ -180,8 +180,9 @@ def register(share: Shared[Any]) -> None:
     """Remember a share as the one of this process for its region."""
     store = share._store
     _open_here[store.region_id] = share
-    if store.segment is not None:
-        _places[store] = _own_place(store.segment.process_lock.fd)  # Opened just now.
+    segment = store.segment
+    if segment is not None and segment.address is None:  # Else only once the name is gone.
+        _places[store] = _own_place(segment.process_lock.fd)  # Opened just now.
 
 
 def adopt(store: Any, make: Callable[[Any], Shared[Any]]) -> Shared[Any]:
@@ -222,7 +223,9 @@ def of(share: Shared[Any]) -> Handle:
         note(share)
     if segment.folder is not None:
         return Handle(region_id, None, segment.folder)
-    place = _places[store]
+    place = _places.get(store)
+    if place is None:
+        place = _places[store] = _own_place(segment.fd)
     near = None if stored or place.lives() else _own_place(segment.fd)
     return Handle(region_id, place, None, near, _passed_while_spawning(segment))
 

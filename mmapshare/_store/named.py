@@ -187,7 +187,7 @@ def _listed(folder: Folder, entry: str) -> ListedShare | None:
     if fd is None:
         return None
     try:
-        identity, words = _header(fd, address)
+        identity, words, found = _header(fd, address)
         if _is_over(words, address):
             return None
         holder = words[LOCK_WORDS][HOLDER]
@@ -195,7 +195,7 @@ def _listed(folder: Folder, entry: str) -> ListedShare | None:
             name=str(address),
             kind=CONTENTS[identity.kind],
             version=words[VERSION],
-            resident_bytes=os.fstat(fd).st_blocks * 512,
+            resident_bytes=found.st_blocks * 512,
             max_size=identity.max_size,
             holder_pid=holder if holder and alive(holder) else None,
         )
@@ -212,17 +212,16 @@ def _find(folder: Folder, address: Address) -> Segment | None:
         if fd is None:
             return None
         try:
-            identity, words = _header(fd, address)
+            identity, words, found = _header(fd, address)
             if _is_over(words, address):
                 folder.remove(address.entry, fd)
                 continue
             _refuse_several_hosts(fd, address)
-            if not _is_at_home(fd, words):
+            if not _is_at_home(words, found.st_ino):
                 _settle(fd, address)
             segment = Segment.named(fd, identity.region_bytes, address)
             try:
-                # Where there is no /proc the lock's description was opened by the name, too.
-                if folder.leads_to(address.entry, fd, segment.fd):
+                if folder.leads_to(address.entry, fd, *segment.opened_by_name()):
                     segment.has_name()
                     return segment
             except BaseException:
@@ -234,9 +233,10 @@ def _find(folder: Folder, address: Address) -> Segment | None:
     raise OpenError(f"share {address} is made and removed all the time")
 
 
-def _header(fd: int, address: Address) -> tuple[Identity, tuple[int, ...]]:
+def _header(fd: int, address: Address) -> tuple[Identity, tuple[int, ...], os.stat_result]:
     raw = os.pread(fd, _HEADER.size, 0)
-    size = os.fstat(fd).st_size
+    found = os.fstat(fd)
+    size = found.st_size
     if len(raw) < _HEADER.size:
         raise CorruptRegionError(f"{address.path} is no share's file: it has {size} bytes")
     try:
@@ -253,7 +253,7 @@ def _header(fd: int, address: Address) -> tuple[Identity, tuple[int, ...]]:
             f"{address.path} was made by a {'path' if address.is_name else 'name'}, and is opened "
             "by that alone"
         )
-    return identity, _HEADER.unpack(raw)
+    return identity, _HEADER.unpack(raw), found
 
 
 def _is_over(words: tuple[int, ...], address: Address) -> bool:
@@ -266,9 +266,9 @@ def _is_of_this_boot(words: tuple[int, ...]) -> bool:
     return made == now or not any(now) or not any(made)
 
 
-def _is_at_home(fd: int, words: tuple[int, ...]) -> bool:
+def _is_at_home(words: tuple[int, ...], inode: int) -> bool:
     """Whether the header is true: of this very file, and of what this boot has written."""
-    return words[INODE] == os.fstat(fd).st_ino and _is_of_this_boot(words)
+    return words[INODE] == inode and _is_of_this_boot(words)
 
 
 def _settle(fd: int, address: Address) -> None:
@@ -278,10 +278,10 @@ def _settle(fd: int, address: Address) -> None:
     the same time. Killed in between, the next one does it again.
     """
     with _flocked(fd, address):
-        identity, words = _header(fd, address)
-        if _is_at_home(fd, words):
+        identity, words, found = _header(fd, address)
+        inode = found.st_ino
+        if _is_at_home(words, inode):
             return
-        inode = os.fstat(fd).st_ino
         if words[INODE] != inode:
             os.pwrite(fd, identity._replace(region_id=os.urandom(16)).pack(), 0)
         if identity.format != FORMAT:
