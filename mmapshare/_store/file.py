@@ -67,9 +67,12 @@ class FileRegion(Region):
 
     def barrier(self) -> None:
         """Wait until the disk has all that was written; DurabilityError where it refuses."""
+        fd = self.segment.fd
         try:
-            os.fdatasync(self.segment.fd)
+            os.fdatasync(fd)
         except OSError as err:
+            if err.errno is None:
+                raise  # A signal handler's own, perhaps a TimeoutError: no word of the disk's.
             self.words[FLAGS] |= POISONED
             raise DurabilityError(
                 f"the disk did not take a commit ({err.strerror}): it is not there, and nothing "

@@ -179,6 +179,21 @@ def _raised(shared):
         return err
 
 
+def test_an_error_that_is_not_the_disks_leaves_the_share_as_it_was(monkeypatch):
+    share = Share.open("./one", 1, max_size="1M", durable=True)
+
+    def fdatasync(fd):
+        raise TimeoutError("by a signal handler")
+
+    with monkeypatch.context() as context:
+        context.setattr(os, "fdatasync", fdatasync)
+        with pytest.raises(TimeoutError):
+            share.set(2)
+    assert share.get() == 1
+    share.set(3)
+    assert share.get() == 3
+
+
 def test_a_share_becomes_durable_for_all_when_one_asks_for_it(monkeypatch):
     synced = []
     real = os.fdatasync
