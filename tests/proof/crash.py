@@ -26,7 +26,7 @@ from mmapshare import CorruptRegionError, Share, SharedDict
 
 SECTOR = 512
 ALL_UP_TO = 2**11
-AT_RANDOM = 2000
+AT_RANDOM, SAMPLED = 2000, 200
 _SEEN = struct.Struct("<Q")
 
 
@@ -127,13 +127,13 @@ class Watch:
             self.note()
         return self._trace
 
-    def images(self, rng: Any) -> Iterator[tuple[bytes, int]]:
+    def images(self, rng: Any, most: int) -> Iterator[tuple[bytes, int]]:
         """What the disk may have, and the version that somebody has seen by then."""
         for span in self.spans:
             seen = [_SEEN.unpack_from(state, 8 * inside.VERSION)[0] for state in span.states]
             for last in range(len(span.states)):
                 if last + 1 == len(span.states) or seen[last] != seen[last + 1]:
-                    for image in _images(span.states[: last + 1], rng):
+                    for image in _images(span.states[: last + 1], rng, most):
                         yield image, seen[last]
 
     def check(self, image: bytes, seen: int) -> None:
@@ -148,7 +148,7 @@ class Watch:
             assert self.content(read, head) in self.whole[version], f"version {version} is torn"
 
 
-def _images(states: list[bytes], rng: Any) -> Iterator[bytes]:
+def _images(states: list[bytes], rng: Any, most: int) -> Iterator[bytes]:
     first = states[0]
     sectors = []
     for at in range(0, len(first), SECTOR):
@@ -166,10 +166,10 @@ def _images(states: list[bytes], rng: Any) -> Iterator[bytes]:
         return bytes(raw)
 
     options = [found for _, found in sectors]
-    if number <= ALL_UP_TO:
+    if number <= min(ALL_UP_TO, most):
         yield from map(image, itertools.product(*options))
     else:
-        for _ in range(AT_RANDOM):
+        for _ in range(most):
             yield image([rng.choice(found) for found in options])
 
 
@@ -296,7 +296,7 @@ def look(events: Events, name: str, planted: str | None = None, most: int | None
         if planted is not None and not number // events.shards:
             PLANTED[planted]()
         watch.run(lambda share=share: act(share))
-        for image, seen in watch.images(events.rng()):
+        for image, seen in watch.images(events.rng(), SAMPLED if most is None else AT_RANDOM):
             watch.check(image, seen)
             looked += 1
         share.close()

@@ -5,6 +5,7 @@ import pytest
 from crash import SCENES
 
 
+@pytest.mark.part(8)
 @pytest.mark.parametrize("name", SCENES)
 def test_what_was_seen_is_there_after_a_power_cut(events, name, soak):
     most = 1_000_000 // len(SCENES) if soak else 100_000 // len(SCENES) if events.whole else None

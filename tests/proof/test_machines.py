@@ -5,7 +5,7 @@ import pytest
 from machines import EXAMPLES, MACHINES
 
 
-@pytest.mark.part(8)
+@pytest.mark.part(16)
 @pytest.mark.timeout(400)  # Hypothesis looks for the shortest failure for 300 s at most.
 @pytest.mark.parametrize("name", MACHINES)
 def test_two_workers_and_the_model_are_told_the_same(events, name, soak):

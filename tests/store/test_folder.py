@@ -94,7 +94,7 @@ def test_a_name_that_becomes_anothers_while_it_is_mapped_leads_to_that(monkeypat
 def test_a_name_that_never_stands_still_is_an_error(monkeypatch):
     monkeypatch.setattr(*inside.at("FOLDER_ATTEMPTS"), 5)
     monkeypatch.setattr(*inside.at("NAMED_ATTEMPTS"), 5)
-    Share.open("jobs", 1).close()
+    Share.open("jobs", 1, max_size="1M").close()
 
     def swaps():
         shutil.copyfile(_entry(), _entry("copy"))

@@ -190,7 +190,7 @@ def test_a_folder_of_names_that_this_user_may_not_enter_is_an_error(folder):
 
 
 def test_a_copied_file_is_another_share(folder):
-    share = Share.open("jobs", {"n": 1})
+    share = Share.open("jobs", {"n": 1}, max_size="1M")
     with share.locked() as view:
         shutil.copy2(folder / "jobs.mmapshare", folder / "copy.mmapshare")
         view["n"] = 2
@@ -245,7 +245,7 @@ def test_a_network_file_system_is_refused(folder, monkeypatch):
 def test_a_file_system_without_locks_is_refused_as_such(tmp_path, monkeypatch):
     """Some have none; and without one a share is no share."""
     monkeypatch.chdir(tmp_path)
-    Share.open("./original", 1).close()
+    Share.open("./original", 1, max_size="1M").close()
     shutil.copy("original", "copy")
     gc.collect()
 
