@@ -3,11 +3,19 @@
 Knows owners, and the words that tell of them; never what the lock protects.
 """
 
+from .deadlock import Watch
 from .descriptor import Descriptor, Marked, StreamsTaken, duplicate_of, shut
-from .hub import hub
-from .interrupts import from_first_instruction, in_steps, is_ours, is_under_way
+from .hub import THREAD, Backend, Pause, hub
+from .interrupts import (
+    from_first_instruction,
+    in_steps,
+    is_ours,
+    is_under_way,
+    level_of_caller,
+)
 from .lock import ClosingToken, Lock, LockToken, current_owner, token_by
 from .owner import ENDED, has_ended, here
+from .process_lock import RELEASE as RELEASE_LOCK
 from .process_lock import NamedLock, ProcessLock
 from .status import HOLDER, LEASE, LOCK_WORDS, REGION_ID_WORD, alive
 
@@ -17,14 +25,19 @@ __all__ = [
     "LEASE",
     "LOCK_WORDS",
     "REGION_ID_WORD",
+    "RELEASE_LOCK",
+    "THREAD",
+    "Backend",
     "ClosingToken",
     "Descriptor",
     "Lock",
     "LockToken",
     "Marked",
     "NamedLock",
+    "Pause",
     "ProcessLock",
     "StreamsTaken",
+    "Watch",
     "alive",
     "current_owner",
     "duplicate_of",
@@ -35,6 +48,7 @@ __all__ = [
     "in_steps",
     "is_ours",
     "is_under_way",
+    "level_of_caller",
     "shut",
     "token_by",
 ]

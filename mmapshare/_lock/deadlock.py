@@ -36,7 +36,6 @@ from .status import (
     WAITS_ID,
     WAITS_PID,
     alive,
-    timed_out,
 )
 
 _LOOK_S: Final = 5e-3
@@ -109,7 +108,7 @@ class Watch:
         if self._deadline is not None:
             seconds = min(seconds, self._deadline - time.monotonic())
             if seconds <= 0:
-                raise timed_out(self._lock.words)
+                raise self._lock.timed_out()
         return seconds
 
     def over(self) -> None:

@@ -9,9 +9,10 @@ its greenlets anybody to run them. How a task waits: see `_lock.loop`.
 from __future__ import annotations
 
 import importlib
+import select
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, Final, Protocol
 
@@ -36,6 +37,9 @@ class Backend(Protocol):
 
     def event(self) -> Event: ...
     def sleep(self, seconds: float, /) -> Any: ...
+    def readable(self, fds: Sequence[int], seconds: float, /) -> Any:
+        """Until one of these descriptors may be read from, at most so long."""
+
     def stuck(self, owner: Any, /) -> bool:
         """Whether that owner cannot go on while one waits so."""
 
@@ -61,6 +65,12 @@ class ThreadBackend:
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
+    def readable(self, fds: Sequence[int], seconds: float) -> None:
+        poll = select.poll()
+        for fd in fds:
+            poll.register(fd, select.POLLIN)
+        poll.poll(1000 * seconds)
+
 
 THREAD: Final = ThreadBackend()
 
@@ -84,6 +94,20 @@ class GeventBackend:
     def __init__(self) -> None:
         self.sleep: Any = importlib.import_module("gevent").sleep
 
+    def readable(self, fds: Sequence[int], seconds: float) -> None:
+        _look_again(self.sleep, fds, seconds)
+
+
+def _look_again(sleep: Callable[[float], object], fds: Sequence[int], seconds: float) -> None:
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    end = time.monotonic() + seconds
+    pause_s = _FIRST_PAUSE_S
+    while not poll.poll(0) and time.monotonic() < end:
+        sleep(min(pause_s, seconds))
+        pause_s = min(2 * pause_s, _LAST_PAUSE_S)
+
 
 class EventletBackend:
     """eventlet's hub, which another thread cannot wake: one looks again and again."""
@@ -95,6 +119,9 @@ class EventletBackend:
 
     def event(self) -> Event:
         return _EventletEvent(self.sleep)
+
+    def readable(self, fds: Sequence[int], seconds: float) -> None:
+        _look_again(self.sleep, fds, seconds)
 
 
 class _EventletEvent:

@@ -361,6 +361,10 @@ class Lock:
         """The holder's pid and the seconds it has had the lock; None where it is free."""
         return status.holder(self.words)
 
+    def timed_out(self) -> LockTimeout:
+        """What a wait ends with whose time is over."""
+        return status.timed_out(self.words)
+
     @property
     def contended(self) -> int:
         return int(self.words[CONTENDED])

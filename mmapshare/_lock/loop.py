@@ -7,6 +7,7 @@ only one that is imported.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 from .._late import importing
@@ -63,6 +64,34 @@ async def pause(seconds: float) -> None:
     await _asyncio().sleep(seconds)
 
 
+async def readable(fds: Sequence[int], seconds: float) -> None:
+    """Until one of these descriptors may be read from, at most so long."""
+    if in_trio():
+        trio = _modules["trio"]
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as nursery:
+
+                async def wait(fd: int) -> None:
+                    await trio.lowlevel.wait_readable(fd)
+                    nursery.cancel_scope.cancel()
+
+                for fd in fds:
+                    nursery.start_soon(wait, fd)
+        return
+    asyncio = _asyncio()
+    event, loop = asyncio.Event(), asyncio.get_running_loop()
+    try:
+        for fd in fds:
+            loop.add_reader(fd, event.set)
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
+    finally:
+        for fd in fds:
+            loop.remove_reader(fd)
+
+
 def stands_below(owner: Any) -> bool:
     """Whether ``owner`` runs in the caller's thread, but in no task of the caller's event loop.
 
@@ -84,6 +113,7 @@ class TaskBackend:
 
     event = TaskEvent
     sleep = staticmethod(pause)
+    readable = staticmethod(readable)
     stuck = staticmethod(stands_below)
 
 
