@@ -17,7 +17,8 @@ and version. A block, ``with share.locked()``, does it in two halves (`_transact
 unlocks. A `SharedDict` has a store by key (`_store.keyed`), each of whose commits is a record in a
 log (`_store.log`); each process keeps an index of it (`_store.index`). What is opened by a name or
 a path is found, or made, by `_store.named`; in a file `FileRegion.publish` (`_store.file`) stands
-for `Region.publish`.
+for `Region.publish`. What is opened by the URL of a server is a hash there (`_store.redis`): the
+lock is a lease (`_store.redis.lease`), and each act one script (`_store.redis.scripts`).
 
 Where it comes from. Perl's IPC::Mmap::Share (2006) made an area, `set` a structure and `get` it
 back in a forked process, between `lock` and `unlock`:
@@ -46,12 +47,16 @@ from .errors import (
     DurabilityError,
     EmptyShareError,
     HandleError,
+    LeaseLostError,
     LockTimeout,
     MmapShareError,
     OpenError,
     RegionFullError,
     ShareExistsError,
     ShareNotFoundError,
+    StoreLostError,
+    StoreRefusedError,
+    StoreUnreachableError,
     TransactionError,
     UnloadableError,
     UnpicklableError,
@@ -70,6 +75,7 @@ __all__ = [
     "DurabilityError",
     "EmptyShareError",
     "HandleError",
+    "LeaseLostError",
     "LockTimeout",
     "MmapShareError",
     "OpenError",
@@ -81,6 +87,9 @@ __all__ = [
     "SharedDict",
     "SharedFunction",
     "Snapshot",
+    "StoreLostError",
+    "StoreRefusedError",
+    "StoreUnreachableError",
     "Transaction",
     "TransactionError",
     "UnloadableError",

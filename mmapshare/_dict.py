@@ -129,8 +129,10 @@ class SharedDict(Merging, Shared[Any], MutableMapping[K, V], Generic[K, V]):
         max_size: int | str | None = None,
         timeout: float | None = None,
         durable: bool = False,
+        lease: float = 30.0,
+        secret: str | bytes | None = None,
     ) -> Self:
-        """The dict of that name or path; made with the items of ``initial`` where there is none.
+        """The dict of that name, path or URL; where there is none, made with ``initial``'s items.
 
         All else is as with `Share.open`.
 
@@ -148,7 +150,7 @@ class SharedDict(Merging, Shared[Any], MutableMapping[K, V], Generic[K, V]):
         def fill(shared: Self) -> None:
             shared.update(first)
 
-        return open_shared(cls, where, create, max_size, timeout, durable, fill)
+        return open_shared(cls, where, create, max_size, timeout, durable, lease, secret, fill)
 
     def _bind(self, store: Any, timeout: float | None) -> None:
         super()._bind(store, timeout)

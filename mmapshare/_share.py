@@ -97,8 +97,10 @@ class Share(NotAContainer, Shared[T]):
         max_size: int | str | None = None,
         timeout: float | None = None,
         durable: bool = False,
+        lease: float = 30.0,
+        secret: str | bytes | None = None,
     ) -> Self:
-        """The share of that name or path, which all processes of this user can open.
+        """The share of that name, path or URL, which all processes that know it can open.
 
         A **name**, such as "jobs", has up to 128 letters, digits and ``. _ @ + -``. It lasts until
         `unlink` or until the machine starts again, whoever made it and whether or not anybody has
@@ -107,6 +109,15 @@ class Share(NotAContainer, Shared[T]):
         has seen, outlives a power cut, and takes as long as the disk takes (one ``fdatasync``);
         so for all processes from then on. Should the disk refuse: DurabilityError, then and ever
         after, as nobody knows what it has.
+
+        A **URL**, such as ``redis://host:6379/0/jobs``, leads to a Redis or Valkey, for processes
+        on many hosts (``rediss://`` with TLS, ``unix:///run/redis.sock/0/jobs``; redis-py's options
+        after a ``?``); install ``mmapshare[redis]``. There the lock is a lease: a block that takes
+        longer than ``lease`` seconds, and that somebody overtook, ends in LeaseLostError, with
+        nothing written. With ``secret`` (or ``$MMAPSHARE_SECRET``) all that is stored is signed,
+        and nothing else is loaded. StoreUnreachableError where the server does not answer for two
+        seconds, StoreLostError where it has lost the share, or commits that were seen. What else
+        is weaker there stands in the README.
 
         Made with ``initial`` where there is none yet; of several that do so at once the first
         one's counts, whole. With ``create=True`` there must be none yet (ShareExistsError), with
@@ -148,7 +159,7 @@ class Share(NotAContainer, Shared[T]):
             if frames is not None:
                 share._store.put_inside(frames, None, kept)
 
-        return open_shared(cls, where, create, max_size, timeout, durable, fill)
+        return open_shared(cls, where, create, max_size, timeout, durable, lease, secret, fill)
 
     def _bind(self, store: Any, timeout: float | None) -> None:
         super()._bind(store, timeout)

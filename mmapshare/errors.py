@@ -164,6 +164,39 @@ class UnsafePathError(OpenError):
     """What has that name is no file that this user alone can have written; it was not opened."""
 
 
+# --- Servers ---------------------------------------------------------------------------
+
+
+class StoreUnreachableError(MmapShareError, ConnectionError):
+    """The server of a share does not answer. Whether the last change arrived is unknown.
+
+    Nothing is damaged: a change arrives whole or not at all, and the share works again when the
+    server does.
+    """
+
+
+class StoreLostError(MmapShareError):
+    """The server has another share by that name, or none, or an older state than was seen.
+
+    It was unlinked, flushed or evicted; or the server came back from an older dump, or a replica
+    that lagged took its place. Of an older state it is raised once: what is there now is whole.
+    """
+
+
+class StoreRefusedError(MmapShareError):
+    """The server has refused a command: by its access rules, as a replica, or for lack of room."""
+
+
+class LeaseLostError(TransactionError):
+    """A block took longer than its lease, and somebody else has had the lock since.
+
+    Nothing of it was committed.
+    """
+
+
+# --- Files -----------------------------------------------------------------------------
+
+
 class DurabilityError(MmapShareError):
     """The disk refused a commit to a durable share: nobody sees it, nor is any other made there."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import TESTS, inside
-from support.media import MEDIA, Medium, fitting
+from support.media import MEDIA, Medium, OneProcess, fitting
 
 FILES = sorted(path for path in Path(TESTS).rglob("*.py") if path.name != Path(__file__).name)
 INSIDE = Path(inside.__file__)
@@ -88,7 +88,7 @@ def test_inside_knows_nothing_that_is_not_there_or_not_used() -> None:
 
 WINGS = {
     # What a user sees, on every medium; what is in the way between processes; what others start.
-    *("public", "crossing", "hosts"),
+    *("public", "crossing", "hosts", "remote"),
     # A folder for each wing of the package.
     *("decorator", "shared", "transaction", "store", "lock", "codec", "display", "integrations"),
     *("proof", "benchmarks", "typing", "support"),
@@ -135,7 +135,9 @@ def test_a_contract_runs_on_each_medium_that_promises_what_it_needs() -> None:
     media = [Desk, *MEDIA]
     assert fitting(set(), False, media) == media
     assert fitting({"reads_wait_for_nobody"}, True, media) == [Desk]
-    assert fitting({"crosses_fork", "reads_wait_for_nobody"}, False, media) == MEDIA[:-1]
+    crossing = [medium for medium in MEDIA if medium.crosses_fork]
+    assert fitting({"crosses_fork", "reads_wait_for_nobody"}, False, media) == crossing
+    assert set(MEDIA) - set(crossing) == {OneProcess}
     with pytest.raises(AssertionError, match="no medium promises"):
         fitting({"flies"}, False)
 

@@ -37,7 +37,7 @@ class ShareInfo:
         used_bytes: what the committed value takes in the region.
         resident_bytes: memory that the region takes from the machine now.
         max_size: ceiling of one value, in bytes.
-        kind: "memfd" or "file"; "name" or "path" for what was opened by one.
+        kind: "memfd" or "file"; "name", "path" or "redis" for what was opened by such.
         holder_pid: process that holds the lock, None where it is free.
         held_s: seconds since it took the lock, None likewise.
         commits: how often a value was committed.
@@ -63,7 +63,7 @@ class ShareInfo:
 class Shared(Showing, Waiting, Generic[T]):
     """A store and how this process holds it. Its subclasses say what is in it, and:
 
-    - ``_over_memory`` is its store's class, and what that is given besides;
+    - ``_over_memory`` is its store's class where it lies in memory, and what any is given besides;
     - ``_view_class`` is what blocks hand out, which knows how a draft becomes changes;
     - ``_trust`` is what this process knows of the values' pickles (see `_codec.sameness`).
     """
@@ -79,14 +79,13 @@ class Shared(Showing, Waiting, Generic[T]):
     """The token between lock() and unlock()."""
 
     @classmethod
-    def _open_store(cls, segment: Any) -> Any:
-        store, *more = cls._over_memory
-        return store.open(segment, *more)
+    def _open_store(cls, found: Any) -> Any:
+        return found.open_store(*cls._over_memory)
 
     @classmethod
-    def _new_store(cls, memory: Any, max_size: int) -> Any:
+    def _new_store(cls, new: Any, max_size: int) -> Any:
         store, *more = cls._over_memory
-        return store.create_in(memory, max_size, *more)
+        return new(store, max_size, *more)
 
     def _bind(self, store: Any, timeout: float | None) -> None:
         self._store = store

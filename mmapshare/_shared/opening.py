@@ -1,4 +1,4 @@
-"""Opening shares by name: what `Share.open` and `SharedDict.open` have in common."""
+"""Opening shares by name, path or URL: what `Share.open` and `SharedDict.open` have in common."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from .._arguments import size_bytes, timeout_s
-from .._store import Segment, address, named
+from .._store import finding
 from ..errors import OpenError
 from . import registry
 from .base import Shared
@@ -23,13 +23,18 @@ def open_shared(
     max_size: int | str | None,
     timeout: float | None,
     durable: bool,
+    lease: float,
+    secret: str | bytes | None,
     fill: Callable[[S], object],
 ) -> S:
-    """The share of that name or path, or a new one that ``fill`` has put its first value into.
+    """The share of that name, path or URL, or a new one that ``fill`` has put its first value into.
 
     A process has one share for a name, however often it opens it.
     """
-    place = address.address_of(where)
+    lease_s = timeout_s(lease)
+    if not lease_s:
+        raise ValueError(f"lease is a number of seconds, more than 0; not {lease!r}")
+    place = finding.place_of(where, lease_s, secret)
     if create is not None and not isinstance(create, bool):
         raise TypeError(f"create is True, False, or None for either; not {create!r}")
     if durable and place.is_name:
@@ -45,8 +50,8 @@ def open_shared(
         shared._bind(store, seconds)
         return shared
 
-    def make(memory: Callable[[int], Segment]) -> S:
-        shared = bind(cls._new_store(memory, ceiling or size_bytes(_MAX_SIZE)))
+    def make(new: Callable[..., Any]) -> S:
+        shared = bind(cls._new_store(new, ceiling or size_bytes(_MAX_SIZE)))
         try:
             fill(shared)
             if durable:
@@ -57,11 +62,11 @@ def open_shared(
             raise
         return shared
 
-    segment, made = named.find_or_make(place, create, make, durable)
-    if segment is None:
+    found, made = finding.find_or_make(place, create, make, durable)
+    if found is None:
         assert made is not None
         return made
-    opened = _opened(cls, place, segment, ceiling, bind)
+    opened = _opened(cls, place, found, ceiling, bind)
     if durable:
         opened._store.be_durable()
     return opened
@@ -69,15 +74,15 @@ def open_shared(
 
 def _opened(
     cls: type[S],
-    place: address.Address,
-    segment: Segment,
+    place: Any,
+    found: Any,
     ceiling: int | None,
     bind: Callable[[Any], S],
 ) -> S:
     try:
-        store = cls._open_store(segment)
+        store = cls._open_store(found)
     except BaseException:
-        segment.close()
+        found.close()
         raise
     shared = None
     try:

@@ -171,7 +171,7 @@ def is_reached(share: Shared[Any], passed_fd: int = -1) -> bool:
 
 def _is_told_later(err: Exception) -> bool:
     """Whether the next try will tell what is wrong; a signal handler's error is none of ours."""
-    if isinstance(err, OSError):
+    if isinstance(err, OSError) and not isinstance(err, MmapShareError):
         return err.errno is not None
     return isinstance(err, MmapShareError | MemoryError | ValueError | OverflowError)
 
@@ -212,7 +212,7 @@ def of(share: Shared[Any]) -> Handle:
     store = share._store
     if isinstance(store, Absent):
         return store.handle
-    region_id, segment, location = store.region_id, store.segment, store.location()
+    region_id, segment, location = store.region_id, store.segment, store.location(_is_spawning())
     if location is not None:
         return Handle(region_id, None, None, address=location)
     if in_worker():
@@ -236,10 +236,11 @@ def open_shares() -> list[Shared[Any]]:
     return [share for share in found if share is not None and not isinstance(share._store, Absent)]
 
 
-def list_shares() -> list[ListedShare]:
+def list_shares(url: str | None = None) -> list[ListedShare]:
     """This user's named shares on this machine, by name; takes no lock and opens none of them.
 
-    What stands in the folder of names and is no share is left out.
+    With ``url``, such as ``redis://host/0``, those on that server. What stands in the folder of
+    names, or on the server, and is no share is left out.
 
     >>> from mmapshare import Share, list_shares
     >>> share = Share.open("doctest-listed", 1)
@@ -248,9 +249,9 @@ def list_shares() -> list[ListedShare]:
     >>> share.unlink()
     """
     with importing:
-        from .._store.named import listing
+        from .._store.finding import listing
 
-    return listing()
+    return listing(url)
 
 
 def resolve(handle: Handle, make: Callable[[Handle], Shared[Any]]) -> Shared[Any]:
@@ -314,17 +315,17 @@ def _ways(handle: Handle, place: Place, passed_fd: int) -> Iterator[Callable[[],
         yield attrs.evolve(place, pid=pid, fd=fd).open
 
 
-def _open_name(handle: Handle) -> Segment:
+def _open_name(handle: Handle) -> Any:
     with importing:
-        from .._store.named import find
+        from .._store.finding import find
 
-    segment = find(handle.address)
-    if segment is None:
+    found = find(handle.address)
+    if found is None:
         raise HandleError(
             f"this share cannot be opened here: the name {handle.address} is gone, since it was "
             "unlinked, or the machine started again. Open the name anew"
         )
-    return segment
+    return found
 
 
 def _open_folder(handle: Handle) -> Segment:
@@ -361,9 +362,14 @@ if hasattr(os, "register_at_fork"):  # only with fork
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _passed_while_spawning(segment: Segment) -> Any:
+def _is_spawning() -> bool:
+    """Whether what is pickled now is for a child of this process's own."""
     context = sys.modules.get("multiprocessing.context")
-    if context is None or context.get_spawning_popen() is None:
+    return context is not None and context.get_spawning_popen() is not None
+
+
+def _passed_while_spawning(segment: Segment) -> Any:
+    if not _is_spawning():
         return None
     with importing:
         from multiprocessing.reduction import DupFd

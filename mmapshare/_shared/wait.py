@@ -107,14 +107,19 @@ class Waiting(Versioned):
         True
         """
         with importing:
-            from .._lock.loop import pause
+            from .._lock.loop import TASK, pause
 
         pause_s = _FIRST_PAUSE_S
         for look in self._looks(predicate, since, timeout):
             if look.done:
                 return True
-            await pause(min(pause_s, look.left_s))
-            pause_s = min(1.5 * pause_s, _LAST_PAUSE_S)
+            pauses = look.pauses(TASK)
+            if pauses is None:
+                await pause(min(pause_s, look.left_s))
+                pause_s = min(1.5 * pause_s, _LAST_PAUSE_S)
+                continue
+            for wait, seconds in pauses:
+                await wait(seconds)
         return False
 
     def changes(self, *, since: int | None = None, timeout: float | None = None) -> Changes[Any]:
@@ -154,7 +159,7 @@ class Waiting(Versioned):
             if done and predicate is not None:
                 done = version != asked and self._holds(predicate)
                 asked = version
-            left_s = NAP_S
+            left_s = store.nap_s or NAP_S
             if deadline is not None:
                 left_s = min(left_s, deadline - time.monotonic())
             if not done and store.lock.holds_own():
@@ -178,6 +183,10 @@ class _Look:
         self._version = version
         self.left_s = left_s
         """How long one may sleep before the next look."""
+
+    def pauses(self, backend: Any) -> Any:
+        """Those of a sleep that goes by steps; None where the store has none."""
+        return self._store.sleeping(self._version, self.left_s, backend)
 
     def sleep(self) -> None:
         """Until the version is another, or for a while."""

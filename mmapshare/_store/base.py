@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from .._bytes import Frame
@@ -123,14 +123,14 @@ class Store(ABC):
         """By what others find it, such as a name; None where nothing but a handle leads to it."""
         return None
 
-    def location(self) -> Any:
+    def location(self, for_child: bool) -> Any:
         """What a handle holds by which others open it; None where it is the segment that leads to
-        it, and no name or server."""
+        it, and no name or server. What is secret in it goes ``for_child`` alone, one's own."""
         return None
 
     def is_at(self, other: Any) -> bool:
         """Whether another store by the same id is this very one, and no copy of it."""
-        return bool(self.location() == other.location())
+        return bool(self.location(True) == other.location(True))
 
     def be_durable(self) -> None:
         """From now on a commit waits for the disk, anybody's; OpenError where there is no disk."""
@@ -208,6 +208,9 @@ class Store(ABC):
         What was kept for what they replace is let go. None names nothing.
         """
 
+    nap_s: float | None = None
+    """The longest sleep; None where `_shared.wait` says it, since no wake-up is for certain."""
+
     def sleep(self, version: int, until_ns: int, timeout_s: float) -> bool:
         """Anytime: sleep while that is the version, at most so long; False, at once, where there
         is no such sleep, and one has to look again and again.
@@ -215,6 +218,12 @@ class Store(ABC):
         Until ``until_ns`` (of `time.monotonic_ns`) commits look for sleepers, to wake them.
         """
         return False
+
+    def sleeping(
+        self, version: int, timeout_s: float, backend: Any
+    ) -> Iterator[tuple[Callable[[float], Any], float]] | None:
+        """The same by steps, for an event loop: yields the pauses; None where there is none."""
+        return None
 
     @abstractmethod
     def stats(self) -> Stats:
@@ -316,6 +325,9 @@ class KeyedStore(Store):
     def holds(self, place: Any, frames: Sequence[Frame]) -> bool:
         """Whether these are the frames that are there, byte by byte; as `frames`."""
         return list(self.frames(place)) == list(frames)
+
+    def prefetch(self, places: Iterable[Any]) -> None:
+        """Holder: of these, None for nothing, one will be asked after the other."""
 
     def size_of(self, place: Any) -> int:
         """Bytes that a value takes; as `frames`."""

@@ -107,7 +107,7 @@ class MemoryStore(Store):
     def segment(self) -> Segment:
         return self.region.segment
 
-    def location(self) -> Any:
+    def location(self, for_child: bool) -> Any:
         """Its name's address, as long as it has that."""
         segment = self.region.segment
         has_name = segment.address is not None and os.fstat(segment.fd).st_nlink

@@ -139,6 +139,10 @@ class Segment:
         finally:
             shut(own)
 
+    def open_store(self, kind: Any, *codec: Any) -> Any:
+        """The store that is in it, of that kind."""
+        return kind.open(self, *codec)
+
     @classmethod
     def open_folder(cls, folder: str) -> Segment:
         """Map a temporary file that another process made; HandleError where it is gone."""

@@ -330,6 +330,8 @@ class MappingView(Merging, View[Any]):
         store, places, gone = writes.store, writes.state.places, writes.gone
         changed: list[tuple[Any, tuple[Frame, ...]]] = []
         definitions: Gathered = {}
+        if len(writes) > 1:
+            store.prefetch(map(places.get, writes))
         for key, value in writes.items():
             try:
                 frames = encode(value, definitions)

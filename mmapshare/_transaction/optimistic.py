@@ -110,6 +110,9 @@ class ReadSet:
     def single(self, place: Any) -> None:
         """What there is is copied, and compared, under the mutex alone: see `frames`, `holds`."""
 
+    def prefetch(self, places: Any) -> None:
+        """What was not read needs a look for itself."""
+
     def frames(self, place: Any) -> Any:
         return self._look(lambda state: self._store.frames(place))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support import inside
-from support.media import WITH_WHOLE, Medium, fitting
+from support import inside, redis_server
+from support.media import WITH_WHOLE, Medium, Redis, fitting
+
+NO_SERVER = pytest.mark.skipif(bool(redis_server.why_not()), reason=redis_server.why_not())
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -22,7 +24,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     slow = metafunc.definition.get_closest_marker("slow") is not None
     whole = metafunc.config.getoption("whole") or metafunc.config.getoption("soak")
     media = [cls for cls in fitting(needs, slow) if whole or cls not in WITH_WHOLE]
-    metafunc.parametrize("medium", media, ids=[cls.name for cls in media], indirect=True)
+    params = [
+        pytest.param(cls, id=cls.name, marks=NO_SERVER if cls is Redis else []) for cls in media
+    ]
+    metafunc.parametrize("medium", params, indirect=True)
 
 
 @pytest.fixture

@@ -319,7 +319,7 @@ def test_a_rollback_forgets_what_was_changed_but_not_what_was_looked_at(medium):
     assert shared == {"a": 2, "b": 1, "c": 2}
 
 
-@pytest.mark.needs("crosses_fork")
+@pytest.mark.needs("is_memory")  # On a server each value has what it needs beside it.
 def test_a_definition_is_stored_once_by_several_transactions(medium):
     """It is looked up among those that the log has, which others may have brought meanwhile."""
 
@@ -346,7 +346,7 @@ def test_a_definition_is_stored_once_by_several_transactions(medium):
     assert [shared[n].x for n in shared] == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.needs("crosses_fork")
+@pytest.mark.needs("is_memory")  # Elsewhere a place never comes again.
 def test_who_meets_a_new_snapshot_runs_again(medium):
     """There a key may be in the same place as before, with another value."""
     shared = medium.dict(a=1, b=1)

@@ -97,6 +97,7 @@ def test_a_timeout_is_a_number_of_seconds_or_none(medium):
         share.lock(timeout="soon")
 
 
+@pytest.mark.needs("is_memory")  # Nothing is mapped elsewhere.
 def test_a_ceiling_that_cannot_be_mapped_is_refused_clearly(medium):
     with pytest.raises(RegionFullError, match="max_size"):
         medium.share(max_size=1 << 62)

@@ -15,7 +15,7 @@ from typing import Any
 
 from mmapshare import Share, SharedDict, list_shares
 
-from . import in_process, inside
+from . import in_process, inside, redis_server
 
 PROMISES = (
     "crosses_fork",
@@ -143,6 +143,26 @@ class Durable(Medium):
         self._folder.cleanup()
 
 
+class Redis(Medium):
+    """A hash on a server, over a socket of this machine."""
+
+    name = "redis"
+    is_memory = False
+
+    def make_share(self, *args: Any, **options: Any) -> Share[Any]:
+        return Share.open(self._new(), *args, create=True, **options)
+
+    def make_dict(self, *args: Any, **options: Any) -> SharedDict[Any, Any]:
+        return SharedDict.open(self._new(), _items(args, options), create=True, **options)
+
+    def _new(self) -> str:
+        return f"{redis_server.of_tests().socket_url}/{_new_name()}"
+
+    def close(self) -> None:
+        super().close()
+        redis_server.of_tests().command("FLUSHALL")
+
+
 class OneProcess(Medium):
     """A value, or a dict, of this process under its own lock; see `in_process`."""
 
@@ -182,7 +202,7 @@ def unlink_all() -> None:
         kind.open(listed.name).unlink()
 
 
-MEDIA: list[type[Medium]] = [Anonymous, PrivateFile, Named, Durable, OneProcess]
+MEDIA: list[type[Medium]] = [Anonymous, PrivateFile, Named, Durable, OneProcess, Redis]
 WITH_WHOLE: set[type[Medium]] = {Named, Durable}
 """Those on which the contract runs with ``--whole`` only: a disk takes its time."""
 

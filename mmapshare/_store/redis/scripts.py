@@ -1,0 +1,200 @@
+"""What the server runs: one program an act, whole, by its own clock.
+
+A share is a hash, ``mmapshare:{NAME}``, so that all of it is in one slot of a cluster:
+
+====  ==========================================================================================
+id    16 random bytes: which region this is; another one under the same name has another
+kind  0 a value, 1 values by key; fmt 1; max the ceiling; sg whether it is signed; py the Python
+      that made it
+v     version, a decimal number; 0 while empty
+f     the frames of version v (see `sealing`), of a value only
+ct    the last commits of up to 64 writers, newest first: 16 bytes of tag and 8 of version each.
+      A commit that is sent twice is made once, though others came in between
+lt    token of the lock's holder; lu until when by the server's clock, in microseconds; ls since
+      when; lh who (see `holder`); lc by what the server knows its connection
+fe    fence: how often the lock was taken, or taken away
+wq    until when somebody may be waiting for the lock; wr until when it is kept for who waits
+cw    contended waits; fd holders found dead
+====  ==========================================================================================
+
+Beside it stand ``:free``, a list that who lets go pushes into, and ``:wait``, who waits until
+when; both go by themselves. Commits are published on the channel ``:commits``. Values by key have
+more, see `scripts_keyed`.
+
+The lock is a lease. Who has overstayed it may still commit, as long as nobody has come: then the
+fence is what it was. Who waits in line comes next: for two milliseconds after it was let go, a lock
+is only for those.
+
+Each script checks the region's id first. What one returns begins with a word: ``gone`` for another
+region, ``held`` with who has the lock, ``lost`` and ``stale`` for a holder who has it no more,
+``conflict``, ``full``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .wire import Script
+
+PRELUDE: Final = """
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local K, W, Q = KEYS[1], KEYS[2], KEYS[3]
+local function num(x) return string.format('%.0f', x) end
+local function let_go(wq)
+  redis.call('HDEL', K, 'lt', 'lu', 'lh', 'ls', 'lc')
+  if wq and tonumber(wq) > now then
+    redis.call('ZREMRANGEBYSCORE', Q, '-inf', num(now))
+    if redis.call('ZCARD', Q) > 0 then
+      redis.call('HSET', K, 'wr', num(now + 2000))
+      if redis.call('LLEN', W) == 0 then
+        redis.call('LPUSH', W, '1')
+        redis.call('PEXPIRE', W, 2000)
+      end
+    end
+  end
+end
+local function found(ct, tag)
+  if not ct then return end
+  local at = string.find(ct, string.sub(tag, 1, 8), 1, true)
+  if at and (at - 1) % 24 == 0 then
+    return at, string.sub(ct, at, at + 15) == tag and struct.unpack('<I8', string.sub(ct, at + 16))
+  end
+end
+local function noted(ct, at, tag, v)
+  ct = ct or ''
+  if at then ct = string.sub(ct, 1, at - 1) .. string.sub(ct, at + 24) end
+  return tag .. struct.pack('<I8', v) .. string.sub(ct, 1, 24 * 63)
+end
+"""
+
+TAKE_LOCK: Final = (
+    PRELUDE
+    + """
+-- id, token, lease, who, client
+local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'lh', 'ls', 'lc', 'wq', 'wr')
+if h[1] ~= ARGV[1] then return {'gone'} end
+local function wait()
+  local most = num(now + 1500000)
+  redis.call('ZADD', Q, most, ARGV[2])
+  redis.call('PEXPIRE', Q, 5000)
+  redis.call('HSET', K, 'wq', most)
+end
+local mine = h[3] == ARGV[2]
+if h[3] and not mine and tonumber(h[4]) > now then
+  wait()
+  return {'held', h[3], h[5], num(now - h[6]), num(h[4] - now), h[7]}
+end
+local in_line = h[8] and tonumber(h[8]) > now and redis.call('ZSCORE', Q, ARGV[2])
+if not in_line and h[9] and tonumber(h[9]) > now then
+  wait()
+  return {'held', '', '', '0', num(h[9] - now), ''}
+end
+local died = ''
+if h[3] and not mine then died = h[5]; redis.call('HINCRBY', K, 'fd', 1) end
+if h[9] then redis.call('HDEL', K, 'wr') end
+if in_line then redis.call('ZREM', Q, ARGV[2]); redis.call('HINCRBY', K, 'cw', 1) end
+local fence = redis.call('HINCRBY', K, 'fe', 1)
+redis.call('HSET', K, 'lt', ARGV[2], 'lu', num(now + ARGV[3]), 'lh', ARGV[4], 'ls', num(now),
+           'lc', ARGV[5])
+"""
+)
+
+TAKE: Final = Script(
+    TAKE_LOCK
+    + """
+-- known version
+if h[2] == ARGV[6] then return {'took', num(fence), died, h[2]} end
+return {'took', num(fence), died, h[2], redis.call('HGET', K, 'f')}
+"""
+)
+
+COMMIT: Final = Script(
+    PRELUDE
+    + """
+-- id, token, fence, base, tag, last, lease, blob
+local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'fe', 'ct', 'wq')
+if h[1] ~= ARGV[1] then return {'gone'} end
+local at, made = found(h[6], ARGV[5])
+if made then return {'ok', num(made)} end
+local free = not h[3] or tonumber(h[4]) <= now
+if not (h[3] == ARGV[2] or (free and h[5] == ARGV[3])) then return {'lost', h[2]} end
+if h[2] ~= ARGV[4] then return {'stale', h[2]} end
+local v = redis.call('HINCRBY', K, 'v', 1)
+redis.call('HSET', K, 'f', ARGV[8], 'ct', noted(h[6], at, ARGV[5], v))
+if ARGV[6] == '1' then let_go(h[7]) else redis.call('HSET', K, 'lu', num(now + ARGV[7])) end
+redis.call('PUBLISH', K .. ':commits', v)
+return {'ok', num(v)}
+"""
+)
+
+PUT: Final = Script(
+    PRELUDE
+    + """
+-- id, tag, expected version or '', blob
+local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'ct', 'wr')
+if h[1] ~= ARGV[1] then return {'gone'} end
+local at, made = found(h[5], ARGV[2])
+if made then return {'ok', num(made)} end
+if (h[3] and tonumber(h[4]) > now) or (h[6] and tonumber(h[6]) > now) then return {'held'} end
+if ARGV[3] ~= '' and ARGV[3] ~= h[2] then return {'conflict', h[2]} end
+local v = redis.call('HINCRBY', K, 'v', 1)
+redis.call('HSET', K, 'f', ARGV[4], 'ct', noted(h[5], at, ARGV[2], v))
+redis.call('PUBLISH', K .. ':commits', v)
+return {'ok', num(v)}
+"""
+)
+
+RELEASE: Final = Script(
+    PRELUDE
+    + """
+-- id, token
+local h = redis.call('HMGET', K, 'id', 'lt', 'wq')
+if h[1] ~= ARGV[1] then return {'gone'} end
+if h[3] then redis.call('ZREM', Q, ARGV[2]) end
+if h[2] == ARGV[2] then let_go(h[3]) end
+return {'ok'}
+"""
+)
+
+BREAK: Final = Script(
+    PRELUDE
+    + """
+-- id, token of a holder that is gone
+local h = redis.call('HMGET', K, 'id', 'lt', 'wq')
+if h[1] ~= ARGV[1] then return {'gone'} end
+if h[2] == ARGV[2] then
+  redis.call('HINCRBY', K, 'fd', 1)
+  redis.call('HINCRBY', K, 'fe', 1)
+  let_go(h[3])
+end
+return {'ok'}
+"""
+)
+
+CREATE_HASH: Final = (
+    PRELUDE
+    + """
+-- id, kind, max, python, signed
+if redis.call('EXISTS', K) == 1 then return {'there'} end
+redis.call('UNLINK', unpack(KEYS))
+redis.call('HSET', K, 'id', ARGV[1], 'kind', ARGV[2], 'max', ARGV[3], 'py', ARGV[4],
+           'sg', ARGV[5], 'v', '0', 'fmt', '1', 'fe', '0')
+"""
+)
+
+CREATE: Final = Script(
+    CREATE_HASH
+    + """
+-- blob, if there is one
+if ARGV[6] then redis.call('HSET', K, 'v', '1', 'f', ARGV[6]) end
+return {'made'}
+"""
+)
+
+UNLINK: Final = Script("""
+-- id
+if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then return {'gone'} end
+redis.call('UNLINK', unpack(KEYS))
+return {'ok'}
+""")

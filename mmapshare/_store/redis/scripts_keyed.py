@@ -1,0 +1,217 @@
+"""What the server runs for values by key.
+
+Beside the hash and what it has for the lock (see `scripts`) there are
+
+- ``:heads``, a hash: field -> head, which is ``UNSIGNED``, or ``SIGNED`` and a signature, and then
+  the version that set the value, the key's serial number, the value's size, 8 bytes each, and the
+  key's pickle;
+- ``:values``, a hash: field -> the value's frames (see `sealing`);
+- ``:changed``, a sorted set: field -> the version that changed it last, of deleted ones too. So
+  who has seen version N asks for what has changed since. Of 10 000 deleted ones the older are
+  forgotten, and ``tv`` says up to which version: who is as old as that reads everything anew.
+
+The order of the keys is that of their serial numbers. The hash has also: ``sq`` the last serial
+number, ``lb`` the sum of sizes, ``np`` how many keys have a field that does not say what equals
+them (see `fields`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .scripts import CREATE_HASH, PRELUDE, TAKE_LOCK
+from .wire import Script
+
+_KEYED: Final = """
+local H, V, C = KEYS[4], KEYS[5], KEYS[6]
+local function rest(head)
+  if string.byte(head) == 3 then return string.sub(head, 34) end
+  return string.sub(head, 2)
+end
+"""
+
+_NEWS: Final = (
+    _KEYED
+    + """
+local function news(v, since, most, first)
+  -- field, version known of it...: those that are another are told
+  local values = {}
+  for i = first, #ARGV, 2 do
+    local at = redis.call('ZSCORE', C, ARGV[i])
+    if at and at ~= ARGV[i + 1] then
+      values[#values + 1] = {ARGV[i], at, redis.call('HGET', V, ARGV[i])}
+    end
+  end
+  if since == v then return {}, values end
+  local h = redis.call('HMGET', K, 'tv')
+  if tonumber(since) < tonumber(h[1] or '0') then return false, values end
+  local fields = redis.call('ZRANGEBYSCORE', C, '(' .. since, '+inf', 'LIMIT', 0, most)
+  if #fields == most then return false, values end
+  local heads = {}
+  for _, field in ipairs(fields) do
+    heads[#heads + 1] = {field, redis.call('HGET', H, field)}
+  end
+  return heads, values
+end
+"""
+)
+
+TAKE_KEYED: Final = Script(
+    TAKE_LOCK
+    + _NEWS
+    + """
+-- since, (field, version)...
+local heads, values = news(h[2], ARGV[6], 5000, 7)
+return {'took', num(fence), died, h[2], redis.call('HGET', K, 'sq'), heads, values}
+"""
+)
+
+FETCH: Final = Script(
+    PRELUDE
+    + _NEWS
+    + """
+-- id, since, (field, version)...
+local h = redis.call('HMGET', K, 'id', 'v', 'sq')
+if h[1] ~= ARGV[1] then return {'gone'} end
+local heads, values = news(h[2], ARGV[2] == '' and h[2] or ARGV[2], 5000, 3)
+return {'ok', h[2], h[3], heads, values}
+"""
+)
+
+LIST: Final = Script(
+    PRELUDE
+    + _KEYED
+    + """
+-- id, whether values too
+local h = redis.call('HMGET', K, 'id', 'v', 'sq')
+if h[1] ~= ARGV[1] then return {'gone'} end
+local values = {}
+if ARGV[2] == '1' then values = redis.call('HGETALL', V) end
+return {'ok', h[2], h[3], redis.call('HGETALL', H), values}
+"""
+)
+
+_WRITE: Final = (
+    _KEYED
+    + """
+-- number of gone, field...; (field, key, signature of the head or '', size, value)...
+local function write(h_lb, h_max, h_sq, h_np, at, is_new)
+  local lb, sq, np = tonumber(h_lb or '0'), tonumber(h_sq or '0'), tonumber(h_np or '0')
+  local before = lb
+  local gone, sets, will_go = {}, {}, {}
+  local count = tonumber(ARGV[at])
+  for i = at + 1, at + count do
+    local head = redis.call('HGET', H, ARGV[i])
+    if head and not will_go[ARGV[i]] then
+      gone[#gone + 1] = ARGV[i]
+      will_go[ARGV[i]] = true
+      local _, _, size = struct.unpack('<I8I8I8', rest(head))
+      lb = lb - size
+    end
+  end
+  at = at + count + 1
+  local only = #gone == 0 and #ARGV == at + 4
+  for i = at, #ARGV, 5 do
+    local field, size = ARGV[i], tonumber(ARGV[i + 3])
+    local head = not will_go[field] and redis.call('HGET', H, field)
+    local serial
+    if head then
+      local _, number, old = struct.unpack('<I8I8I8', rest(head))
+      serial = number
+      lb = lb - old
+      if only and is_new and rest(redis.call('HGET', V, field)) == rest(ARGV[i + 4]) then
+        return 'same'
+      end
+    end
+    lb = lb + size
+    sets[#sets + 1] = {field, head and string.sub(rest(head), 25) or ARGV[i + 1], ARGV[i + 2],
+                       size, ARGV[i + 4], serial}
+  end
+  if lb > before and lb > tonumber(h_max) then return 'full', lb end
+  local v = redis.call('HINCRBY', K, 'v', 1)
+  for _, field in ipairs(gone) do
+    redis.call('HDEL', V, field)
+    redis.call('HDEL', H, field)
+    redis.call('ZADD', C, v, field)
+    if string.byte(field) == 112 then np = np - 1 end
+  end
+  for _, set in ipairs(sets) do
+    local serial = set[6]
+    if not serial then
+      sq = sq + 1
+      serial = sq
+      if string.byte(set[1]) == 112 then np = np + 1 end
+    end
+    redis.call('HSET', H, set[1], (set[3] == '' and '\\1' or '\\3' .. set[3])
+               .. struct.pack('<I8I8I8', v, serial, set[4]) .. set[2])
+    redis.call('HSET', V, set[1], set[5])
+    redis.call('ZADD', C, v, set[1])
+  end
+  redis.call('HSET', K, 'lb', num(lb), 'sq', num(sq), 'np', num(np))
+  if #gone > 0 and redis.call('ZCARD', C) > redis.call('HLEN', H) + 10000 then
+    local old = redis.call('ZRANGE', C, 0, -1, 'WITHSCORES')
+    local left = 5000
+    for i = 1, #old, 2 do
+      if left > 0 and redis.call('HEXISTS', H, old[i]) == 0 then
+        redis.call('ZREM', C, old[i])
+        redis.call('HSET', K, 'tv', old[i + 1])
+        left = left - 1
+      end
+    end
+  end
+  return v, sq
+end
+"""
+)
+
+CREATE_KEYED: Final = Script(
+    CREATE_HASH
+    + _WRITE
+    + """
+-- as `write` wants it
+if ARGV[7] then write('0', ARGV[3], '0', '0', 6, false) end
+return {'made'}
+"""
+)
+
+COMMIT_KEYED: Final = Script(
+    PRELUDE
+    + _WRITE
+    + """
+-- id, token, fence, base, tag, last, lease, and as `write` wants it
+local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'fe', 'ct', 'wq', 'lb', 'max', 'sq', 'np')
+if h[1] ~= ARGV[1] then return {'gone'} end
+local at, made = found(h[6], ARGV[5])
+if made then return {'ok', num(made)} end
+local free = not h[3] or tonumber(h[4]) <= now
+if not (h[3] == ARGV[2] or (free and h[5] == ARGV[3])) then return {'lost', h[2]} end
+if h[2] ~= ARGV[4] then return {'stale', h[2]} end
+local v, last = write(h[8], h[9], h[10], h[11], 8, false)
+if v == 'full' then return {'full', num(last)} end
+redis.call('HSET', K, 'ct', noted(h[6], at, ARGV[5], v))
+if ARGV[6] == '1' then let_go(h[7]) else redis.call('HSET', K, 'lu', num(now + ARGV[7])) end
+redis.call('PUBLISH', K .. ':commits', v)
+return {'ok', num(v)}
+"""
+)
+
+PUT_KEYED: Final = Script(
+    PRELUDE
+    + _WRITE
+    + """
+-- id, tag, expected version or '', and as `write` wants it
+local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'ct', 'wr', 'lb', 'max', 'sq', 'np')
+if h[1] ~= ARGV[1] then return {'gone'} end
+local at, made = found(h[5], ARGV[2])
+if made then return {'ok', num(made)} end
+if (h[3] and tonumber(h[4]) > now) or (h[6] and tonumber(h[6]) > now) then return {'held'} end
+if ARGV[3] ~= '' and ARGV[3] ~= h[2] then return {'moved', h[2]} end
+if ARGV[3] == '' and tonumber(h[10] or '0') > 0 then return {'moved', h[2]} end
+local v, last = write(h[7], h[8], h[9], h[10], 4, true)
+if v == 'same' then return {'same', h[2]} end
+if v == 'full' then return {'full', num(last)} end
+redis.call('HSET', K, 'ct', noted(h[5], at, ARGV[2], v))
+redis.call('PUBLISH', K .. ':commits', v)
+return {'ok', num(v)}
+"""
+)

@@ -1,0 +1,141 @@
+"""A real Redis (or Valkey) for tests: started when it is first asked for, ended with the tests."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from . import inside
+
+
+def why_not() -> str:
+    """Why there is none here; empty where there is one."""
+    if importlib.util.find_spec("redis") is None:
+        return "redis-py is not installed: pip install 'mmapshare[redis]'"
+    if program() is None:
+        return "no redis-server here: apt-get install redis-server"
+    return ""
+
+
+def program() -> str | None:
+    return os.environ.get("MMAPSHARE_TEST_SERVER") or shutil.which("redis-server")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Server:
+    """One server in a folder of its own, on a unix socket and a port; ended by its pid.
+
+    It is no child of this process: nobody has to wait for it.
+    """
+
+    def __init__(self, *options: str, port: int | None = None, folder: str | None = None) -> None:
+        self._folder = None if folder else tempfile.TemporaryDirectory(prefix="redis-")
+        self.folder = Path(folder or self._folder.name)  # type: ignore[union-attr]
+        self.port = port or free_port()
+        self.options = options
+        self.pid = 0
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def socket_url(self) -> str:
+        return f"unix://{self.folder}/socket/0"
+
+    def start(self) -> None:
+        found = program()
+        assert found is not None
+        pidfile = self.folder / "pid"
+        pidfile.unlink(missing_ok=True)
+        subprocess.run(
+            [
+                found, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder),
+                "--unixsocket", str(self.folder / "socket"), "--pidfile", str(pidfile),
+                "--daemonize", "yes", "--save", "", "--repl-diskless-sync-delay", "0",
+                "--logfile", str(self.folder / "log"),
+                *self.options,
+            ],
+            check=True, stdout=subprocess.DEVNULL, close_fds=True,
+        )  # fmt: skip
+        end = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(OSError, ValueError):
+                self.pid = int(pidfile.read_text())
+                if self.command("PING") in {b"+PONG", b"-NOAUTH Authentication required."}:
+                    return
+            assert time.monotonic() < end, "the server does not start"
+            time.sleep(0.01)
+
+    def command(self, *words: Any) -> bytes:
+        """The first line of what it answers, by nobody's client."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as sock:
+            sock.sendall(b"".join([b"*%d\r\n" % len(words), *map(_bulk, words)]))
+            with sock.makefile("rb") as file:
+                line = file.readline()
+                if line[:1] == b"$" and line != b"$-1\r\n":
+                    return file.read(int(line[1:]))
+                return line.strip()
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            end = time.monotonic() + 20
+            while inside.start_of(self.pid) is not None and time.monotonic() < end:
+                time.sleep(0.005)
+            self.pid = 0
+
+    def pause(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        self.kill()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+
+def _bulk(word: Any) -> bytes:
+    raw = word if isinstance(word, bytes) else str(word).encode()
+    return b"$%d\r\n%b\r\n" % (len(raw), raw)
+
+
+@functools.cache
+def of_tests() -> Server:
+    """The one that the tests of this process have in common."""
+    mine, server = os.getpid(), Server()
+
+    def end() -> None:
+        if os.getpid() == mine:
+            server.close()
+
+    atexit.register(end)
+    return server
