@@ -84,9 +84,14 @@ class Waiting(Versioned):
                 return True
             if through is None:
                 look.sleep()
-            else:
+                continue
+            pauses = look.pauses(through)
+            if pauses is None:
                 through.sleep(min(pause_s, look.left_s))
                 pause_s = min(1.5 * pause_s, _LAST_PAUSE_S)
+                continue
+            for wait, seconds in pauses:
+                wait(seconds)
         return False
 
     async def wait_async(

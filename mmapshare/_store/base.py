@@ -290,6 +290,10 @@ class KeyedStore(Store):
         ``look`` may ask for `frames` and `holds`. Nobody but the holder keeps the state itself.
         """
 
+    def read_known(self, look: Callable[[Any], T]) -> T:
+        """Anytime: as `read`; but it may be a state that this process has read before."""
+        return self.read(look)
+
     @abstractmethod
     def frames(self, place: Any) -> Sequence[Frame]:
         """Private copies of a value's frames; within `read`, and for the holder."""

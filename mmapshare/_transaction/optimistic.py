@@ -58,7 +58,7 @@ def _commit(share: Any, view: Any, changes: Any) -> bool:
 class ReadSet:
     """Stands for a store and its state, and remembers what was asked."""
 
-    __slots__ = ("_epoch", "_keys", "_seen", "_store", "definitions", "version")
+    __slots__ = ("_epoch", "_keys", "_read", "_seen", "_store", "definitions", "version")
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -67,7 +67,10 @@ class ReadSet:
         self.version = self._epoch = -1
         """That at which it was last looked."""
         self.definitions: Any = NONE
+        self._read = store.read
         self._look(lambda state: None)
+        # From now on what is new is told at the commit at last.
+        self._read = store.read_known
 
     # --- As a state, and its places ---------------------------------------------------------
 
@@ -146,7 +149,7 @@ class ReadSet:
                 self.definitions = state.definitions
             return look(state)
 
-        found: R = self._store.read(both)
+        found: R = self._read(both)
         return found
 
 

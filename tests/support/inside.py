@@ -26,6 +26,8 @@ PLACES = {
     "region_allocated": "_store.areas.Areas.allocated",
     "areas_turn": "_store.areas.Areas.turn",
     "shut": "_lock.descriptor.shut",
+    # --- _store.redis
+    "boot_of_holder": "_store.redis.holder._boot",
     # --- _store.named
     "NAMED_ATTEMPTS": "_store.named._ATTEMPTS",
     "boot": "_store.named._boot",
@@ -421,6 +423,8 @@ region_of = Attribute("_store")
 index_of = Attribute("_store")
 timeout_of = Attribute("_timeout")  # How long its blocks wait, as it was made.
 view_class_of = Attribute("_view_class")
+lease_prefix = Attribute("_prefix")
+index_in_store = Attribute("_index")  # Of a dict's store on a server.
 share_of = Attribute("_share")  # Of a decorated function.
 summary = Method("_summary")  # What a card shows.
 
@@ -443,6 +447,14 @@ def move_to(share: Any, store: Any) -> None:
 def kept_of(share: Any) -> Any:
     """What this process keeps alive of what a share holds."""
     return store_of(share).kept
+
+
+def forget_seen(store: Any) -> None:
+    """Let a store on a server have seen no version of any value."""
+    if hasattr(store, "_seen"):
+        store._seen = (-1, None)
+    else:
+        store._values = type(store._values)()
 
 
 def lock_of(share: Any) -> Any:

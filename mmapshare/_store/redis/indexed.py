@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -97,6 +98,22 @@ class IndexedStore(RemoteStore, KeyedStore):
     def read(self, look: Callable[[Any], T]) -> T:
         return self._read(look, ())
 
+    def read_known(self, look: Callable[[Any], T]) -> T:
+        index = self._index
+        if index is not None:
+            with self._mutex, contextlib.suppress(Overtaken):
+                if not index.changing:
+                    return self._looked(look, index)
+        return self.read(look)
+
+    def _looked(self, look: Callable[[Any], T], index: Index) -> T:
+        """Under the mutex."""
+        before, self._reader = self._reader, get_ident()
+        try:
+            return look(index)
+        finally:
+            self._reader = before
+
     def _read(self, look: Callable[[Any], T], fields: Iterable[bytes]) -> T:
         """As `read`; the values of these fields come along."""
         while True:
@@ -104,13 +121,8 @@ class IndexedStore(RemoteStore, KeyedStore):
             with self._mutex:
                 if index.changing or (index is not self._index and not self.is_unborn):
                     continue
-                before, self._reader = self._reader, get_ident()
-                try:
-                    return look(index)
-                except Overtaken:
-                    pass
-                finally:
-                    self._reader = before
+                with contextlib.suppress(Overtaken):
+                    return self._looked(look, index)
 
     def _caught_up(self, fields: Iterable[bytes] = ()) -> Index:
         """The index, not older than this call."""

@@ -183,8 +183,20 @@ class Lease:
                 else:
                     return waited
             known, waited = False, True
+            if self._has_freed_from_dead():
+                continue
             most_s = watch.at_most(_CHUNK_S)
             yield from self._wait_in_line(most_s, backend)
+
+    def _has_freed_from_dead(self) -> bool:
+        """Whether the holder was gone, and its lease has been broken."""
+        blocked = self.blocked
+        assert blocked is not None
+        if blocked.holder is None or not self._is_gone(blocked):
+            return False
+        self._break(blocked.token)
+        _report_dead(blocked.holder)
+        return True
 
     def _wait_in_line(self, most_s: float, backend: Backend) -> Generator[Pause, None, None]:
         """Until somebody lets go, or the holder has ended; or so long."""
@@ -192,10 +204,6 @@ class Lease:
         assert blocked is not None
         if blocked.holder is None:
             yield backend.sleep, min(most_s, blocked.left_s)
-            return
-        if self._is_gone(blocked):
-            self._break(blocked.token)
-            _report_dead(blocked.holder)
             return
         wire = self._store.wire
         wait_s = max(1e-3, min(most_s, blocked.left_s + 1e-3))

@@ -1,0 +1,309 @@
+"""The lease: who has it, what becomes of it, and who comes next."""
+
+import logging
+import os
+import signal
+import threading
+import time
+
+import pytest
+from support import Child, in_child, inside
+from support.remote import add, opened, put, read
+
+from mmapshare import (
+    DeadlockError,
+    LeaseLostError,
+    LockTimeout,
+    Share,
+    TransactionError,
+    locked,
+)
+
+
+def _hold(child, shared):
+    with shared.locked() as view:
+        view["n"] = -1
+        child.say("held")
+        child.hear()
+
+
+def test_a_killed_holder_on_this_host_frees_the_lock_within_milliseconds(kind, url, caplog):
+    shared = opened(kind, url)
+    holder = Child(_hold, shared)
+    assert holder.hear() == "held"
+    killed = []
+
+    def kill():
+        killed.append(time.monotonic())
+        holder.kill()
+
+    threading.Timer(0.2, kill).start()
+    with shared.locked(timeout=20) as view:
+        took_s = time.monotonic() - killed[0]
+        view["n"] += 1
+    assert took_s < 0.2  # A busy machine's; 1 to 2 ms else.
+    assert read(shared) == 1
+    assert shared.info().holders_found_dead == 1
+    assert f"pid {holder.pid} died holding the lock" in caplog.text
+    holder.wait()
+
+
+def test_a_killed_holders_lock_is_taken_at_once(kind, url, caplog):
+    caplog.set_level(logging.WARNING)
+    shared = opened(kind, url)
+    holder = Child(_hold, shared)
+    holder.hear()
+    holder.kill()
+    holder.wait()
+    began = time.monotonic()
+    with shared.locked(timeout=0):
+        pass
+    assert time.monotonic() - began < 1
+    assert put(shared, 5)
+    assert "died holding the lock" in caplog.text
+
+
+def test_one_step_over_a_killed_holder_takes_the_lock(kind, url):
+    shared = opened(kind, url)
+    holder = Child(_hold, shared)
+    holder.hear()
+    holder.kill()
+    holder.wait()
+    put(shared, 5)
+    assert read(shared) == 5
+
+
+def _from_elsewhere(child, kind, url):
+    inside.open_here.clear()
+    inside.put("boot_of_holder", lambda: f"boot of host {os.getpid()}")
+    _hold(child, opened(kind, url))
+
+
+def test_a_killed_holder_on_another_host_frees_it_in_about_a_second(kind, url):
+    """By its connection, which the server has no more."""
+    shared = opened(kind, url)
+    holder = Child(_from_elsewhere, kind, url)
+    holder.hear()
+    threading.Timer(0.3, holder.kill).start()
+    began = time.monotonic()
+    with shared.locked(timeout=20) as view:
+        view["n"] += 1
+    assert time.monotonic() - began < 3
+    assert (read(shared), shared.info().holders_found_dead) == (1, 1)
+    holder.wait()
+
+
+def test_a_holder_on_another_host_that_lives_is_waited_for(kind, url):
+    shared = opened(kind, url)
+    holder = Child(_from_elsewhere, kind, url)
+    holder.hear()
+    with pytest.raises(LockTimeout, match=r"by pid \d+ on .*, whose lease ends in") as caught:
+        shared.lock(timeout=1)
+    assert caught.value.holder_pid == holder.pid
+    assert shared.info().holder_pid == holder.pid
+    holder.say()
+    holder.result()
+    assert read(shared) == -1
+
+
+def test_a_block_that_took_too_long_and_was_overtaken_writes_nothing(kind, url):
+    shared = opened(kind, url, lease=0.2)
+
+    def overtake():
+        inside.open_here.clear()
+        other = opened(kind, url)
+        with other.locked(timeout=10) as view:
+            view["n"] = 7
+        return read(other)
+
+    with pytest.raises(LeaseLostError, match=r"longer than its lease of 0\.2 s"):
+        with shared.locked() as view:
+            view["n"] += 1
+            assert in_child(overtake) == 7
+    assert read(shared) == 7
+    add(shared)
+    assert read(shared) == 8
+
+
+def test_a_block_that_took_too_long_and_met_nobody_commits(kind, url):
+    shared = opened(kind, url, lease=0.1)
+    with shared.locked() as view:
+        view["n"] += 1
+        time.sleep(0.3)
+    assert read(shared) == 1
+    shared.lock()
+    time.sleep(0.2)
+    put(shared, 5)
+    time.sleep(0.2)
+    put(shared, 6)
+    shared.unlock()
+    assert read(shared) == 6
+
+
+def test_one_step_by_another_overtakes_it_too(kind, url):
+    shared = opened(kind, url, lease=0.1)
+    with pytest.raises(LeaseLostError), shared.locked() as view:
+        view["n"] += 1
+        time.sleep(0.2)
+        in_child(put, shared, 9)
+    assert read(shared) == 9
+
+
+def test_a_paused_holder_is_overtaken_and_told(kind, url):
+    shared = opened(kind, url, lease=0.3)
+
+    def slow(child):
+        try:
+            with shared.locked() as view:
+                view["n"] += 100
+                child.say("held")
+                child.hear()
+        except LeaseLostError:
+            return "lost"
+
+    holder = Child(slow)
+    holder.hear()
+    os.kill(holder.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    add(shared)
+    assert 0.1 < time.monotonic() - began < 2
+    os.kill(holder.pid, signal.SIGCONT)
+    holder.say()
+    assert holder.result() == "lost"
+    assert read(shared) == 1
+
+
+def test_nobody_else_gets_in_meanwhile(kind, url):
+    shared = opened(kind, url)
+
+    def others(child):
+        with pytest.raises(LockTimeout, match=f"held .* by pid {os.getppid()}"):
+            add_in(shared, 0.05)
+        shared_n = read(shared)
+        child.say("asked")
+        put(shared, shared_n + 10)
+        return shared.version
+
+    def add_in(one, timeout):
+        with one.locked(timeout=timeout) as view:
+            view["n"] += 1
+
+    with shared.locked() as view:
+        child = Child(others)
+        assert child.hear() == "asked"
+        time.sleep(0.1)
+        view["n"] = 1
+    assert child.result() == 3
+    assert read(shared) == 10
+
+
+def test_threads_of_a_process_stand_in_one_line(kind, url):
+    shared = opened(kind, url)
+    with shared.locked():
+        found = []
+
+        def wait():
+            try:
+                shared.lock(timeout=0.1)
+            except LockTimeout as err:
+                found.append(str(err))
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join()
+    assert f"by pid {os.getpid()}, a thread of this process" in found[0]
+    with pytest.raises(DeadlockError), shared.locked():
+        shared.lock()
+    with shared.locked(), pytest.raises(TransactionError):
+        shared.close()
+
+
+def test_two_processes_take_turns_and_count_exactly(kind, url):
+    shared = opened(kind, url)
+    end = time.monotonic() + 1.0
+
+    def work(child):
+        child.say()
+        child.hear()
+        mine = longest = 0
+        while time.monotonic() < end:
+            began = time.monotonic()
+            add(shared)
+            longest = max(longest, time.monotonic() - began)
+            mine += 1
+        return mine, longest
+
+    children = [Child(work) for _ in range(3)]
+    for child in children:
+        child.hear()
+    for child in children:
+        child.say()
+    counts = [child.result() for child in children]
+    assert read(shared) == sum(count for count, _ in counts)
+    assert min(count for count, _ in counts) > 0.3 * max(count for count, _ in counts)
+    assert shared.info().contended_waits > 0
+
+
+def test_what_a_child_inherits_of_a_block_is_dead_and_frees_nothing(kind, url):
+    shared = opened(kind, url)
+
+    def leave(child):
+        with pytest.raises(LockTimeout):
+            shared.lock(timeout=0.05)
+        return True
+
+    with shared.locked() as view:
+        assert Child(leave).result()
+        assert Child(lambda child: os.getpid()).result()
+        with pytest.raises(LockTimeout):
+            in_child(shared.lock, 0.05)
+        view["n"] = 4
+    assert read(shared) == 4
+
+
+def test_crossing_blocks_end_with_the_lease(server):
+    """Nobody sees that they wait for each other over a server; take them together."""
+    a, b = (Share.open(f"{server.url}/{name}", 0, lease=0.5) for name in "ab")
+
+    def cross(child):
+        try:
+            with b.locked() as inner:
+                inner.value += 1
+                child.say()
+                child.hear()
+                with a.locked() as outer:
+                    outer.value += 1
+        except LeaseLostError:
+            return "lost"
+
+    child = Child(cross)
+    child.hear()
+    lost = None
+    try:
+        with a.locked() as outer:
+            outer.value += 10
+            child.say()
+            with b.locked() as inner:
+                inner.value += 10
+    except LeaseLostError:
+        lost = "lost"
+    assert "lost" in {child.result(), lost}
+    with locked(a, b) as (one, other):
+        one.value = other.value = 5
+    assert (a.get(), b.get()) == (5, 5)
+
+
+def test_a_ghost_of_ones_own_is_broken(kind, url, server):
+    """A lease that was taken by a command whose answer never came."""
+    shared = opened(kind, url)
+    lease = inside.lock_of(shared).process_lock
+    hash_of = "mmapshare:{jobs}"
+    for field, value in {
+        "lt": inside.lease_prefix(lease) + b"ghost!!!", "lu": str(10**18), "ls": "1", "lc": "0",
+        "lh": lease.who.packed(),
+    }.items():  # fmt: skip
+        server.command("HSET", hash_of, field, value)
+    began = time.monotonic()
+    add(shared)
+    assert time.monotonic() - began < 1
+    assert read(shared) == 1
