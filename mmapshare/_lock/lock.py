@@ -112,8 +112,8 @@ class Lock:
 
     ``words`` are the lock's own words of the shared header: who holds it, since when, two
     counters, whether somebody sleeps until the version changes, and what the holder waits for.
-    They inform; exclusion never depends on them. ``version_offset`` is where the version stands
-    in the mapping. ``region_id``: see `_lock.deadlock`.
+    They inform; exclusion never depends on them. ``version_offset``: of the version in the mapping.
+    ``region_id``: see `_lock.deadlock`.
 
     Without the GIL: the thread lock changes hands by one ``setdefault`` and one ``del`` or ``pop``
     of a dict, which are atomic there.
@@ -135,7 +135,6 @@ class Lock:
         deadlock.locks.add(self)
 
     def _enter_process(self) -> None:
-        # At hand for what is done all the time.
         self._flock: Callable[[int, int], object] = self.process_lock.flock
         self._fd = self.process_lock.fd
         self._look_ns = 0  # From when on the descriptor's mark is looked at again.

@@ -52,8 +52,6 @@ class Address:
 
 def address_of(where: object) -> Address:
     """The address of a name or a path; TypeError or ValueError where it cannot be one."""
-    if isinstance(where, str) and "://" in where:
-        raise ValueError(f"{where!r} is an address of a server, and no name or path of a file")
     if isinstance(where, os.PathLike) or (isinstance(where, str) and os.sep in where):
         path: Any = os.fspath(where)
         if not isinstance(path, str):

@@ -48,8 +48,7 @@ _GROWTH_SPARE: Final = 1 << 20
 _NOT_THE_SIZE: Final = {errno.EMFILE, errno.ENFILE, errno.EPERM, errno.EACCES, errno.EIO}
 """Why a region cannot be made though there is room."""
 
-# Linux's numbers; the fcntl module names them from Python 3.8 on, but not in every build.
-_ADD_SEALS: Final = 1033
+_ADD_SEALS: Final = 1033  # Linux numbers, which not every build of fcntl names.
 _SEAL_SEAL, _SEAL_SHRINK, _SEAL_GROW = 1, 2, 4
 
 
