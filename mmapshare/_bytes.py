@@ -31,7 +31,10 @@ def private_copy(source: memoryview) -> bytearray | memoryview:
     """
     if source.nbytes < _HUGE_LEAST or not hasattr(mmap, "MADV_HUGEPAGE"):
         return bytearray(source)
-    copy = mmap.mmap(-1, source.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        copy = mmap.mmap(-1, source.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:  # Perhaps there is as much elsewhere; else it is a MemoryError.
+        return bytearray(source)
     with contextlib.suppress(OSError):  # A kernel without huge pages.
         copy.madvise(mmap.MADV_HUGEPAGE)
     copy[:] = source

@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import (
     Callable,
-    ItemsView,
     Iterable,
     Iterator,
-    KeysView,
     Mapping,
     MutableMapping,
-    ValuesView,
 )
 from itertools import islice
 from pickle import loads
@@ -35,11 +32,11 @@ from ._late import importing
 from ._shared import Shared, registry
 from ._store import MemoryKeyedStore
 from ._transaction import (
-    DictSnapshot,
     Draft,
     MappingView,
     Merging,
     OptimisticView,
+    Reading,
     Unloadable,
     at_once,
     holds,
@@ -54,7 +51,7 @@ V = TypeVar("V")
 R = TypeVar("R")
 
 
-class SharedDict(Merging, Shared[Any], MutableMapping[K, V], Generic[K, V]):
+class SharedDict(Merging, Reading[K, V], Shared[Any], MutableMapping[K, V], Generic[K, V]):
     """A dict that processes share, in which a change costs what changed.
 
     Args:
@@ -212,51 +209,8 @@ class SharedDict(Merging, Shared[Any], MutableMapping[K, V], Generic[K, V]):
         keys: Iterator[K] = self._store.keys(True)
         return keys
 
-    def snapshot(self) -> DictSnapshot[K, V]:
-        """All of it at one version, as a read-only mapping; copied, but not loaded.
-
-        >>> d = SharedDict(a=1)
-        >>> before = d.snapshot()
-        >>> d["a"] = 2
-        >>> before["a"], before.version
-        (1, 1)
-        """
-        return DictSnapshot(self._store.image())
-
     def _holds(self, predicate: Callable[[Any], object]) -> bool:
         return holds(predicate, self._store, self.snapshot)
-
-    def keys(self) -> KeysView[K]:
-        """The keys of one version, now's.
-
-        >>> SharedDict(a=1).keys() == {"a"}
-        True
-        """
-        return dict.fromkeys(self).keys()
-
-    def values(self) -> ValuesView[V]:
-        """The values of one version, now's; each is loaded when it is its turn.
-
-        >>> sum(SharedDict(a=1, b=2).values())
-        3
-        """
-        return self.snapshot().values()
-
-    def items(self) -> ItemsView[K, V]:
-        """The items of one version, now's.
-
-        >>> list(SharedDict(a=1).items())
-        [('a', 1)]
-        """
-        return self.snapshot().items()
-
-    def copy(self) -> dict[K, V]:
-        """A plain dict of one version.
-
-        >>> SharedDict(a=1).copy()
-        {'a': 1}
-        """
-        return dict(self.snapshot())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):

@@ -35,6 +35,19 @@ def holders(device: int, inode: int) -> Iterator[tuple[int, int]]:
                 yield pid, fd
 
 
+def private_mappers(device: int, inode: int) -> int:
+    """How many processes map a file privately, among those that one may look into."""
+    wanted = f" {os.major(device):02x}:{os.minor(device):02x} {inode} ".encode()
+    count = 0
+    for pid in _numbers(PROC):
+        try:
+            with open(f"{PROC}/{pid}/maps", "rb") as maps:
+                count += any(wanted in line and line.split(None, 2)[1][3:] == b"p" for line in maps)
+        except OSError:  # It has ended, or is another user's.
+            continue
+    return count
+
+
 def _numbers(folder: str) -> list[int]:
     try:
         return [int(name) for name in os.listdir(folder) if name.isdecimal()]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pickle import loads
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 import attrs
 
 from ._arguments import plain_function, retries_at_most, size_bytes, timeout_s
-from ._codec import Trust, decode, encode, named, take_named
+from ._codec import Trust, decode, encode, named, recover, take_named
 from ._display import GLIMPSE_BYTES, LOADED_BYTES, kind_of, shortened, size
 from ._late import importing
 from ._shared import Shared, registry
@@ -168,26 +169,51 @@ class Share(NotAContainer, Shared[T]):
 
     # --- Reading: takes no lock, never waits for a holder ----------------------------------
 
-    def get(self) -> T:
+    def get(self, *, copy: bool = True) -> T:
         """A fresh private copy of the committed value; EmptyShareError where there is none.
 
         UnloadableError where it does not load in this process. Takes no lock and never waits for
         a holder; inside one's own block it is still the last commit.
 
+        With ``copy=False`` the large buffers of a value of 4 MiB or more (of arrays, tensors,
+        whatever pickle 5 hands over out of band) are not copied but mapped. They stay what they
+        were for as long as anything uses them, after `close` and in forked children too, and
+        may be written to: that copies the page, for this process alone. Writers go on, elsewhere;
+        what is held takes memory until it is dropped, and where it leaves no room a writer gets
+        RegionFullError. Where nothing can be held (not Linux, no descriptor to spare, a durable
+        file) it is a copy.
+
         >>> Share([1, 2]).get()
         [1, 2]
         """
-        value: T = decode(self._read()[1])
-        return value
+        try:  # As `_read`, without a call: this is the hot way.
+            base = self._store.read() if copy else self._hold()
+        except (ValueError, TypeError):
+            base = self._read()
+        frames = base[1]
+        if len(frames) == 1:
+            try:
+                value: T = loads(frames[0])
+                return value
+            except Exception as err:
+                return recover(frames, err)  # type: ignore[no-any-return]
+        if not frames:
+            raise EmptyShareError(_NO_VALUE)
+        return decode(frames)  # type: ignore[no-any-return]
 
-    def snapshot(self) -> Snapshot[T]:
+    def snapshot(self, *, copy: bool = True) -> Snapshot[T]:
         """The committed value together with its version, as `set(if_version=)` wants it.
+
+        ``copy`` is as in `get`.
 
         >>> Share("a").snapshot()
         Snapshot(value='a', version=1)
         """
-        version, frames, *_ = self._read()
+        version, frames, *_ = self._read() if copy else self._hold()
         return Snapshot(decode(frames), version)
+
+    def _hold(self) -> Any:
+        return self._store.hold() or self._read()
 
     def _read(self) -> Any:
         try:

@@ -128,10 +128,14 @@ class RegionFullError(MmapShareError):
     Attributes:
         needed_bytes: size of the value as it would be stored.
         max_size_bytes: the region's ceiling.
+        held_bytes: what is held by ``copy=False``, where that leaves too little room; else 0.
+        held_by: how many processes do, as far as can be seen.
     """
 
     needed_bytes: int
     max_size_bytes: int
+    held_bytes: int = 0
+    held_by: int = 0
 
 
 class ClosedError(MmapShareError):

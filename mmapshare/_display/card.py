@@ -98,6 +98,8 @@ def facts(info: Any) -> dict[str, str]:
         "commits": f"{info.commits:,}",
         "contended waits": f"{info.contended_waits:,}",
     }
+    if info.held_bytes:
+        found["held without a copy"] = size(info.held_bytes)
     if info.holders_found_dead:
         found["holders found dead"] = f"{info.holders_found_dead:,}"
     return found

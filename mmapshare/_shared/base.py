@@ -38,6 +38,7 @@ class ShareInfo:
         resident_bytes: memory that the region takes from the machine now.
         max_size: ceiling of one value, in bytes.
         kind: "memfd" or "file"; "name", "path" or "redis" for what was opened by such.
+        held_bytes: what ``get(copy=False)`` and the like hold, in all processes together.
         holder_pid: process that holds the lock, None where it is free.
         held_s: seconds since it took the lock, None likewise.
         commits: how often a value was committed.
@@ -50,6 +51,7 @@ class ShareInfo:
     resident_bytes: int
     max_size: int
     kind: str
+    held_bytes: int
     holder_pid: int | None
     held_s: float | None
     commits: int

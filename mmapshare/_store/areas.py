@@ -3,24 +3,31 @@
 A region has two. Records are laid one behind the other in one of them; when the next does not fit,
 writing *turns* to the begin of the other one, whose versions end with that: OLDEST_READABLE says so
 to who still reads there. What nothing lives in any more is given back.
+
+Where records may be held (HOLDS, see `_store.holds`) any place may be taken for as long as somebody
+likes. Then only the newest version stays readable while the next one is written, and that goes to
+the first place that is free. Nobody waits for a hold.
 """
 
 from __future__ import annotations
 
 from .._closed import CLOSED
-from .format import ALLOCATED, HEADER_BYTES, OLDEST_READABLE
+from ..errors import RegionFullError
+from . import holds
+from .format import ALLOCATED, HEADER_BYTES, OLDEST_READABLE, Identity
 from .segment import Segment
 
 
 class Areas:
     """The two areas of one region; all but `start` and `of` want the lock."""
 
-    __slots__ = ("_segment", "_words", "bytes")
+    __slots__ = ("_max_size", "_segment", "_words", "bytes")
 
-    def __init__(self, segment: Segment, words: memoryview, area_bytes: int) -> None:
+    def __init__(self, segment: Segment, words: memoryview, identity: Identity) -> None:
         self._segment = segment
         self._words = words
-        self.bytes = area_bytes
+        self._max_size = identity.max_size
+        self.bytes = identity.area_bytes
         """Size of one area."""
 
     def close(self) -> None:
@@ -40,6 +47,49 @@ class Areas:
         other one end here. Where that begins."""
         self._words[OLDEST_READABLE] = epoch
         return self.start(1 - self.of(offset))
+
+    def free_place(self, size: int, newest: int, begin: int, end: int, wish: int = 0) -> int:
+        """Where so many bytes are free, with ``wish`` more if possible; RegionFullError if nowhere.
+
+        ``newest`` is the version, or epoch, that stays whole, in [begin, end). Older ones end here.
+        """
+        self._words[OLDEST_READABLE] = newest  # Before anybody is asked for holds.
+        first = 1 - self.of(begin) if newest else 0
+        for wanted in (size + wish, size) if wish else (size,):
+            for area in (first, 1 - first):
+                start, limit = self.start(area), self.start(area) + self.bytes
+                while start + wanted <= limit:
+                    taken: tuple[int, int] | None = (begin, end)
+                    if not (newest and start < end and begin < start + wanted):
+                        taken = holds.held(self._segment.fd, start, start + wanted)
+                    if taken is None:
+                        return start
+                    start = -(-max(taken[1], start + 1) // holds.PAGE) * holds.PAGE
+        raise self._full_of_holds(size)
+
+    def free_until(self, start: int, end: int) -> int:
+        """Up to where nothing is held in [start, end)."""
+        while (found := holds.held(self._segment.fd, start, end)) is not None:
+            end = max(found[0], start)
+        return end
+
+    def is_free_of_holds(self) -> bool:
+        """Whether nothing is held; for good, if nothing large is readable any more."""
+        segment = self._segment
+        return holds.held(segment.fd, HEADER_BYTES, segment.size_bytes) is None
+
+    def _full_of_holds(self, size: int) -> RegionFullError:
+        held, by = holds.held_bytes(self._segment), holds.holders(self._segment)
+        return RegionFullError(
+            f"{size:,} bytes find no room beside what is stored and the {held:,} bytes that "
+            f"{by or 'some'} process{' holds' if by == 1 else 'es hold'}, which got them with "
+            "copy=False and use them. Drop such values earlier, or make it with a larger "
+            "max_size. What is stored is as it was",
+            needed_bytes=size,
+            max_size_bytes=self._max_size,
+            held_bytes=held,
+            held_by=by,
+        )
 
     def room(self, start: int, end: int) -> int:
         """Up to where the area of ``start`` has memory; more if ``end`` asks for that and may.
@@ -71,5 +121,24 @@ class Areas:
         if allocated > begin + most:
             if version is not None:
                 self._words[OLDEST_READABLE] = version
-            self._words[ALLOCATED[area]] = begin + keep
-            self._segment.give_back(begin + keep, allocated)
+            self._give_back(area, begin + keep, allocated)
+
+    def trim_past_holds(self, keep: int, newest: int, begin: int, end: int) -> None:
+        """The same to both areas, but for what is held, and what begins there and the newest needs.
+
+        ``newest``: the version, or epoch, that stays readable.
+        """
+        for area in (0, 1):
+            limit, allocated = self.start(area) + keep, self.allocated(area)
+            if area == self.of(begin):
+                limit = max(limit, end)
+            if allocated > limit:
+                self._words[OLDEST_READABLE] = newest
+                while (found := holds.held(self._segment.fd, limit, allocated)) is not None:
+                    limit = max(found[1], limit + 1)
+                if allocated > limit:
+                    self._give_back(area, limit, allocated)
+
+    def _give_back(self, area: int, limit: int, allocated: int) -> None:
+        self._words[ALLOCATED[area]] = limit
+        self._segment.give_back(limit, allocated)

@@ -75,6 +75,7 @@ class Stats(NamedTuple):
     resident_bytes: int
     max_size: int
     kind: str
+    held_bytes: int = 0
 
 
 class State(Protocol):
@@ -243,6 +244,14 @@ class ValueStore(Store):
     def read(self) -> Base:
         """Anytime: the newest commit."""
 
+    def hold(self) -> tuple[int, Sequence[Frame]] | None:
+        """Anytime: version and frames of the newest commit, where those need no copy; else None.
+
+        They stay as they are for as long as anything uses them. What is written to them is
+        this process's own.
+        """
+        return None
+
     def current(self) -> Base:
         """Holder: the newest commit."""
         return self.read()
@@ -318,6 +327,10 @@ class KeyedStore(Store):
         where there is none."""
         return self.read(lambda state: (self.frames(state.places[key]), state.definitions))
 
+    def hold(self, key: Any) -> tuple[Sequence[Frame], Any] | None:
+        """Anytime: as `fetch`, where the frames need no copy (see `ValueStore.hold`); else None."""
+        return None
+
     def keys(self, backward: bool) -> Iterator[Any]:
         """Anytime: the keys in order as they are now, whatever is changed meanwhile."""
         return self.read(lambda state: state.places.iterate(backward, self.mutex))
@@ -345,6 +358,10 @@ class KeyedStore(Store):
             return Image(state.version, copies, state.definitions)
 
         return self.read(look)
+
+    def hold_image(self) -> Image:
+        """Anytime: the same, without a copy where that can be."""
+        return self.image()
 
     def check(self, expect: Callable[[Any], bool]) -> None:
         """Holder: VersionConflict where ``expect`` does not say so of the newest state."""

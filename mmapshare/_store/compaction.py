@@ -7,11 +7,13 @@ from itertools import islice
 from typing import Any, Final
 
 from .._bytes import Frame
+from . import holds
 from .base import Changes, Image, KeyCodec
 from .format import align
 from .index import State
 from .log import END, Log
 from .manifest import Extents, Manifest, lay_out, lengths_of, places_of
+from .segment import Segment
 
 _PIECE: Final = 10_000
 """Values that are copied to a snapshot at a time."""
@@ -22,7 +24,7 @@ class LogImage(Image):
 
     __slots__ = ("_base", "_bytes")
 
-    def __init__(self, state: State, base: int, raw: bytes) -> None:
+    def __init__(self, state: State, base: int, raw: bytes | memoryview) -> None:
         super().__init__(state.version, state.places.copy(), state.definitions)
         self._base = base
         self._bytes = raw
@@ -32,6 +34,39 @@ class LogImage(Image):
         pairs = zip(place[2::2], place[3::2], strict=True)
         buffers = [bytearray(raw[begin - base : end - base]) for begin, end in pairs]
         return [raw[place[0] - base : place[1] - base], *buffers]
+
+
+class HeldImage(LogImage):
+    """The same, where nothing was copied: the log's bytes are mapped, and stay as they are."""
+
+    __slots__ = ("_segment",)
+
+    def __init__(self, state: State, base: int, raw: memoryview, segment: Segment) -> None:
+        super().__init__(state, base, raw)
+        self._segment = segment
+
+    def frames(self, place: Extents) -> list[Frame]:
+        # Each value that is loaded is one of its own: large ones are mapped once more.
+        held = held_frames(self._segment, place)
+        if held is not None:
+            return held
+        first, *buffers = super().frames(place)
+        return [bytes(first), *buffers]
+
+
+def held_frames(segment: Segment, place: Extents) -> list[Frame] | None:
+    """The frames of a value that is large, mapped; None where it is not, or it cannot be done."""
+    start, end = place[0], place[-1]
+    if len(place) == 2 or end - start < holds.LARGE_BYTES:
+        return None
+    found = holds.hold(segment, start, end)
+    if found is None:
+        return None
+    mapping, at = found
+    with memoryview(mapping) as view:
+        pairs = zip(place[2::2], place[3::2], strict=True)
+        first: list[Frame] = [bytes(view[start - at : place[1] - at])]
+        return first + [view[begin - at : until - at] for begin, until in pairs]
 
 
 class Compaction:
@@ -70,7 +105,9 @@ class Compaction:
         definitions = self._still_needed(places, {**state.definitions, **needed})
         manifest: Manifest = ((), list(places), sizes, lengths, definitions)
         values = self._values(places, lengths)
-        after = self._log.rewrite(self._codec.encode_key(manifest), values, total, state.position)
+        large = self._log.may_hold and any(sizes[number] >= holds.LARGE_BYTES for number in lengths)
+        raw = self._codec.encode_key(manifest)
+        after = self._log.rewrite(raw, values, total, state.position, large)
         new = State(after, *places_of(manifest, after[END] - total), after[END])
         new.definitions = definitions
         return new

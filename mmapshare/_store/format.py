@@ -26,6 +26,8 @@ words       meaning, and what protects it
             Written by who makes the region, or makes the copy one of its own.
 12, 13      BOOT: the id of the machine's boot in which it was made, or made sound. Likewise.
 14          FLAGS, of a file: 1: a commit waits for the disk; 2: the disk has refused one.
+15          HOLDS: 1 where records may be held (see `_store.holds`). Written by the holder, before
+            it commits one that is large enough, and 0 again by who finds none.
 16, 17      HOLDER, SINCE: pid of the lock's holder (0: free) and the monotonic clock's
             nanoseconds when it took it. Written by the holder.
             A HOLDER found by the next holder names a process that died holding the lock.
@@ -58,7 +60,9 @@ Record: what one commit stores, 64-byte aligned, wholly inside one area::
 The table of frame lengths is left out where there is one frame. Frames begin 64-byte aligned.
 
 In a log (identity's kind 1) records stand one behind the other, 8-byte aligned, from the begin of
-their area to the end that the newest slot names; parts is 1. Such a record begins with the words
+their area to the end that the newest slot names; parts is 1. Where the area's begin was held, the
+log begins further behind, and parts is 1 + 2 ** 32 x the pages of 4096 bytes that lie between. Such
+a record begins with the words
 
 - check: CRC-32 of the four words that follow and of the manifest;
 - version, one more than that of the record before it; the first one's is the area's epoch;
@@ -113,6 +117,7 @@ BOOT: Final = (12, 13)
 FLAGS: Final = 14
 DURABLE, POISONED = 1, 2
 """Its bits."""
+HOLDS: Final = 15
 ALLOCATED: Final = (26, 27)
 
 _identity = struct.Struct("<QQ16sQQQ")
@@ -131,7 +136,7 @@ pack_word = _word.pack
 assert _identity.size + _word.size == IDENTITY_BYTES <= VERSION * 8
 assert _record.size == RECORD_BYTES
 assert _slot.size == SLOT_BYTES <= ALIGN_BYTES
-assert FLAGS < LOCK_WORDS.start < LOCK_WORDS.stop <= ALLOCATED[0]
+assert FLAGS < HOLDS < LOCK_WORDS.start < LOCK_WORDS.stop <= ALLOCATED[0]
 assert SLOTS[0].start >= (max(ALLOCATED) + 1) * 8
 assert SLOTS[0].start + ALIGN_BYTES == SLOTS[1].start <= HEADER_BYTES - ALIGN_BYTES
 assert HEADER_BYTES % ALIGN_BYTES == 0

@@ -8,10 +8,10 @@ from typing import Any, Final, TypeVar
 
 from .._bytes import Frame, private_copy, same_bytes
 from ..errors import CorruptRegionError, RegionFullError
-from . import index
+from . import holds, index
 from .base import Changes, KeyCodec, KeyedStore, too_large
-from .compaction import Compaction, LogImage
-from .format import LOG_KIND, OLDEST_READABLE, VERSION, align
+from .compaction import Compaction, HeldImage, LogImage, held_frames
+from .format import HOLDS, LOG_KIND, OLDEST_READABLE, VERSION, align
 from .index import State, apply, follow, load
 from .log import BASE, BEGIN, END, EPOCH, Log, Position, V
 from .manifest import Extents, Manifest, lay_out
@@ -189,6 +189,27 @@ class MemoryKeyedStore(MemoryStore, KeyedStore):
 
         return self.read(look)
 
+    def hold(self, key: Any) -> tuple[Sequence[Frame], Any] | None:
+        def look(state: State) -> tuple[Sequence[Frame], Any] | None:
+            # Whether the state still stands is asked afterwards, as with a copy.
+            held = held_frames(self.region.segment, state.places[key])
+            return (held, state.definitions) if held and self._words[HOLDS] else None
+
+        return self.read(look) if self._words[HOLDS] else None
+
+    def hold_image(self) -> LogImage:
+        segment = self.region.segment
+
+        def look(state: State) -> LogImage | None:
+            base, end = state.position[BASE], state.position[END]
+            found = holds.hold(segment, base, end)
+            if found is None or not self._words[HOLDS]:
+                return None
+            mapping, at = found
+            return HeldImage(state, at, memoryview(mapping), segment)
+
+        return (self.read(look) if self._words[HOLDS] else None) or self.image()
+
     def size_of(self, place: Extents) -> int:
         return place[-1] - place[0]
 
@@ -285,7 +306,9 @@ class MemoryKeyedStore(MemoryStore, KeyedStore):
                 if not position[V]:
                     raise
         manifest = (gone, keys, sizes, lengths, new)
-        after = self.log.append(self._codec.encode_key(manifest), values, bool(lengths), position)
+        large = self.log.may_hold and any(sizes[number] >= holds.LARGE_BYTES for number in lengths)
+        raw = self._codec.encode_key(manifest)
+        after = self.log.append(raw, values, bool(lengths), position, large)
         return (self._rewrite(state, changes), None) if after is None else (after, manifest)
 
     def _rewrite(self, state: State, changes: Changes) -> Position:

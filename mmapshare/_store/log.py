@@ -9,6 +9,9 @@ Readers keep their position. Up to the newest record's end nothing in an area ch
 OLDEST_READABLE lets its epoch stand (see `_store.format`), so they read what was added since, and
 the bytes of any value that they know of, without a lock: they copy, and ask afterwards whether
 OLDEST_READABLE has passed them.
+
+Where values may be held (HOLDS) a snapshot goes to the first place that is free, and ends all that
+was before it; deltas go on up to what is held there.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ from ..errors import CorruptRegionError, RegionFullError
 from . import format as layout
 from .base import too_large
 from .format import (
+    FORMAT,
+    HEADER_BYTES,
+    HOLDS,
     OLDEST_READABLE,
     ONE_KEY,
     RECORD_BYTES,
@@ -41,21 +47,23 @@ _PIECE_BYTES: Final = 256 << 10
 """Up to here a record is put together before it is stored."""
 
 
-Position = tuple[int, int, int, int, int]
+Position = tuple[int, int, int, int, int, int]
 """Up to where a log was read, as a plain tuple, since one is made for each commit:
 
 - a committed version;
 - its epoch, which is the version of the area's snapshot, and where that snapshot begins;
 - where the version's record ends;
-- up to where the next record may reach without a look at the area's memory.
+- up to where the next record may reach without a look at the area's memory;
+- parts, which says where in its area the snapshot begins (see `_store.format`).
 """
 V: Final = 0
 EPOCH: Final = 1
 BASE: Final = 2
 END: Final = 3
 EASY: Final = 4
+PARTS: Final = 5
 
-BEGIN: Final[Position] = (0, 0, 0, 0, 0)
+BEGIN: Final[Position] = (0, 0, 0, 0, 0, 1)
 
 Record = tuple[bytes, int, int, bool]
 """A record's manifest, where its values begin and end, and whether the manifest is one key."""
@@ -75,13 +83,15 @@ class Log:
     `append` and `rewrite` want the lock. Frames are flat bytes-like objects.
     """
 
-    __slots__ = ("_map", "_publish", "_words", "region")
+    __slots__ = ("_map", "_publish", "_words", "may_hold", "region")
 
     def __init__(self, region: Region) -> None:
         self.region = region
         self._map = region.map
         self._words = region.words
         self._publish = region.publish
+        self.may_hold = region.identity.format == FORMAT
+        """A file's check goes from the area's begin: there every snapshot has to begin."""
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -99,9 +109,11 @@ class Log:
         slot = self.region.load_slot(known)
         if slot is None:
             return None if self._words[VERSION] else BEGIN
-        areas = self.region.areas
+        areas, parts = self.region.areas, slot.parts
         area = areas.of(slot.start)
-        return (slot.version, slot.epoch, areas.start(area), slot.end, areas.easy(area))
+        base = areas.start(area) + (parts >> 32) * HEADER_BYTES
+        easy = 0 if self._words[HOLDS] else areas.easy(area)
+        return (slot.version, slot.epoch, base, slot.end, easy, parts)
 
     def records(self, begin: int, version: int, newest: Position) -> list[Record] | None:
         """What stands from ``begin``, where the record of ``version`` is, up to a position.
@@ -164,14 +176,14 @@ class Log:
         The key's bytes, where its value begins, and the new position. What is found here is
         found by `newest` and `records` too; this is the way that is taken all the time.
         """
-        version, epoch, base, end, easy = position
+        version, epoch, base, end, easy, parts = position
         version += 1
         slot = unpack_slot_words(self._map[SLOTS[version & 1]])
         begin = end + 7 & -8
         end = slot[2]
         if slot[:2] != (version, begin) or slot[3] != epoch or not 0 < end - begin < _SMALL_BYTES:
             return None
-        if slot[5] != 3 * version + 5 * begin + 7 * end + 11 * epoch + 13:
+        if slot[5] != 3 * version + 5 * begin + 7 * end + 11 * epoch + 13 * parts:
             return None
         raw = self._map[begin:end]
         if self._words[OLDEST_READABLE] > epoch or self._words[VERSION] != version:
@@ -181,13 +193,13 @@ class Log:
             return None
         if crc32(raw[8:at]) != check:
             return None
-        return raw[_HEAD:at], begin + at, (version, epoch, base, end, easy)
+        return raw[_HEAD:at], begin + at, (version, epoch, base, end, easy, parts)
 
     # --- Writing: the caller holds the lock ------------------------------------------------
 
     def append_one(self, key: bytes, value: Frame, position: Position) -> Position | None:
         """Commit a delta that sets one key; None, with nothing done, where it has no easy place."""
-        version, epoch, base, end, easy = position
+        version, epoch, base, end, easy, parts = position
         version += 1
         start = end + 7 & -8
         at = _HEAD + len(key)
@@ -197,17 +209,22 @@ class Log:
             return None
         body = pack_record_words(version, size, at, len(key) | ONE_KEY) + key
         self._map[start:end] = pack_word(crc32(body)) + body + value
-        self._publish(version, start, end, epoch)
-        return version, epoch, base, end, easy
+        self._publish(version, start, end, epoch, parts)
+        return version, epoch, base, end, easy, parts
 
     def append(
-        self, manifest: bytes, values: Sequence[Frame], aligned: bool, position: Position
+        self,
+        manifest: bytes,
+        values: Sequence[Frame],
+        aligned: bool,
+        position: Position,
+        large: bool = False,
     ) -> Position | None:
         """Commit a delta behind ``position``, the newest; None, with nothing done, if it is full.
 
-        ``aligned``: the values begin at a multiple of 64.
+        ``aligned``: the values begin at a multiple of 64. ``large``: one of them may be held.
         """
-        version, epoch, base, end, easy = position
+        version, epoch, base, end, easy, parts = position
         version += 1
         start = end + 7 & -8
         values_at = RECORD_BYTES + len(manifest)
@@ -216,36 +233,70 @@ class Log:
         size = values_at + sum(map(len, values))
         end = start + size
         if end > easy:
-            easy = self.region.areas.room(base, end)
+            easy = self._room(position, end)
             if end > easy:
                 return None
         self._put(start, version, manifest, values_at, size, values)
-        self._publish(version, start, end, epoch)
-        return version, epoch, base, end, easy
+        if large:
+            self._words[HOLDS] = 1
+        self._publish(version, start, end, epoch, parts)
+        return version, epoch, base, end, easy, parts
+
+    def _room(self, position: Position, end: int) -> int:
+        """Up to where deltas may go behind ``position``; up to ``end`` if that can be."""
+        areas = self.region.areas
+        easy = areas.room(position[BASE], end)
+        if self._words[HOLDS]:
+            self._words[OLDEST_READABLE] = position[EPOCH]  # Before anybody is asked for holds.
+            easy = areas.free_until(position[END], easy)
+        return easy
 
     def rewrite(
-        self, manifest: bytes, values: Iterable[Frame], values_bytes: int, position: Position
+        self,
+        manifest: bytes,
+        values: Iterable[Frame],
+        values_bytes: int,
+        position: Position,
+        large: bool = False,
     ) -> Position:
         """Commit a snapshot, in the other area, as the version after ``position``.
 
-        The values begin at a multiple of 64. What the area before it holds far above the need is
-        given back.
+        The values begin at a multiple of 64. ``large``: one of them may be held. What the area
+        before it has far above the need is given back.
         """
-        areas, version = self.region.areas, position[V] + 1
-        # What the other area says of versions before this epoch ends here.
-        start = areas.turn(position[BASE], position[EPOCH]) if position[V] else areas.start(0)
-        values_at = layout.align(start + RECORD_BYTES + len(manifest)) - start
+        areas, words, version = self.region.areas, self._words, position[V] + 1
+        values_at = layout.align(RECORD_BYTES + len(manifest))
         size = values_at + values_bytes
+        held, parts = self.may_hold and words[HOLDS], 1
+        if held:
+            _, epoch, base, last, *_ = position
+            start = areas.free_place(size, epoch, base, last, size + _KEEP_BYTES)
+            parts += (start - areas.start(areas.of(start))) // HEADER_BYTES << 32
+        elif position[V]:
+            # What the other area says of versions before this epoch ends here.
+            start = areas.turn(position[BASE], position[EPOCH])
+        else:
+            start = areas.start(0)
         end = start + size
         easy = areas.room(start, end)
         if end > easy:
             raise self.full(size)
         self._put(start, version, manifest, values_at, size, values)
-        self._publish(version, start, end, version)
-        here, keep = areas.of(start), size + _KEEP_BYTES
-        areas.trim(1 - here, _KEEP_BYTES, 2 * _KEEP_BYTES, version)  # Who reads there comes over.
-        areas.trim(here, keep, keep + size + _KEEP_BYTES, None)
-        return version, version, start, end, min(easy, areas.easy(here))
+        if large:
+            words[HOLDS] = 1
+        self._publish(version, start, end, version, parts)
+        if held:
+            words[OLDEST_READABLE] = version
+            areas.trim_past_holds(_KEEP_BYTES, version, start, end + _KEEP_BYTES)
+            if not large and areas.is_free_of_holds():
+                words[HOLDS] = 0
+            easy = areas.free_until(end, areas.allocated(areas.of(start)))
+        else:
+            here, keep = areas.of(start), size + _KEEP_BYTES
+            areas.trim(1 - here, _KEEP_BYTES, 2 * _KEEP_BYTES, version)  # Who reads comes over.
+            areas.trim(here, keep, keep + size + _KEEP_BYTES, None)
+            easy = min(easy, areas.easy(here))
+        return version, version, start, end, easy, parts
 
     def _put(
         self,
@@ -271,7 +322,7 @@ class Log:
         """Whether a delta of this size finds memory behind ``position``; it has it from then on."""
         start = layout.align(position[END])
         end = layout.align(start + _HEAD + size)
-        return end <= self.region.areas.room(position[BASE], end)
+        return end <= self._room(position, end)
 
     def full(self, size: int) -> RegionFullError:
         what = f"everything together, keys included, takes {size:,} bytes"

@@ -13,11 +13,12 @@ from typing import Any, Final, Self, TypeVar
 from .._closed import CLOSED
 from .._late import importing
 from .._lock import current_owner, in_steps, token_by
-from ..errors import OpenError
+from ..errors import OpenError, RegionFullError
 from . import folder
 from . import format as layout
 from .base import Stats, Store
-from .format import ALLOCATED, HEADER_BYTES, IDENTITY_BYTES, VERSION, Identity
+from .format import ALLOCATED, HEADER_BYTES, HOLDS, IDENTITY_BYTES, VERSION, Identity
+from .holds import held_bytes
 from .region import ORDERED_STORES, Region, oldest_ahead
 from .segment import Segment
 
@@ -29,15 +30,24 @@ _ATTEMPTS_BEFORE_LOCK: Final = 16
 
 
 def create_region(
-    memory: Callable[[int], Segment], max_size: int, content: int, spare_bytes: int
+    memory: Callable[[int], Segment], max_size: int, content: int, spare_bytes: int, times: int = 1
 ) -> Region:
     """A new, empty region; RegionFullError where the machine cannot map its ceiling.
 
-    ``memory`` makes new memory of a size. An area has ``max_size`` and ``spare_bytes``.
+    ``memory`` makes new memory of a size. An area has ``max_size`` and ``spare_bytes``, so many
+    ``times`` where the machine maps that: the rest is for what is held.
     """
+    identity = Identity(os.urandom(16), max_size, 0, content)
     area_bytes = -(-(max_size + spare_bytes) // HEADER_BYTES) * HEADER_BYTES
-    identity = Identity(os.urandom(16), max_size, area_bytes, content)
-    segment = memory(identity.region_bytes)
+    while True:
+        identity = identity._replace(area_bytes=times * area_bytes)
+        try:
+            segment = memory(identity.region_bytes)
+            break
+        except RegionFullError:
+            if times == 1:
+                raise
+            times = 1
     segment.allocate(0, HEADER_BYTES)
     segment.map[:IDENTITY_BYTES] = identity._replace(format=segment.format).pack()
     region = region_in(segment)
@@ -187,4 +197,5 @@ class MemoryStore(Store):
             resident_bytes=region.segment.resident_bytes(),
             max_size=self.max_size,
             kind=region.segment.kind,
+            held_bytes=held_bytes(region.segment) if self._words[HOLDS] else 0,
         )

@@ -66,7 +66,7 @@ class Region:
         if self.identity.region_bytes != segment.size_bytes:
             raise CorruptRegionError("the region's size is not what its header says")
         self.words = memoryview(segment.map)[:HEADER_BYTES].cast("Q")
-        self.areas = Areas(segment, self.words, self.identity.area_bytes)
+        self.areas = Areas(segment, self.words, self.identity)
         self.lock = Lock(
             segment.process_lock,
             self.words[LOCK_WORDS],

@@ -2,7 +2,7 @@
 
 Small values rotate through a window of many versions in an area before they move to the other
 one, so that readers almost never meet a writer; large ones, from a window's size on, alternate
-between two places.
+between two places, or go to where nothing is held.
 """
 
 from __future__ import annotations
@@ -13,8 +13,18 @@ from typing import Final
 from .._bytes import Frame, private_copy, same_bytes
 from ..errors import CorruptRegionError
 from . import format as layout
+from . import holds
 from .base import ValueStore, too_large
-from .format import HEADER_BYTES, OLDEST_READABLE, VALUE_KIND, VERSION, Slot
+from .format import (
+    DURABLE,
+    FLAGS,
+    HEADER_BYTES,
+    HOLDS,
+    OLDEST_READABLE,
+    VALUE_KIND,
+    VERSION,
+    Slot,
+)
 from .memory import WINDOW_MOST, MemoryStore, create_region, undisturbed
 from .region import Region, oldest_ahead
 from .segment import Segment, memory_of
@@ -26,7 +36,11 @@ _KEEP_BYTES: Final = 8 << 20
 _CACHED_BYTES: Final = 64 << 10
 """Frames up to this size are kept in the process until the version changes."""
 
+_FOR_HELD: Final = 3
+"""An area has room for so many values of the largest size, where such values can be held."""
+
 assert WINDOW_MOST <= _KEEP_BYTES
+assert WINDOW_MOST <= holds.LARGE_BYTES  # What may be held goes to a place of its own.
 
 Commit = tuple[int, Sequence[Frame], int, int, int, int]
 """One committed version, as a plain tuple, since one is made for each commit:
@@ -76,7 +90,9 @@ class MemoryValueStore(MemoryStore, ValueStore):
     def create_in(cls, memory: Callable[[int], Segment], max_size: int) -> MemoryValueStore:
         """The same in what ``memory`` makes of a size."""
         # A record needs a head and a table beside the value, and a small area some window.
-        return cls(create_region(memory, max_size, VALUE_KIND, WINDOW_MOST + max_size // 32))
+        times = _FOR_HELD if max_size >= holds.LARGE_BYTES else 1
+        spare = WINDOW_MOST + max_size // 32
+        return cls(create_region(memory, max_size, VALUE_KIND, spare, times))
 
     # --- Reading ---------------------------------------------------------------------------
 
@@ -117,6 +133,8 @@ class MemoryValueStore(MemoryStore, ValueStore):
         return slot.start, slot.end, slot.epoch, self._easy(slot.start, slot.end)
 
     def _easy(self, start: int, end: int) -> int:
+        if self._words[HOLDS]:
+            return 0
         areas = self.region.areas
         area = areas.of(start)
         window = min(_window(end - start), self._easy_most)
@@ -142,6 +160,35 @@ class MemoryValueStore(MemoryStore, ValueStore):
             if self._words[OLDEST_READABLE] > slot.version:
                 return None
             raise
+
+    def hold(self) -> tuple[int, Sequence[Frame]] | None:
+        return self.read_or_lock(self._try_hold)[0]
+
+    def _try_hold(self) -> tuple[tuple[int, Sequence[Frame]] | None] | None:
+        """One attempt; a None within a tuple says that `read` has to copy it."""
+        slot = self._load_slot()
+        if slot is None:
+            return None if self._words[VERSION] else (None,)
+        start, end = slot.start, slot.end
+        if end - start < holds.LARGE_BYTES or slot.frames == 1 or self._words[FLAGS] & DURABLE:
+            return (None,)
+        found = holds.hold(self.region.segment, start, end)
+        # From here on whoever comes to this place finds it held; was somebody there before?
+        if self._words[OLDEST_READABLE] > slot.version:
+            if self._words[OLDEST_READABLE] > self._words[VERSION]:
+                raise oldest_ahead()
+            return None
+        extents = self._extents(slot)
+        if extents is None:
+            return None
+        if found is None or not self._words[HOLDS]:
+            return (None,)
+        mapping, at = found
+        with memoryview(mapping) as view:
+            (begin, end), *later = extents
+            frames: list[Frame] = [self._map[begin:end]]
+            frames += [view[begin - at : end - at] for begin, end in later]
+        return ((slot.version, frames),)
 
     # --- Writing: the caller holds the lock ------------------------------------------------
 
@@ -211,7 +258,9 @@ class MemoryValueStore(MemoryStore, ValueStore):
         self._seen = (version, extents, extent)
         if _cacheable(len(frames), size):
             self._commit = (version, frames, *extent)
-        if epoch == version:  # It came to this area.
+        if self._words[HOLDS]:
+            self.region.areas.trim_past_holds(max(_KEEP_BYTES, size), version, start, end)
+        elif epoch == version:  # It came to this area.
             areas, keep = self.region.areas, max(_KEEP_BYTES, 2 * size)
             here = areas.of(start)
             areas.trim(here, keep, keep, None)
@@ -235,7 +284,19 @@ class MemoryValueStore(MemoryStore, ValueStore):
 
     def _place(self, base: Commit, size: int) -> tuple[int, int]:
         """Where the next record goes: (start, epoch). It has memory, and no reader's claim."""
-        areas = self.region.areas
+        areas, words = self.region.areas, self._words
+        if size >= holds.LARGE_BYTES or words[HOLDS]:
+            version, _, begin, end, *_ = base
+            start = areas.free_place(size, version, begin, end)
+            areas.room(start, start + size)
+            if self.region.identity.format != layout.FORMAT:
+                # A copied file has holes where the original had what was left of others.
+                self.region.segment.allocate(start, start + size)
+            if size >= holds.LARGE_BYTES:
+                words[HOLDS] = 1
+            elif end - begin < holds.LARGE_BYTES and areas.is_free_of_holds():
+                words[HOLDS] = 0
+            return start, version + 1
         start, epoch = HEADER_BYTES, 1
         if base[V]:
             start, epoch = layout.align(base[END]), base[EPOCH]

@@ -9,6 +9,7 @@ from .hints import NotAContainer
 from .mapping import Draft, MappingView, Merging, Versioned, at_once, readable
 from .optimistic import OptimisticView, optimistic
 from .own import in_own_block, own_block, own_token, put_inside
+from .reading import Reading
 from .several import Together
 from .snapshot import DictSnapshot, holds
 from .view import MISSING, Unloadable, View
@@ -21,6 +22,7 @@ __all__ = [
     "Merging",
     "NotAContainer",
     "OptimisticView",
+    "Reading",
     "Together",
     "Transaction",
     "Unloadable",

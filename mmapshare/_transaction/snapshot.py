@@ -73,7 +73,8 @@ class DictSnapshot(_OneVersion[K, V]):
     """A `SharedDict` as it was at one version: read-only, private to this process.
 
     Values are loaded anew each time that they are read, so that changing one changes nothing
-    here. Safe to be used by any thread; it keeps no memory of the region's.
+    here. Safe to be used by any thread. It keeps no memory of the region's, unless it was asked for
+    with ``copy=False``.
     """
 
     __slots__ = ("_image", "_places", "version")

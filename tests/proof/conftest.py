@@ -7,6 +7,7 @@ test_kills.py          SIGKILL at every bytecode of every commit
 test_steps.py          a commit, one machine instruction at a time
 test_exceptions.py     an exception at every bytecode; storms of signals
 test_syscalls.py       the N-th system call fails
+test_holding.py        readers that hold a version, writers and kills at every bytecode
 test_histories.py      histories of four processes are linearizable
 test_machines.py       hypothesis against a model, over two worker processes
 test_crash.py          power cuts: any subset of the sectors of a durable commit
@@ -38,6 +39,7 @@ _counts = pytest.StashKey[Counter[str]]()
 _NOUNS = {
     "crash": "images after a power cut",
     "crowd": "children of a crowd",
+    "holding": "steps beside holds",
     "machines": "steps of state machines",
     "openings": "processes at names",
     "many_threads": "steps of many threads",

@@ -75,6 +75,7 @@ class Guard:
         self._loads, self._encode = inside.loads_of_codec, inside.encode_key
         inside.put("loads_of_codec", self.loads)
         inside.put("loads_in_dict", self.loads)
+        inside.put("loads_in_share", self.loads)
         inside.put("encode_key", self.encode)
 
     def loads(self, raw: Any, *, buffers: Any = ()) -> Any:

@@ -67,6 +67,7 @@ def _errors_let_out() -> None:
 
     inside.put("recover", recover)
     inside.put("recover_in_dict", recover)
+    inside.put("recover_in_share", recover)
 
 
 def _floor_believed() -> None:

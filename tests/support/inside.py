@@ -25,9 +25,16 @@ PLACES = {
     # --- _store.areas
     "region_allocated": "_store.areas.Areas.allocated",
     "areas_turn": "_store.areas.Areas.turn",
+    "free_place": "_store.areas.Areas.free_place",
     "shut": "_lock.descriptor.shut",
     # --- _store.redis
     "boot_of_holder": "_store.redis.holder._boot",
+    # --- _store.holds
+    "GETLK": "_store.holds._GETLK",
+    "LARGE_BYTES": "_store.holds.LARGE_BYTES",
+    "all_held": "_store.holds.all_held",
+    "hold": "_store.holds.hold",
+    "held": "_store.holds.held",
     # --- _store.named
     "NAMED_ATTEMPTS": "_store.named._ATTEMPTS",
     "boot": "_store.named._boot",
@@ -106,6 +113,9 @@ PLACES = {
     # --- _dict
     "loads_in_dict": "_dict.loads",
     "recover_in_dict": "_dict.recover",
+    # --- _share
+    "loads_in_share": "_share.loads",
+    "recover_in_share": "_share.recover",
     # --- _lock.process_lock
     "ProcessLock": "_lock.process_lock.ProcessLock",
     "process_lock_close": "_lock.process_lock.ProcessLock.close",
@@ -172,6 +182,7 @@ PLACES = {
     "ALLOCATED": "_store.format.ALLOCATED",
     "OLDEST_READABLE": "_store.format.OLDEST_READABLE",
     "HEADER_BYTES": "_store.format.HEADER_BYTES",
+    "HOLDS": "_store.format.HOLDS",
     "SLOT_BYTES": "_store.format.SLOT_BYTES",
     "Slot": "_store.format.Slot",
     "IDENTITY_BYTES": "_store.format.IDENTITY_BYTES",
@@ -531,6 +542,10 @@ def area_bytes_of(store: Any) -> int:
 def area_start(store: Any, area: int) -> int:
     """Where an area begins."""
     return int(store.region.areas.start(area))
+
+
+start_of_area = Method("start")  # Of the areas themselves.
+number_of_area = Method("of")
 
 
 def put_words(store: Any, words: Any) -> None:

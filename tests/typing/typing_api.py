@@ -16,6 +16,9 @@ share = Share({"hits": 0})
 assert_type(share, Share[dict[str, int]])
 assert_type(share.get(), dict[str, int])
 assert_type(share.snapshot(), Snapshot[dict[str, int]])
+assert_type(share.get(copy=False), dict[str, int])
+assert_type(share.snapshot(copy=False), Snapshot[dict[str, int]])
+share.get(False)  # type: ignore[call-arg]
 with share.locked(timeout=5) as view:
     assert_type(view, View[dict[str, int]])
     view["hits"] += 1
@@ -109,6 +112,8 @@ board.offer("2")  # type: ignore[arg-type]
 numbers = SharedDict({"a": 1})
 assert_type(numbers, SharedDict[str, int])
 assert_type(numbers["a"], int)
+assert_type(numbers.get("a", copy=False), int | None)
+assert_type(numbers.get("a", "none"), int | str)
 numbers["b"] = 2
 numbers.update(c=3)
 assert_type(numbers.snapshot()["a"], int)
