@@ -108,6 +108,9 @@ ONE_KEY: Final = 1 << 63
 SLOTS: Final = (slice(256, 256 + SLOT_BYTES), slice(320, 320 + SLOT_BYTES))
 """Where the slots of even and of odd versions stand."""
 
+LOCK: Final = LOCK_WORDS
+"""The header's words that are the lock's own."""
+
 # Indices of header words.
 VERSION: Final = 8
 OLDEST_READABLE: Final = 9

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Final
 from zlib import crc32
 
-from .._lock import LOCK_WORDS
 from ..errors import CorruptRegionError
 from . import format as layout
 from .format import (
@@ -27,6 +26,7 @@ from .format import (
     FLAGS,
     HEADER_BYTES,
     INODE,
+    LOCK,
     LOG_KIND,
     OLDEST_READABLE,
     SLOT_BYTES,
@@ -122,7 +122,7 @@ def make_sound(fd: int, identity: Identity, boot: tuple[int, ...]) -> None:
     write(ALLOCATED[0], *starts)
     write(OLDEST_READABLE, best.epoch if best else 0)
     write(VERSION, best.version if best else 0)
-    write(LOCK_WORDS.start, *[0] * (LOCK_WORDS.stop - LOCK_WORDS.start))
+    write(LOCK.start, *[0] * (LOCK.stop - LOCK.start))
     write(FLAGS, flags & DURABLE)
     if flags & DURABLE:
         os.fdatasync(fd)
