@@ -170,18 +170,23 @@ class Share(NotAContainer, Shared[T]):
     # --- Reading: takes no lock, never waits for a holder ----------------------------------
 
     def get(self, *, copy: bool = True) -> T:
-        """A fresh private copy of the committed value; EmptyShareError where there is none.
+        """The committed value, as a fresh private copy.
 
-        UnloadableError where it does not load in this process. Takes no lock and never waits for
-        a holder; inside one's own block it is still the last commit.
+        Args:
+            copy: with False the large buffers of a value of 4 MiB or more (of arrays, tensors,
+                whatever pickle 5 hands over out of band) are mapped, not copied. They stay as
+                they were for as long as anything uses them, after `close` and in forked children
+                too. A write to them copies the page, for this process alone. Writers go on in
+                other memory; what is held takes its own until it is dropped. Where nothing can be
+                held (not Linux, no descriptor to spare, a durable file) it is a copy.
 
-        With ``copy=False`` the large buffers of a value of 4 MiB or more (of arrays, tensors,
-        whatever pickle 5 hands over out of band) are not copied but mapped. They stay what they
-        were for as long as anything uses them, after `close` and in forked children too, and
-        may be written to: that copies the page, for this process alone. Writers go on, elsewhere;
-        what is held takes memory until it is dropped, and where it leaves no room a writer gets
-        RegionFullError. Where nothing can be held (not Linux, no descriptor to spare, a durable
-        file) it is a copy.
+        Raises:
+            EmptyShareError: there is no value yet.
+            UnloadableError: the value does not load in this process.
+            HandleError: a share that was loaded from a pickle cannot be reached any more.
+
+        Safety: takes no lock, and never waits for a holder; a reader that a writer overtakes reads
+        again. Inside one's own block it is still the last commit.
 
         >>> Share([1, 2]).get()
         [1, 2]
@@ -204,7 +209,11 @@ class Share(NotAContainer, Shared[T]):
     def snapshot(self, *, copy: bool = True) -> Snapshot[T]:
         """The committed value together with its version, as `set(if_version=)` wants it.
 
-        ``copy`` is as in `get`.
+        Args:
+            copy: as of `get`, as is all else.
+
+        Returns:
+            A `Snapshot` with ``value`` and ``version``.
 
         >>> Share("a").snapshot()
         Snapshot(value='a', version=1)
@@ -230,13 +239,23 @@ class Share(NotAContainer, Shared[T]):
     # --- Writing ---------------------------------------------------------------------------
 
     def set(self, value: T, *, if_version: int | None = None) -> int:
-        """Replace the value; returns the new version.
+        """Replace the value.
 
-        With ``if_version`` only where that is still the share's version (0: still empty), else
-        VersionConflict. Waits for the lock as `locked` does; between `lock` and `unlock` of the
-        same owner it commits at once. Inside one's own `locked` block it raises
-        TransactionError: assign ``view.value`` there. RegionFullError and UnpicklableError leave
-        the old value as it was.
+        Args:
+            value: whatever cloudpickle takes.
+            if_version: only where that is still the share's version; 0 for one still empty.
+
+        Returns:
+            The new version.
+
+        Raises:
+            VersionConflict: the share has another version than ``if_version``.
+            RegionFullError, UnpicklableError: the old value is as it was.
+            TransactionError: inside one's own block; assign ``view.value`` there.
+            LockTimeout, DeadlockError, ClosedError: as `locked`, whose lock it waits for.
+
+        Safety: a process that is killed in it leaves the old value or the new one, and the lock
+        free. Between `lock` and `unlock` of the same owner it commits at once.
 
         >>> share = Share(1)
         >>> share.set(2, if_version=1)
@@ -283,17 +302,25 @@ class Share(NotAContainer, Shared[T]):
         retries: int = 10,
         **kwargs: Any,
     ) -> T:
-        """Call ``func(value, *args, **kwargs)`` in one transaction; returns the new value.
+        """Call ``func(value, *args, **kwargs)`` in one transaction.
 
-        What it returns *becomes the value*; None keeps the argument, with the changes made to
-        it. To take something out (``pop``) use a `locked` block.
-        An exception commits nothing and is raised unchanged.
+        Args:
+            func: its result *becomes the value*; None keeps the argument, with the changes made
+                to it. (To take something out, as by ``pop``, use a `locked` block.)
+            optimistic: ``func`` works on a private copy without the lock, and **may run more than
+                once**: where another commit came meanwhile it runs again, on a fresh copy. Worth
+                it for work of a millisecond or more on a share that others seldom change.
+            retries: how often it runs so, before it runs once more with the lock.
 
-        With ``optimistic=True`` ``func`` **may run more than once**: it works on a private copy
-        without the lock, and its result is committed only if nothing else was meanwhile; else it
-        runs again, on a fresh copy. After ``retries`` times it runs once more with the lock. For
-        work that takes a millisecond or more on a share that others seldom change; for less, a
-        block is faster. Within one's own block it runs in that.
+        Returns:
+            The new value.
+
+        Raises:
+            EmptyShareError: there is no value yet.
+            Whatever ``func`` raises, unchanged; then nothing is committed.
+            As `locked` for the lock and the commit.
+
+        Safety: as `locked`. Within one's own block it runs in that.
 
         >>> share = Share(40)
         >>> share.update(lambda n, by: n + by, 2)
