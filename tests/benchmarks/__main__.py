@@ -33,6 +33,7 @@ from tests.benchmarks import (  # noqa: E402
     optimistic,
     queues,
     readers,
+    remote,
     small_values,
     waiting,
 )
@@ -64,6 +65,10 @@ BENCHMARKS = {
     "named-use": (named.use, 1.0),
     "named-durable": (named.durable, 0.1),
     "named-durable-processes": (named.durable_processes, 0.02),
+    "redis-use": (remote.use, 0.1),
+    "redis-wait": (remote.wait, 0.3),
+    "redis-dict": (remote.dict_, 0.1),
+    "redis-children": (remote.children, 0.5),
     "import": (footprint.import_, 0.1),
     "ceiling": (footprint.ceiling, 0.1),
     "shrink": (footprint.shrink, 1.0),

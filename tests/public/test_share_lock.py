@@ -194,7 +194,7 @@ def test_a_timeout_says_when_the_holder_is_a_thread_of_ones_own_process(medium):
     share.unlock()
 
 
-@pytest.mark.needs("crosses_fork")
+@pytest.mark.needs("crosses_fork", "sleeps_to_wait")
 def test_a_contended_wait_is_counted(medium):
     share = medium.share(0)
 

@@ -144,7 +144,7 @@ def test_another_clients_long_script_is_waited_for(start, kind):
 def test_replicas_that_must_have_a_commit_are_waited_for(start, kind):
     primary, replica = start(), start()
     opened(kind, primary.url + "/jobs").close()
-    shared = opened(kind, primary.url + "/jobs?replicas=1&replicas_timeout=0.2")
+    shared = opened(kind, primary.url + "/jobs?replicas=1&replicas_timeout=1")
     with pytest.raises(DurabilityError, match="it is committed, but 0 of 1 replicas"):
         add(shared)
     assert read(shared) == 1

@@ -23,6 +23,7 @@ PROMISES = (
     "reads_wait_for_nobody",
     "free_at_once_after_kill",
     "is_memory",
+    "sleeps_to_wait",
 )
 
 
@@ -44,6 +45,9 @@ class Medium:
     """Not for a holder of the lock, dead or alive."""
     free_at_once_after_kill = True
     """The lock of a holder that was killed is the next one's without any wait."""
+
+    sleeps_to_wait = True
+    """Who sleeps, waits for another: not for an answer to what it has asked."""
 
     is_memory = True
     """It is a region: `info` tells its sizes, and it ends with its last user."""
@@ -147,7 +151,7 @@ class Redis(Medium):
     """A hash on a server, over a socket of this machine."""
 
     name = "redis"
-    is_memory = False
+    is_memory = sleeps_to_wait = False
 
     def make_share(self, *args: Any, **options: Any) -> Share[Any]:
         return Share.open(self._new(), *args, create=True, **options)

@@ -164,8 +164,8 @@ def listing(server: Server) -> list[ListedShare]:
 
 def _listed(wire: Wire, key: bytes) -> ListedShare | None:
     name = name_of(key)
-    fields = (b"kind", b"max", b"v", b"fmt", b"lh")
-    kind, max_size, version, form, holder = wire.call(b"HMGET", key, *fields)
+    fields = (b"kind", b"max", b"v", b"fmt", b"lt", b"lh")
+    kind, max_size, version, form, token, holder = wire.call(b"HMGET", key, *fields)
     if name is None or form != _FORMAT:
         return None
     return ListedShare(
@@ -174,5 +174,5 @@ def _listed(wire: Wire, key: bytes) -> ListedShare | None:
         version=int(version),
         resident_bytes=int(wire.call(b"MEMORY", b"USAGE", key) or 0),
         max_size=int(max_size),
-        holder_pid=Holder.unpacked(holder).pid if holder else None,
+        holder_pid=Holder.unpacked(holder).pid if token else None,
     )

@@ -8,11 +8,12 @@ kind  0 a value, 1 values by key; fmt 1; max the ceiling; sg whether it is signe
       that made it
 v     version, a decimal number; 0 while empty
 f     the frames of version v (see `sealing`), of a value only
-ct    the last commits of up to 64 writers, newest first: 16 bytes of tag and 8 of version each.
+ct    the last commits of up to 32 writers, newest first: 16 bytes of tag and 8 of version each.
       A commit that is sent twice is made once, though others came in between
-lt    token of the lock's holder; lu until when by the server's clock, in microseconds; ls since
-      when; lh who (see `holder`); lc by what the server knows its connection
+lt    token of the lock's holder, empty for none; lu until when by the server's clock, in
+      microseconds; ls since when; lh who (see `holder`); lc his connection, by the server's id
 fe    fence: how often the lock was taken, or taken away
+tp    whose turn it is: the process that had the lock last; ts since when
 wq    until when somebody may be waiting for the lock; wr until when it is kept for who waits
 cw    contended waits; fd holders found dead
 ====  ==========================================================================================
@@ -22,8 +23,8 @@ when; both go by themselves. Commits are published on the channel ``:commits``. 
 more, see `scripts_keyed`.
 
 The lock is a lease. Who has overstayed it may still commit, as long as nobody has come: then the
-fence is what it was. Who waits in line comes next: for two milliseconds after it was let go, a lock
-is only for those.
+fence is what it was. A process may take it again and again for three milliseconds, its turn. When
+that is over, who waits in line comes next: for two milliseconds the lock is only for those.
 
 Each script checks the region's id first. What one returns begins with a word: ``gone`` for another
 region, ``held`` with who has the lock, ``lost`` and ``stale`` for a holder who has it no more,
@@ -37,16 +38,23 @@ from typing import Final
 from .wire import Script
 
 PRELUDE: Final = """
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
 local K, W, Q = KEYS[1], KEYS[2], KEYS[3]
+local clock
+local function now()
+  if not clock then
+    local t = redis.call('TIME')
+    clock = t[1] * 1000000 + t[2]
+  end
+  return clock
+end
 local function num(x) return string.format('%.0f', x) end
-local function let_go(wq)
-  redis.call('HDEL', K, 'lt', 'lu', 'lh', 'ls', 'lc')
-  if wq and tonumber(wq) > now then
-    redis.call('ZREMRANGEBYSCORE', Q, '-inf', num(now))
+local function taken(lt, lu) return lt and lt ~= '' and tonumber(lu) > now() end
+local function let_go(wq, ts)
+  -- After a turn that was long enough, who waits comes next.
+  if wq and tonumber(wq) > now() and now() - (ts or 0) >= 3000 then
+    redis.call('ZREMRANGEBYSCORE', Q, '-inf', num(now()))
     if redis.call('ZCARD', Q) > 0 then
-      redis.call('HSET', K, 'wr', num(now + 2000))
+      redis.call('HSET', K, 'wr', num(now() + 2000))
       if redis.call('LLEN', W) == 0 then
         redis.call('LPUSH', W, '1')
         redis.call('PEXPIRE', W, 2000)
@@ -64,7 +72,7 @@ end
 local function noted(ct, at, tag, v)
   ct = ct or ''
   if at then ct = string.sub(ct, 1, at - 1) .. string.sub(ct, at + 24) end
-  return tag .. struct.pack('<I8', v) .. string.sub(ct, 1, 24 * 63)
+  return tag .. struct.pack('<I8', v) .. string.sub(ct, 1, 24 * 31)
 end
 """
 
@@ -72,31 +80,32 @@ TAKE_LOCK: Final = (
     PRELUDE
     + """
 -- id, token, lease, who, client
-local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'lh', 'ls', 'lc', 'wq', 'wr')
+local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'lh', 'ls', 'lc', 'wq', 'wr', 'fe', 'tp',
+                     'ts')
 if h[1] ~= ARGV[1] then return {'gone'} end
-local function wait()
-  local most = num(now + 1500000)
+local mine = h[3] == ARGV[2]
+local in_line = h[8] and tonumber(h[8]) > now() and redis.call('ZSCORE', Q, ARGV[2])
+local kept = h[9] and tonumber(h[9]) > now() and not in_line
+local held = not mine and taken(h[3], h[4])
+if held or kept then
+  local most = num(now() + 1500000)
   redis.call('ZADD', Q, most, ARGV[2])
   redis.call('PEXPIRE', Q, 5000)
   redis.call('HSET', K, 'wq', most)
-end
-local mine = h[3] == ARGV[2]
-if h[3] and not mine and tonumber(h[4]) > now then
-  wait()
-  return {'held', h[3], h[5], num(now - h[6]), num(h[4] - now), h[7]}
-end
-local in_line = h[8] and tonumber(h[8]) > now and redis.call('ZSCORE', Q, ARGV[2])
-if not in_line and h[9] and tonumber(h[9]) > now then
-  wait()
-  return {'held', '', '', '0', num(h[9] - now), ''}
+  if held then
+    return {'held', h[3], h[5], num(now() - h[6]), num(h[4] - now()), h[7], num(now() - (h[12] or 0))}
+  end
+  return {'held', '', '', '0', num(h[9] - now()), '', '0'}
 end
 local died = ''
-if h[3] and not mine then died = h[5]; redis.call('HINCRBY', K, 'fd', 1) end
-if h[9] then redis.call('HDEL', K, 'wr') end
+if h[3] and h[3] ~= '' and not mine then died = h[5]; redis.call('HINCRBY', K, 'fd', 1) end
 if in_line then redis.call('ZREM', Q, ARGV[2]); redis.call('HINCRBY', K, 'cw', 1) end
-local fence = redis.call('HINCRBY', K, 'fe', 1)
-redis.call('HSET', K, 'lt', ARGV[2], 'lu', num(now + ARGV[3]), 'lh', ARGV[4], 'ls', num(now),
-           'lc', ARGV[5])
+if h[9] then redis.call('HDEL', K, 'wr') end
+local fence = num(tonumber(h[10]) + 1)
+local since = num(now())
+local turn = string.sub(ARGV[2], 1, 8)
+redis.call('HSET', K, 'lt', ARGV[2], 'lu', num(now() + ARGV[3]), 'lh', ARGV[4], 'ls', since,
+           'lc', ARGV[5], 'fe', fence, 'tp', turn, 'ts', h[11] == turn and h[12] or since)
 """
 )
 
@@ -104,8 +113,8 @@ TAKE: Final = Script(
     TAKE_LOCK
     + """
 -- known version
-if h[2] == ARGV[6] then return {'took', num(fence), died, h[2]} end
-return {'took', num(fence), died, h[2], redis.call('HGET', K, 'f')}
+if h[2] == ARGV[6] then return {'took', fence, died, h[2]} end
+return {'took', fence, died, h[2], redis.call('HGET', K, 'f')}
 """
 )
 
@@ -113,18 +122,22 @@ COMMIT: Final = Script(
     PRELUDE
     + """
 -- id, token, fence, base, tag, last, lease, blob
-local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'fe', 'ct', 'wq')
+local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'fe', 'ct', 'wq', 'ts')
 if h[1] ~= ARGV[1] then return {'gone'} end
 local at, made = found(h[6], ARGV[5])
 if made then return {'ok', num(made)} end
-local free = not h[3] or tonumber(h[4]) <= now
-if not (h[3] == ARGV[2] or (free and h[5] == ARGV[3])) then return {'lost', h[2]} end
+if h[3] ~= ARGV[2] and (h[5] ~= ARGV[3] or taken(h[3], h[4])) then return {'lost', h[2]} end
 if h[2] ~= ARGV[4] then return {'stale', h[2]} end
-local v = redis.call('HINCRBY', K, 'v', 1)
-redis.call('HSET', K, 'f', ARGV[8], 'ct', noted(h[6], at, ARGV[5], v))
-if ARGV[6] == '1' then let_go(h[7]) else redis.call('HSET', K, 'lu', num(now + ARGV[7])) end
-redis.call('PUBLISH', K .. ':commits', v)
-return {'ok', num(v)}
+local v = tonumber(h[2]) + 1
+local ct, told = noted(h[6], at, ARGV[5], v), num(v)
+if ARGV[6] == '1' then
+  redis.call('HSET', K, 'v', told, 'f', ARGV[8], 'ct', ct, 'lt', '')
+  let_go(h[7], h[8])
+else
+  redis.call('HSET', K, 'v', told, 'f', ARGV[8], 'ct', ct, 'lu', num(now() + ARGV[7]))
+end
+redis.call('PUBLISH', K .. ':commits', told)
+return {'ok', told}
 """
 )
 
@@ -136,12 +149,13 @@ local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'ct', 'wr')
 if h[1] ~= ARGV[1] then return {'gone'} end
 local at, made = found(h[5], ARGV[2])
 if made then return {'ok', num(made)} end
-if (h[3] and tonumber(h[4]) > now) or (h[6] and tonumber(h[6]) > now) then return {'held'} end
+if taken(h[3], h[4]) or (h[6] and tonumber(h[6]) > now()) then return {'held'} end
 if ARGV[3] ~= '' and ARGV[3] ~= h[2] then return {'conflict', h[2]} end
-local v = redis.call('HINCRBY', K, 'v', 1)
-redis.call('HSET', K, 'f', ARGV[4], 'ct', noted(h[5], at, ARGV[2], v))
-redis.call('PUBLISH', K .. ':commits', v)
-return {'ok', num(v)}
+local v = tonumber(h[2]) + 1
+local told = num(v)
+redis.call('HSET', K, 'v', told, 'f', ARGV[4], 'ct', noted(h[5], at, ARGV[2], v))
+redis.call('PUBLISH', K .. ':commits', told)
+return {'ok', told}
 """
 )
 
@@ -149,10 +163,13 @@ RELEASE: Final = Script(
     PRELUDE
     + """
 -- id, token
-local h = redis.call('HMGET', K, 'id', 'lt', 'wq')
+local h = redis.call('HMGET', K, 'id', 'lt', 'wq', 'ts')
 if h[1] ~= ARGV[1] then return {'gone'} end
 if h[3] then redis.call('ZREM', Q, ARGV[2]) end
-if h[2] == ARGV[2] then let_go(h[3]) end
+if h[2] == ARGV[2] then
+  redis.call('HSET', K, 'lt', '')
+  let_go(h[3], h[4])
+end
 return {'ok'}
 """
 )
@@ -166,7 +183,8 @@ if h[1] ~= ARGV[1] then return {'gone'} end
 if h[2] == ARGV[2] then
   redis.call('HINCRBY', K, 'fd', 1)
   redis.call('HINCRBY', K, 'fe', 1)
-  let_go(h[3])
+  redis.call('HSET', K, 'lt', '')
+  let_go(h[3], 0)
 end
 return {'ok'}
 """

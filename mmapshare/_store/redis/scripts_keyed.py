@@ -62,7 +62,7 @@ TAKE_KEYED: Final = Script(
     + """
 -- since, (field, version)...
 local heads, values = news(h[2], ARGV[6], 5000, 7)
-return {'took', num(fence), died, h[2], redis.call('HGET', K, 'sq'), heads, values}
+return {'took', fence, died, h[2], redis.call('HGET', K, 'sq'), heads, values}
 """
 )
 
@@ -95,7 +95,7 @@ _WRITE: Final = (
     _KEYED
     + """
 -- number of gone, field...; (field, key, signature of the head or '', size, value)...
-local function write(h_lb, h_max, h_sq, h_np, at, is_new)
+local function write(h_v, h_lb, h_max, h_sq, h_np, at, is_new)
   local lb, sq, np = tonumber(h_lb or '0'), tonumber(h_sq or '0'), tonumber(h_np or '0')
   local before = lb
   local gone, sets, will_go = {}, {}, {}
@@ -119,7 +119,8 @@ local function write(h_lb, h_max, h_sq, h_np, at, is_new)
       local _, number, old = struct.unpack('<I8I8I8', rest(head))
       serial = number
       lb = lb - old
-      if only and is_new and rest(redis.call('HGET', V, field)) == rest(ARGV[i + 4]) then
+      if only and is_new and old == size
+         and rest(redis.call('HGET', V, field)) == rest(ARGV[i + 4]) then
         return 'same'
       end
     end
@@ -128,7 +129,7 @@ local function write(h_lb, h_max, h_sq, h_np, at, is_new)
                        size, ARGV[i + 4], serial}
   end
   if lb > before and lb > tonumber(h_max) then return 'full', lb end
-  local v = redis.call('HINCRBY', K, 'v', 1)
+  local v = tonumber(h_v) + 1
   for _, field in ipairs(gone) do
     redis.call('HDEL', V, field)
     redis.call('HDEL', H, field)
@@ -147,7 +148,6 @@ local function write(h_lb, h_max, h_sq, h_np, at, is_new)
     redis.call('HSET', V, set[1], set[5])
     redis.call('ZADD', C, v, set[1])
   end
-  redis.call('HSET', K, 'lb', num(lb), 'sq', num(sq), 'np', num(np))
   if #gone > 0 and redis.call('ZCARD', C) > redis.call('HLEN', H) + 10000 then
     local old = redis.call('ZRANGE', C, 0, -1, 'WITHSCORES')
     local left = 5000
@@ -159,7 +159,7 @@ local function write(h_lb, h_max, h_sq, h_np, at, is_new)
       end
     end
   end
-  return v, sq
+  return v, num(lb), num(sq), num(np)
 end
 """
 )
@@ -169,7 +169,10 @@ CREATE_KEYED: Final = Script(
     + _WRITE
     + """
 -- as `write` wants it
-if ARGV[7] then write('0', ARGV[3], '0', '0', 6, false) end
+if ARGV[7] then
+  local v, lb, sq, np = write('0', '0', ARGV[3], '0', '0', 6, false)
+  redis.call('HSET', K, 'v', num(v), 'lb', lb, 'sq', sq, 'np', np)
+end
 return {'made'}
 """
 )
@@ -179,19 +182,25 @@ COMMIT_KEYED: Final = Script(
     + _WRITE
     + """
 -- id, token, fence, base, tag, last, lease, and as `write` wants it
-local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'fe', 'ct', 'wq', 'lb', 'max', 'sq', 'np')
+local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'fe', 'ct', 'wq', 'lb', 'max', 'sq', 'np',
+                     'ts')
 if h[1] ~= ARGV[1] then return {'gone'} end
 local at, made = found(h[6], ARGV[5])
 if made then return {'ok', num(made)} end
-local free = not h[3] or tonumber(h[4]) <= now
-if not (h[3] == ARGV[2] or (free and h[5] == ARGV[3])) then return {'lost', h[2]} end
+if h[3] ~= ARGV[2] and (h[5] ~= ARGV[3] or taken(h[3], h[4])) then return {'lost', h[2]} end
 if h[2] ~= ARGV[4] then return {'stale', h[2]} end
-local v, last = write(h[8], h[9], h[10], h[11], 8, false)
-if v == 'full' then return {'full', num(last)} end
-redis.call('HSET', K, 'ct', noted(h[6], at, ARGV[5], v))
-if ARGV[6] == '1' then let_go(h[7]) else redis.call('HSET', K, 'lu', num(now + ARGV[7])) end
-redis.call('PUBLISH', K .. ':commits', v)
-return {'ok', num(v)}
+local v, lb, sq, np = write(h[2], h[8], h[9], h[10], h[11], 8, false)
+if v == 'full' then return {'full', num(lb)} end
+local ct, told = noted(h[6], at, ARGV[5], v), num(v)
+if ARGV[6] == '1' then
+  redis.call('HSET', K, 'v', told, 'lb', lb, 'sq', sq, 'np', np, 'ct', ct, 'lt', '')
+  let_go(h[7], h[12])
+else
+  redis.call('HSET', K, 'v', told, 'lb', lb, 'sq', sq, 'np', np, 'ct', ct,
+             'lu', num(now() + ARGV[7]))
+end
+redis.call('PUBLISH', K .. ':commits', told)
+return {'ok', told}
 """
 )
 
@@ -204,14 +213,16 @@ local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'ct', 'wr', 'lb', 'max',
 if h[1] ~= ARGV[1] then return {'gone'} end
 local at, made = found(h[5], ARGV[2])
 if made then return {'ok', num(made)} end
-if (h[3] and tonumber(h[4]) > now) or (h[6] and tonumber(h[6]) > now) then return {'held'} end
+if taken(h[3], h[4]) or (h[6] and tonumber(h[6]) > now()) then return {'held'} end
 if ARGV[3] ~= '' and ARGV[3] ~= h[2] then return {'moved', h[2]} end
 if ARGV[3] == '' and tonumber(h[10] or '0') > 0 then return {'moved', h[2]} end
-local v, last = write(h[7], h[8], h[9], h[10], 4, true)
+local v, lb, sq, np = write(h[2], h[7], h[8], h[9], h[10], 4, true)
 if v == 'same' then return {'same', h[2]} end
-if v == 'full' then return {'full', num(last)} end
-redis.call('HSET', K, 'ct', noted(h[5], at, ARGV[2], v))
-redis.call('PUBLISH', K .. ':commits', v)
-return {'ok', num(v)}
+if v == 'full' then return {'full', num(lb)} end
+local told = num(v)
+redis.call('HSET', K, 'v', told, 'lb', lb, 'sq', sq, 'np', np,
+           'ct', noted(h[5], at, ARGV[2], v))
+redis.call('PUBLISH', K .. ':commits', told)
+return {'ok', told}
 """
 )
