@@ -184,16 +184,16 @@ def test_the_readmes_first_program_prints_what_it_says(tmp_path):
 
 def test_the_readme_is_read_to_the_end():
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    assert len(readme.splitlines()) <= 250
+    assert len(readme.splitlines()) <= 230
     for target in re.findall(r"\]\((?!http)([^)#]+)", readme):
         assert (Path(__file__).parent.parent / target).exists(), target
 
 
 def test_each_block_of_the_readme_is_run_by_something():
-    """Doctests by pytest, the first program above, cells in a kernel, commands by CI."""
+    """Doctests by pytest, the first program above, commands by CI."""
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     kinds = [block.split("\n")[0] for block in readme.split("```")[1::2]]
-    assert set(kinds) == {"python", "sh", "ipython"}
+    assert set(kinds) == {"python", "sh"}
     programs = [block for block in readme.split("```python\n")[1:] if ">>>" not in block[:200]]
     assert len(programs) == 1
 

@@ -272,8 +272,9 @@ def test_watch_draws_one_display_anew_while_children_work(kernel):
     assert "True" in str(outputs)
 
 
-def test_the_readmes_cells_run(kernel):
-    readme = (ROOT / "README.md").read_text()
+def test_the_cells_of_the_examples_readme_run(kernel):
+    readme = (ROOT / "examples" / "README.md").read_text()
+    assert readme.count("```ipython") == 2
     kernel("with Share(0).locked() as view:\n    view.value += 1")  # Whose block has ended.
     for cell in readme.split("```ipython\n")[1:]:
         outputs = kernel(cell.split("```")[0])

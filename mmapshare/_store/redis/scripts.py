@@ -93,7 +93,8 @@ if held or kept then
   redis.call('PEXPIRE', Q, 5000)
   redis.call('HSET', K, 'wq', most)
   if held then
-    return {'held', h[3], h[5], num(now() - h[6]), num(h[4] - now()), h[7], num(now() - (h[12] or 0))}
+    return {'held', h[3], h[5], num(now() - h[6]), num(h[4] - now()), h[7],
+            num(now() - (h[12] or 0))}
   end
   return {'held', '', '', '0', num(h[9] - now()), '', '0'}
 end
