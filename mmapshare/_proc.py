@@ -108,6 +108,15 @@ def why_not(pid: int, started: int | None, namespace: int, err: OSError) -> str:
     )
 
 
+def called(pid: int) -> str:
+    """A process with its command's name, where that can be told: "pid 4242 (python)"."""
+    try:
+        with open(f"{PROC}/{pid}/comm", encoding="utf-8", errors="replace") as name:
+            return f"pid {pid} ({name.read().strip()})"
+    except OSError:
+        return f"pid {pid}"
+
+
 def in_worker() -> bool:
     """Whether multiprocessing started this process, for another one's work."""
     process = sys.modules.get("multiprocessing.process")

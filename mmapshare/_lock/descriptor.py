@@ -115,6 +115,11 @@ def mark(fd: int) -> int:
     return os.lseek(fd, 1 << _MARK_BITS - 1 | int.from_bytes(os.urandom(5)) >> 1, os.SEEK_SET)
 
 
+def is_mark(at: int) -> bool:
+    """Whether an offset may be a mark: other files are not read from so far on."""
+    return at >> _MARK_BITS - 1 == 1
+
+
 def offset(fd: int) -> int:
     """A description's offset; -2 where there is none."""
     try:

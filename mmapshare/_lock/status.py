@@ -9,6 +9,7 @@ import os
 import time
 from typing import Final
 
+from .. import _proc
 from ..errors import LockTimeout
 
 HOLDER, SINCE, CONTENDED, FOUND_DEAD, LEASE = range(5)
@@ -61,7 +62,7 @@ def timed_out(words: memoryview) -> LockTimeout:
             held_s=None,
         )
     pid, held_s = found
-    whose = f"pid {pid}, a thread of this process" if pid == os.getpid() else _called(pid)
+    whose = f"pid {pid}, a thread of this process" if pid == os.getpid() else _proc.called(pid)
     waits = _PERHAPS_WAITS if pid in {os.getpid(), os.getppid()} else ""
     return LockTimeout(
         f"the lock was not free in time: held {held_s:.1f} s by {whose}; "
@@ -69,12 +70,3 @@ def timed_out(words: memoryview) -> LockTimeout:
         holder_pid=pid,
         held_s=held_s,
     )
-
-
-def _called(pid: int) -> str:
-    """A process with its command's name, where that can be told."""
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as name:
-            return f"pid {pid} ({name.read().strip()})"
-    except OSError:
-        return f"pid {pid}"

@@ -12,7 +12,7 @@ import fcntl
 import functools
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import attrs
@@ -188,7 +188,7 @@ def _listed(folder: Folder, entry: str) -> ListedShare | None:
         return None
     try:
         identity, words, found = _header(fd, address)
-        if _is_over(words, address):
+        if is_over(words, address.is_name):
             return None
         holder = words[LOCK_WORDS][HOLDER]
         return ListedShare(
@@ -213,7 +213,7 @@ def _find(folder: Folder, address: Address) -> Segment | None:
             return None
         try:
             identity, words, found = _header(fd, address)
-            if _is_over(words, address):
+            if is_over(words, address.is_name):
                 folder.remove(address.entry, fd)
                 continue
             _refuse_several_hosts(fd, address)
@@ -258,13 +258,13 @@ def _header(fd: int, address: Address) -> tuple[Identity, tuple[int, ...], os.st
     return identity, _HEADER.unpack(raw), found
 
 
-def _is_over(words: tuple[int, ...], address: Address) -> bool:
+def is_over(words: Sequence[int], is_name: bool) -> bool:
     """Whether it was unlinked; of a name also, whether it is from before this boot."""
-    return bool(words[UNLINKED]) or (address.is_name and not _is_of_this_boot(words))
+    return bool(words[UNLINKED]) or (is_name and not _is_of_this_boot(words))
 
 
-def _is_of_this_boot(words: tuple[int, ...]) -> bool:
-    made, now = words[BOOT[0] : BOOT[1] + 1], _boot()
+def _is_of_this_boot(words: Sequence[int]) -> bool:
+    made, now = tuple(words[BOOT[0] : BOOT[1] + 1]), _boot()
     return made == now or not any(now) or not any(made)
 
 

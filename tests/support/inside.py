@@ -197,6 +197,8 @@ PLACES = {
     "IDENTITY_STRUCT": "_store.format._identity",
     "align": "_store.format.align",
     "area_of": "_store.format.area_of",
+    "FLAGS": "_store.format.FLAGS",
+    "UNLINKED": "_store.format.UNLINKED",
     "crc32": "_store.format.crc32",
     "frame_extents": "_store.format.frame_extents",
     "pack_slot": "_store.format.pack_slot",
@@ -227,7 +229,7 @@ PLACES = {
     "LOOK_S": "_lock.deadlock._LOOK_S",
     "WAY_S": "_lock.process_lock._WAY_S",
     "Waiter": "_lock.queue.Waiter",
-    "called": "_lock.status._called",
+    "called": "_proc.called",
     "count": "_lock.status.count",
     "say_blocked": "_lock.process_lock.say_blocked",
     "TASK": "_lock.loop.TASK",
@@ -325,6 +327,18 @@ PLACES = {
     "ordered_frames_of": "_codec.sameness._Ordered.frames_of",
     "same_but_for_sets": "_codec.sameness._same_but_for_sets",
     "decode_in_sameness": "_codec.sameness.decode",
+    # --- _codec.placeholders
+    "sketch": "_codec.placeholders.sketch",
+    "placeholders": "_codec.placeholders",
+    "codec": "_codec.frames",
+    "resolve": "_codec.definitions.resolve",
+    # --- _store.outside
+    "Left": "_store.outside.Left",
+    "OUTSIDE_PAUSE_S": "_store.outside._PAUSE_S",
+    # --- _cli.finding
+    "everything_found": "_cli.finding.everything",
+    "blocked": "_cli.finding.blocked",
+    "found_by_id": "_cli.finding.one",
     # --- _proc
     "PROC": "_proc.PROC",
     "holders": "_proc.holders",
@@ -492,6 +506,12 @@ def region_id_of(share: Any) -> bytes:
     """What tells a region from all others."""
     region_id: bytes = store_of(share).region_id
     return region_id
+
+
+def outside_of(share: Any) -> Any:
+    """A share's region as who has no part in it sees it."""
+    outside: Any = importlib.import_module("mmapshare._store.outside")
+    return outside.Outside.open(f"/proc/self/fd/{segment_of(share).fd}")
 
 
 def bind(share: Any, segment: Any) -> None:

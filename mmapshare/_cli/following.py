@@ -1,0 +1,172 @@
+"""``watch`` and ``top``: shares as they change."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from .._codec import placeholders
+from .._display import ITEMS, shortened
+from .._store import outside
+from . import output, reading
+from .facts import facts_of
+from .finding import Found, again, blocked, everything, one
+from .looking import Seen, cells, holder, see
+
+_LOOKED_S: Final = 0.02
+_KEYS_COMPARED_MOST: Final = 10_000
+_RATED: Final = (
+    "where", "what", "holder", "waiters", "commits/s", "waits/s", "used", "resident", "dead",
+    "users",
+)  # fmt: skip
+
+
+def watch(where: str, seconds: float | None, times: int | None, as_json: bool) -> int:
+    """Print a line for each version that is seen, until the share ends."""
+    found = one(where)
+    deadline = None if seconds is None else time.monotonic() + seconds
+    with outside.Outside.open(found.path) as region:
+        changes = _Changes(region)
+        before = -1
+        while times is None or times > 0:
+            version = region.version
+            if version != before:
+                commits = version - max(before, 0)
+                _say(region, changes, version, commits if before >= 0 else 0, as_json)
+                before = version
+                if times is not None:
+                    times -= 1
+                continue
+            if _has_ended(region, found):
+                if not as_json:
+                    print("it has ended")
+                return 0
+            if deadline is not None and time.monotonic() >= deadline:
+                return 0
+            time.sleep(_LOOKED_S)
+    return 0
+
+
+def _has_ended(region: outside.Outside, found: Found) -> bool:
+    """Whether nobody can commit to it any more, by a name or because somebody has it open."""
+    if found.has_name:
+        return region.is_over(is_name=False) or not region.status().st_nlink
+    with contextlib.suppress(OSError):
+        now = os.stat(found.path)
+        if (now.st_dev, now.st_ino) == found.file:
+            return False
+    opened = again(found)  # The process has ended through which it was found.
+    if opened is not None:
+        found.path = opened.path
+    return opened is None
+
+
+def _say(
+    region: outside.Outside, changes: _Changes, version: int, commits: int, as_json: bool
+) -> None:
+    value, facts = changes.told(), facts_of(region)
+    if as_json:
+        held = {"holder_pid": facts.holder_pid}
+        output.as_json_line({"time": time.time(), "version": version, "value": value, **held})
+        return
+    missed = f" (of {commits:,} since)" if commits > 1 else ""
+    held_by = f"  held by {holder(facts)}" if facts.holder_pid else ""
+    now = time.strftime("%H:%M:%S")
+    print(output.clean(f"{now}  version {version:,}{missed}  {value}{held_by}"), flush=True)
+
+
+class _Changes:
+    """What is new since the last look: the value, or of a dict the keys that changed."""
+
+    def __init__(self, region: outside.Outside) -> None:
+        self._region = region
+        self._store: Any = None
+        self._places: dict[Any, Any] | None = None
+        self._epoch: Any = None
+
+    def told(self) -> str:
+        if not self._region.identity.kind:
+            return reading.in_a_line(self._region)
+        if self._store is None:
+            self._store = self._region.store(placeholders, reading.SHOWN_MOST)
+        return str(self._store.read(self._keys))
+
+    def _keys(self, state: Any) -> str:
+        before, places = self._places, state.places
+        same_area = self._epoch == state.epoch
+        self._epoch = state.epoch
+        if len(places) > _KEYS_COMPARED_MOST:
+            self._places = None
+            return f"{len(places):,} keys"
+        self._places = dict(places)
+        if before is None or not same_area:
+            return reading.in_a_line(self._region)
+        gone = [f"-{shortened(key)}" for key in before if key not in places]
+        changed = [key for key in places if before.get(key) != places[key]]
+        said = [
+            f"{shortened(key)}: {reading.sketched_in_a_line(self._store, state, key)}"
+            for key in changed[:ITEMS]
+        ]
+        if len(changed) > ITEMS:
+            said.append(f"... {len(changed) - ITEMS:,} more")
+        return f"{len(places):,} keys; {', '.join([*said, *gone[:ITEMS]])}"
+
+
+def top(every: float, times: int | None, as_json: bool) -> int:
+    """Show all shares, those that change most first, again and again."""
+    if as_json:
+        for rows, rates in _rounds(every, times):
+            output.as_json_line({"time": time.time(), "shares": _as_json(rows, rates)})
+        return 0
+    with output.screen() as screen:
+        for rows, rates in _rounds(every, times):
+            shown = [_cells(seen, rates) for seen in rows]
+            screen.draw(shown or [{"where": "no shares"}], _RATED)
+    return 0
+
+
+Rates = dict[tuple[int, int], tuple[float, float]]
+"""Commits and contended waits a second, by file."""
+
+
+def _rounds(every: float, times: int | None) -> Iterator[tuple[list[Seen], Rates]]:
+    before: dict[tuple[int, int], tuple[float, int, int]] = {}
+    while times is None or times > 0:
+        waiters = blocked()
+        rows, rates, last, before = [], {}, before, {}
+        for found in everything()[0]:
+            seen = see(found, waiters, with_value=False)
+            if seen is None:
+                continue
+            rows.append(seen)
+            if seen.facts is not None:
+                now = time.monotonic(), seen.facts.version, seen.facts.contended_waits
+                before[found.file] = now
+                then = last.get(found.file, now)
+                took = max(now[0] - then[0], 1e-9)
+                rates[found.file] = (now[1] - then[1]) / took, (now[2] - then[2]) / took
+        rows.sort(key=lambda seen: -rates.get(seen.found.file, (-1.0, 0.0))[0])
+        yield rows, rates
+        if times is not None:
+            times -= 1
+        if times != 0:
+            time.sleep(every)
+
+
+def _cells(seen: Seen, rates: Rates) -> dict[str, str]:
+    row = cells(seen)
+    if seen.facts is not None:
+        commits, waits = rates[seen.found.file]
+        row |= {"commits/s": f"{commits:,.0f}", "waits/s": f"{waits:,.0f}" if waits else ""}
+    return row
+
+
+def _as_json(rows: list[Seen], rates: Rates) -> list[dict[str, Any]]:
+    found = []
+    for seen in rows:
+        commits, waits = rates.get(seen.found.file, (None, None))
+        found.append(seen.as_json() | {"commits_per_s": commits, "waits_per_s": waits})
+    return found
