@@ -341,7 +341,29 @@ class Share(NotAContainer, Shared[T]):
 
         return without_lock(self, View, work, retries if optimistic else 0)
 
-    __repr__ = Shared._how_it_stands
+    def __repr__(self) -> str:
+        stands, value = self._how_it_stands(), self._in_short()
+        return f"{stands[:-1]}, value {value}>" if value else stands
+
+    def _in_short(self) -> str:
+        """The value in some words: a short one as it is, others described; nothing is loaded.
+
+        Nothing where there is none, or where it is just being changed.
+        """
+        if self.closed or not self._is_reached() or not self.version:
+            return ""
+        with importing:
+            from ._codec import placeholders
+        store = self._store
+        try:
+            version, first = store.version, store.glimpse(_SHORT_BYTES + 1)
+            if len(first) > _SHORT_BYTES:
+                said = f"{kind_of(first[:GLIMPSE_BYTES])}, {size(store.stats().used_bytes)}"
+            else:
+                said = shortened(placeholders.sketch([first]))
+            return said if store.version == version else ""
+        except Exception:  # It is damaged, or closed by another thread: who reads it is told.
+            return ""
 
     def _summary(self) -> str:
         used_bytes = self._store.stats().used_bytes
@@ -352,4 +374,6 @@ class Share(NotAContainer, Shared[T]):
         return f"{kind_of(self._store.glimpse(GLIMPSE_BYTES))}, {size(used_bytes)}"
 
 
+_SHORT_BYTES: Final = 4096
+"""Values up to this size are shown by ``repr``."""
 _NO_VALUE: Final = "the share has no value yet; set() one, or pass it to Share()"

@@ -27,6 +27,7 @@ _short.maxlevel = 3
 
 _OPENERS: Final = {"EMPTY_DICT": "dict", "EMPTY_LIST": "list", "EMPTY_SET": "set"}
 _ARRAY_MAKERS: Final = {"_frombuffer", "_reconstruct"}
+_BLUE: Final = "#3b82f6"
 _KIBI: Final = 1 << 10
 _CELL: Final = "border:none;padding:0 1em 0 0;text-align:left;background:none;color:inherit"
 _NAME: Final = f"{_CELL};opacity:.7;white-space:nowrap;vertical-align:top"
@@ -105,12 +106,16 @@ def facts(info: Any) -> dict[str, str]:
     return found
 
 
-def bundle(title: str, summary: str | None, info: Any) -> dict[str, str]:
-    """The card as text and as HTML; ``info`` None where there is nothing more to say."""
+def bundle(title: str, summary: str | None, info: Any, opens: str | None = None) -> dict[str, str]:
+    """The card as text and as HTML; ``info`` None where there is nothing more to say.
+
+    ``opens``: by what others open it, where it has an address.
+    """
     said = {} if info is None else facts(info)
-    value = {} if summary is None else {"value": summary}
-    text = "; ".join([title, *(f"{name} {fact}" for name, fact in {**value, **said}.items())])
-    return {"text/plain": text, "text/html": _page(title, value | said, info)}
+    first = {"value": summary, "opened by": opens}
+    said = {name: fact for name, fact in first.items() if fact is not None} | said
+    text = "; ".join([title, *(f"{name} {fact}" for name, fact in said.items())])
+    return {"text/plain": text, "text/html": _page(title, said, info)}
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
@@ -175,32 +180,51 @@ def _page(title: str, said: Mapping[str, str], info: Any) -> str:
     )
     picture = "" if info is None else _picture(info)
     return (
-        '<div style="border-left:3px solid #3b82f6;padding-left:.8em">'
+        f'<div style="border-left:3px solid {_BLUE};padding-left:.8em">'
         f"<strong>{escape(title)}</strong>{picture}"
         f'<table style="border:none;margin:0;background:none;color:inherit">{rows}</table></div>'
     )
 
 
 def _picture(info: Any) -> str:
-    """The region's memory on a logarithmic scale: the value, what is resident, the ceiling."""
+    """The region's memory as a bar on a logarithmic scale, and in words what its shades are."""
     width, height = 320, 10
 
     def wide(size_bytes: int) -> float:
-        most = math.log2(max(2 * info.max_size, 2))
-        return width * min(1.0, math.log2(max(size_bytes, 1)) / most)
+        return width * min(1.0, math.log2(max(size_bytes, 1)) / math.log2(max(info.max_size, 2)))
 
-    said = (
-        f"value {size(info.used_bytes)}, resident {size(info.resident_bytes)}, "
-        f"ceiling {size(info.max_size)}, logarithmic"
+    used, kept, ceiling = info.used_bytes, info.resident_bytes, info.max_size
+    shades = [
+        # The widest first; each next one lies on it.
+        ("free", f"up to {size(ceiling)}", "the ceiling, max_size", width, "currentColor", ".12"),
+        (
+            "kept",
+            size(kept),
+            "memory that the region has from the machine",
+            wide(kept),
+            _BLUE,
+            ".45",
+        ),
+        ("used", size(used), "what the newest version takes", wide(used), _BLUE, "1"),
+    ]
+    bars = "".join(
+        f'<rect width="{wide:.1f}" height="{height}" fill="{colour}" fill-opacity="{opacity}">'
+        f"<title>{name} {escape(much)}: {what}</title></rect>"
+        for name, much, what, wide, colour, opacity in shades
     )
-    bar = '<rect x="{:.1f}" width="{:.1f}" y="0" height="{}" {}/>'.format
+    words = " ".join(
+        f'<span title="{what}" style="white-space:nowrap;margin-right:.8em">'
+        f'<span style="color:{colour};opacity:{_faint(opacity)}">&#9632;</span> '
+        f"{name} {escape(much)}</span>"
+        for name, much, what, _, colour, opacity in reversed(shades)
+    )
     return (
         f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
-        'style="display:block;margin:.3em 0">'
-        f"<title>{escape(said)}</title>"
-        + bar(0, width, height, 'fill="currentColor" fill-opacity=".12"')
-        + bar(0, wide(info.resident_bytes), height, 'fill="#3b82f6" fill-opacity=".45"')
-        + bar(0, wide(info.used_bytes), height, 'fill="#3b82f6"')
-        + bar(wide(info.max_size) - 1, 2, height, 'fill="currentColor" fill-opacity=".6"')
-        + "</svg>"
+        f'style="display:block;margin:.3em 0">{bars}</svg>'
+        f'<div style="font-size:.85em" title="the bar is logarithmic">{words}</div>'
     )
+
+
+def _faint(opacity: str) -> str:
+    """A small square needs a little more than a bar, to be seen."""
+    return ".3" if opacity == ".12" else opacity

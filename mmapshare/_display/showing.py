@@ -54,7 +54,9 @@ class Showing:
             return bundle(f"{title}(closed)", None, None)
         if not self._is_reached():
             return bundle(f"{title}(unreachable)", self._said(), None)
-        return bundle(title + self._called(), self._said(), self.info())
+        address = self._store.address
+        opens = None if address is None else f"{type(self).__name__}.open({address!r})"
+        return bundle(title + self._called(), self._said(), self.info(), opens)
 
     def _said(self) -> str:
         try:

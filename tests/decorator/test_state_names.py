@@ -78,7 +78,7 @@ def test_functions_of_unrelated_programs_work_on_one_state_which_the_first_one_b
     assert _program(PROGRAM + "print(Counter().tally(4))") == "{'mine': 1, 'n': 10}"
     assert tally(5) == 15
     assert tally.share is Share.open("jobs")
-    assert repr(tally).endswith("on <Share 'jobs': version 6>>")
+    assert repr(tally).endswith("on <Share 'jobs': version 6, value {'mine': 1, 'n': 15}>>")
 
 
 @pytest.mark.parametrize("where", [str, Path])

@@ -239,9 +239,12 @@ def test_a_share_without_a_name_has_no_address_and_cannot_be_unlinked(medium):
 def test_a_name_is_shown():
     share = Share.open("jobs", 1)
     assert share.address == "jobs"
-    assert repr(share) == "<Share 'jobs': version 1>"
+    assert repr(share) == "<Share 'jobs': version 1, value 1>"
     assert share.info().kind == "name"
-    assert "Share 'jobs'" in share._repr_mimebundle_()["text/plain"]
+    card = share._repr_mimebundle_()
+    assert card["text/plain"].startswith("Share 'jobs'; value 1; opened by Share.open('jobs'); ")
+    assert "Share.open(&#x27;jobs&#x27;)" in card["text/html"]
+    assert "opened by" not in Share(1)._repr_mimebundle_()["text/plain"]
 
 
 def test_names_are_listed_with_who_holds_them():
