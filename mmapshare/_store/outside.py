@@ -65,7 +65,7 @@ class Outside(Region):
         self.identity = identity
         self.segment = self.lock = nothing
         self.map, self.words = found, words
-        self.areas = Areas(nothing, words, identity.area_bytes)
+        self.areas = Areas(nothing, words, identity)
 
     @classmethod
     def open(cls, path: str) -> Self:
