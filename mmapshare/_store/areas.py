@@ -123,15 +123,14 @@ class Areas:
                 self._words[OLDEST_READABLE] = version
             self._give_back(area, begin + keep, allocated)
 
-    def trim_past_holds(self, keep: int, newest: int, begin: int, end: int) -> None:
-        """The same to both areas, but for what is held, and what begins there and the newest needs.
+    def trim_past_holds(self, keep: int, newest: int, *spared: tuple[int, int]) -> None:
+        """The same to both areas, but for what is held, and for extents that are spared.
 
         ``newest``: the version, or epoch, that stays readable.
         """
         for area in (0, 1):
-            limit, allocated = self.start(area) + keep, self.allocated(area)
-            if area == self.of(begin):
-                limit = max(limit, end)
+            ends = [end for begin, end in spared if self.of(begin) == area]
+            limit, allocated = max(self.start(area) + keep, *ends, 0), self.allocated(area)
             if allocated > limit:
                 self._words[OLDEST_READABLE] = newest
                 while (found := holds.held(self._segment.fd, limit, allocated)) is not None:

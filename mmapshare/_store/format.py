@@ -40,6 +40,11 @@ words       meaning, and what protects it
 24          BLOCKED: since when, by the monotonic clock's nanoseconds, somebody may be blocked in
             flock. Written by who blocks and by who was let in; 0 again by who made way.
 26, 27      ALLOCATED: up to where area 0 and area 1 have memory. Written by the holder.
+28 - 30     LAG: the version whose changes are noted; where the record of the version before it
+            begins; how many runs of bytes were changed, plus 2 ** 32 x the CRC-32 of that begin
+            and of the runs. These stand behind the record, as pairs of offsets from its begin.
+            Written by the holder. They count only while that version is the newest: LAG is 0 again
+            before any record is written anywhere.
 ==========  =============================================================================
 
 Slots: two, of 64 bytes, at byte 256 and 320. Slot ``version & 1`` says where the record is that
@@ -122,6 +127,11 @@ DURABLE, POISONED = 1, 2
 """Its bits."""
 HOLDS: Final = 15
 ALLOCATED: Final = (26, 27)
+LAG: Final = 28
+LAG_START: Final = 29
+LAG_RUNS: Final = 30
+RUNS_BYTES: Final = 64 << 10
+"""What is kept free for runs, behind each record that can be held."""
 
 _identity = struct.Struct("<QQ16sQQQ")
 _slot = struct.Struct("<6Q")
@@ -140,7 +150,8 @@ assert _identity.size + _word.size == IDENTITY_BYTES <= VERSION * 8
 assert _record.size == RECORD_BYTES
 assert _slot.size == SLOT_BYTES <= ALIGN_BYTES
 assert FLAGS < HOLDS < LOCK_WORDS.start < LOCK_WORDS.stop <= ALLOCATED[0]
-assert SLOTS[0].start >= (max(ALLOCATED) + 1) * 8
+assert max(ALLOCATED) < LAG < LAG_RUNS
+assert SLOTS[0].start >= (LAG_RUNS + 1) * 8
 assert SLOTS[0].start + ALIGN_BYTES == SLOTS[1].start <= HEADER_BYTES - ALIGN_BYTES
 assert HEADER_BYTES % ALIGN_BYTES == 0
 

@@ -137,7 +137,14 @@ else:  # only without trackfd
 
 def address_of(memory: Any) -> int:
     """Where writeable memory lies."""
+    addressof, from_buffer = _ways_to_addresses()
+    address: int = addressof(from_buffer(memory))
+    return address
+
+
+@functools.cache
+def _ways_to_addresses() -> tuple[Any, Any]:
     with importing:
         import ctypes
 
-    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    return ctypes.addressof, ctypes.c_char.from_buffer

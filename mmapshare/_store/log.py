@@ -287,7 +287,7 @@ class Log:
         self._publish(version, start, end, version, parts)
         if held:
             words[OLDEST_READABLE] = version
-            areas.trim_past_holds(_KEEP_BYTES, version, start, end + _KEEP_BYTES)
+            areas.trim_past_holds(_KEEP_BYTES, version, (start, end + _KEEP_BYTES))
             if not large and areas.is_free_of_holds():
                 words[HOLDS] = 0
             easy = areas.free_until(end, areas.allocated(areas.of(start)))

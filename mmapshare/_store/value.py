@@ -14,18 +14,19 @@ from .._bytes import Frame, private_copy, same_bytes
 from ..errors import CorruptRegionError
 from . import format as layout
 from . import holds
-from .base import ValueStore, too_large
+from .base import Base, ValueStore, too_large
+from .drafts import DraftStore, Held
 from .format import (
-    DURABLE,
-    FLAGS,
     HEADER_BYTES,
     HOLDS,
+    LAG,
     OLDEST_READABLE,
+    RUNS_BYTES,
     VALUE_KIND,
     VERSION,
     Slot,
 )
-from .memory import WINDOW_MOST, MemoryStore, create_region, undisturbed
+from .memory import WINDOW_MOST, create_region, undisturbed
 from .region import Region, oldest_ahead
 from .segment import Segment, memory_of
 
@@ -64,14 +65,15 @@ Seen = tuple[int, Sequence[tuple[int, int]], tuple[int, int, int, int]]
 _NOTHING: Final[Seen] = (-1, (), (0, 0, 0, 0))
 
 
-class MemoryValueStore(MemoryStore, ValueStore):
-    """Shared memory that holds one value; see `_store.base`.
+class MemoryValueStore(DraftStore, ValueStore):
+    """Shared memory that holds one value; see `_store.base`. What it does about drafts of large
+    values is in `_store.drafts`.
 
     Without the GIL: ``_commit`` and ``_seen`` are tuples that never change, each swapped whole by
     one store; which of two threads swapped last does not matter, as each names its own version.
     """
 
-    __slots__ = ("_commit", "_easy_most", "_seen")
+    __slots__ = ("_commit", "_easy_most")
 
     def __init__(self, region: Region) -> None:
         super().__init__(region)
@@ -162,17 +164,16 @@ class MemoryValueStore(MemoryStore, ValueStore):
             raise
 
     def hold(self) -> tuple[int, Sequence[Frame]] | None:
-        return self.read_or_lock(self._try_hold)[0]
+        (held,) = self.read_or_lock(self._try_hold)
+        return None if held is None else (held.slot.version, held.frames)
 
-    def _try_hold(self) -> tuple[tuple[int, Sequence[Frame]] | None] | None:
-        """One attempt; a None within a tuple says that `read` has to copy it."""
+    def _try_hold(self) -> tuple[Held | None] | None:
         slot = self._load_slot()
         if slot is None:
             return None if self._words[VERSION] else (None,)
-        start, end = slot.start, slot.end
-        if end - start < holds.LARGE_BYTES or slot.frames == 1 or self._words[FLAGS] & DURABLE:
+        if not self._is_large(slot):
             return (None,)
-        found = holds.hold(self.region.segment, start, end)
+        found = holds.hold(self.region.segment, slot.start, slot.end)
         # From here on whoever comes to this place finds it held; was somebody there before?
         if self._words[OLDEST_READABLE] > slot.version:
             if self._words[OLDEST_READABLE] > self._words[VERSION]:
@@ -183,18 +184,17 @@ class MemoryValueStore(MemoryStore, ValueStore):
             return None
         if found is None or not self._words[HOLDS]:
             return (None,)
-        mapping, at = found
-        with memoryview(mapping) as view:
-            (begin, end), *later = extents
-            frames: list[Frame] = [self._map[begin:end]]
-            frames += [view[begin - at : end - at] for begin, end in later]
-        return ((slot.version, frames),)
+        first = self._map[slice(*extents[0])]
+        return (Held.of(slot, extents, first, *found),)
 
     # --- Writing: the caller holds the lock ------------------------------------------------
 
-    def current(self) -> Commit:
+    def current(self) -> Base:
         commit = self._commit
-        return commit if self._words[VERSION] == commit[V] else undisturbed(self.try_read)
+        if self._words[VERSION] == commit[V]:
+            return commit
+        draft = self._begin_draft() if self._words[HOLDS] else None
+        return draft or undisturbed(self.try_read)
 
     def newest(self) -> Commit:
         """The newest commit, perhaps without its frames."""
@@ -209,6 +209,9 @@ class MemoryValueStore(MemoryStore, ValueStore):
         return (slot.version, (), *self._extent(slot))
 
     def holds(self, frames: Sequence[Frame]) -> bool:
+        draft = self._draft_of(frames)
+        if draft is not None:
+            return not draft.changes and draft.frames[0] == frames[0]
         slot = self._load_slot()
         if slot is None or slot.frames != len(frames):
             return False
@@ -240,6 +243,10 @@ class MemoryValueStore(MemoryStore, ValueStore):
     _put = commit  # type: ignore[assignment]  # What `put` does all the time, without a call between.
 
     def _commit_with_care(self, frames: Sequence[Frame], base: Commit) -> int:
+        if self._draft is not None:
+            patched = self._patches(frames)
+            if patched is not None:
+                return patched
         version, lengths = base[V] + 1, [len(frame) for frame in frames]
         table, parts = layout.pack_table(lengths) if len(frames) > 1 else (b"", 1)
         size = self._size(lengths)
@@ -259,7 +266,8 @@ class MemoryValueStore(MemoryStore, ValueStore):
         if _cacheable(len(frames), size):
             self._commit = (version, frames, *extent)
         if self._words[HOLDS]:
-            self.region.areas.trim_past_holds(max(_KEEP_BYTES, size), version, start, end)
+            spared = (start, end + RUNS_BYTES)
+            self.region.areas.trim_past_holds(max(_KEEP_BYTES, size), version, spared)
         elif epoch == version:  # It came to this area.
             areas, keep = self.region.areas, max(_KEEP_BYTES, 2 * size)
             here = areas.of(start)
@@ -268,7 +276,9 @@ class MemoryValueStore(MemoryStore, ValueStore):
         return version
 
     def reserve(self, frames: Sequence[Frame]) -> None:
-        self._place(self.newest(), self._size([len(frame) for frame in frames]))
+        size = self._size([len(frame) for frame in frames])
+        if not self._has_place(frames):
+            self._place(self.newest(), size)
 
     def _size(self, lengths: list[int]) -> int:
         """What a record of such frames takes; RegionFullError where it cannot fit."""
@@ -276,7 +286,7 @@ class MemoryValueStore(MemoryStore, ValueStore):
         size = layout.table_bytes(count) + sum(map(layout.align, lengths[:-1])) + lengths[-1]
         if payload > max_size:
             why = f"the value takes {payload:,} bytes, the ceiling is {max_size:,} bytes"
-        elif size > self.region.areas.bytes:
+        elif size + RUNS_BYTES > self.region.areas.bytes:
             why = f"the value's {count:,} parts, aligned, take {size:,} bytes"
         else:
             return size
@@ -286,15 +296,18 @@ class MemoryValueStore(MemoryStore, ValueStore):
         """Where the next record goes: (start, epoch). It has memory, and no reader's claim."""
         areas, words = self.region.areas, self._words
         if size >= holds.LARGE_BYTES or words[HOLDS]:
+            words[LAG] = 0  # From here on nothing is as it was noted.
             version, _, begin, end, *_ = base
-            start = areas.free_place(size, version, begin, end)
+            large, was_large = size >= holds.LARGE_BYTES, end - begin >= holds.LARGE_BYTES
+            size += RUNS_BYTES if large else 0
+            start = areas.free_place(size, version, begin, end + RUNS_BYTES if was_large else end)
             areas.room(start, start + size)
             if self.region.identity.format != layout.FORMAT:
                 # A copied file has holes where the original had what was left of others.
                 self.region.segment.allocate(start, start + size)
-            if size >= holds.LARGE_BYTES:
+            if large:
                 words[HOLDS] = 1
-            elif end - begin < holds.LARGE_BYTES and areas.is_free_of_holds():
+            elif not was_large and areas.is_free_of_holds():
                 words[HOLDS] = 0
             return start, version + 1
         start, epoch = HEADER_BYTES, 1

@@ -24,6 +24,9 @@ from .view import Missing, View
 
 T = TypeVar("T")
 
+PLAIN_BASE: Final = 6
+"""What is read of a large value has one thing more: what holds it."""
+
 # What a transaction is to the lock.
 OWNER, JOINED, INSIDE = range(3)
 """OWNER: it took the lock. JOINED: it works on an outer block's view. INSIDE: it stands between
@@ -155,6 +158,8 @@ class Transaction(NotAView, Generic[T]):
                     store.keep(changes, view._named)
             lock.release()
             view._owner = view._guard = None
+            if len(view._base) > PLAIN_BASE:
+                view._drop()
         except BaseException as failure:
             if self._role == JOINED and self._view is not None:
                 self._view._failed.failed = failure

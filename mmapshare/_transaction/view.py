@@ -77,6 +77,9 @@ class Unloadable(Missing):
         return f"<unloadable: {name}>" if name else "<unloadable>"
 
 
+_CLOSED_BASE: Final = (0, ())
+
+
 class View(LockToken, Generic[T]):
     """A transaction's draft, as ``with share.locked() as view`` hands it out.
 
@@ -202,6 +205,8 @@ class View(LockToken, Generic[T]):
     def _committed(self) -> Any:
         """A fresh copy of what is stored; a `Missing` if there is none."""
         base = self._share._store.current()
+        if base[0] == self._base[0]:  # With the lock it is; what is held is the new draft's.
+            self._base = base
         try:
             return decode(base[1]) if base[0] else MISSING
         except (UnloadableError, HandleError) as err:
@@ -248,6 +253,12 @@ class View(LockToken, Generic[T]):
         """Void the view and let go of the lock, if it has it; harmless when done already."""
         self._lock.abandon(self)
         self._owner = self._guard = None
+        self._drop()
+
+    def _drop(self) -> None:
+        """Keep nothing of the value, whose memory may be held."""
+        self._value = None
+        self._base = _CLOSED_BASE
 
     @from_first_instruction
     def _abandoned(self, guard: object) -> None:

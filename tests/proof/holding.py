@@ -20,7 +20,8 @@ from mmapshare import Share, SharedDict
 
 SIZE = 20_000
 LARGE_BYTES = 16 << 10
-_NUMBERS = 251
+_NUMBERS = 250
+"""Even, so that a version's number is odd where the version is."""
 
 
 class Blob:
@@ -37,15 +38,19 @@ def blob(version: int) -> Blob:
     return Blob(bytearray([version % _NUMBERS]) * SIZE)
 
 
-def version_of(found: Blob) -> int:
-    """Of which version a value is, if it is all of one."""
-    raw = bytes(found.raw)
-    assert raw == raw[:1] * SIZE, f"torn: {sorted(set(raw))}"
-    return raw[0]
-
-
 class OnShare:
-    """What is done to a share whose value tells its version."""
+    """What is done to a share whose value tells its version.
+
+    ``beside``: how many versions somebody holds when a writer is killed.
+    """
+
+    beside = 2
+
+    def version_of(self, found: Blob) -> int:
+        """Of which version a value is, if it is all of one."""
+        raw = bytes(found.raw)
+        assert raw == raw[:1] * SIZE, f"torn: {sorted(set(raw))}"
+        return raw[0]
 
     def make(self) -> Any:
         return Share(blob(1), max_size="1M")
@@ -55,14 +60,62 @@ class OnShare:
 
     def hold(self, share: Any) -> Blob:
         found = share.snapshot(copy=False)
-        assert version_of(found.value) == found.version % _NUMBERS
+        assert self.version_of(found.value) == found.version % _NUMBERS
         return found.value
 
     def newest(self, share: Any) -> int:
-        return version_of(share.get())
+        return self.version_of(share.get())
+
+    def commit_otherwise(self, share: Any) -> None:
+        """A commit that changes more than others do."""
+        self.commit(share)
 
 
-class OnDict:
+class OnDrafts(OnShare):
+    """The same by blocks that change some pages: three each time, another one at odd versions."""
+
+    always, odd, stray = (100, 20_000, 59_999), 40_000, 90_000
+
+    def make(self) -> Any:
+        return Share(Blob(bytearray([1]) * 100_000), max_size="1M")
+
+    def commit(self, share: Any, stray: int = 1) -> None:
+        with share.locked() as view:
+            raw, number = view.value.raw, (view.version + 1) % _NUMBERS
+            raw[self.stray] = stray
+            for at in (*self.always, *(self.odd,) * (number % 2)):
+                raw[at] = number
+
+    may_be_otherwise = 0
+
+    def commit_otherwise(self, share: Any) -> None:
+        self.commit(share, stray=77)
+
+    def newest(self, share: Any) -> int:
+        found = share.get()
+        committed_otherwise = found.raw[self.stray] == 77
+        assert not committed_otherwise or self.may_be_otherwise == share.version, "torn"
+        return self.version_of(found)
+
+    def version_of(self, found: Blob) -> int:
+        number = found.raw[self.always[0]]
+        assert {found.raw[at] for at in self.always} == {number}, "torn"
+        assert found.raw[self.odd] == (number if number % 2 else (number - 1) % _NUMBERS), "torn"
+        rest = bytearray(found.raw)
+        rest[self.stray] = 1 if rest[self.stray] == 77 else rest[self.stray]
+        for at in (*self.always, self.odd):
+            rest[at] = 1
+        assert rest == bytes([1]) * len(rest), "torn"
+        return number
+
+
+class OnDraftsAlone(OnDrafts):
+    """The same where nobody holds anything, and the record before is written over."""
+
+    beside = 0
+
+
+class OnDict(OnShare):
     """The same to one key of a dict that has others, too."""
 
     def make(self) -> Any:
@@ -76,8 +129,8 @@ class OnDict:
 
     def newest(self, shared: Any) -> int:
         found = shared.copy()
-        assert version_of(found["a"]) == found["n"] % _NUMBERS and found["b"] == "b"
-        return version_of(found["a"])
+        assert self.version_of(found["a"]) == found["n"] % _NUMBERS and found["b"] == "b"
+        return self.version_of(found["a"])
 
 
 class OnCompacting(OnDict):
@@ -93,12 +146,14 @@ class OnSnapshot(OnDict):
 
     def hold(self, shared: Any) -> Blob:
         snapshot = shared.snapshot(copy=False)
-        assert version_of(snapshot["a"]) == snapshot["n"] % _NUMBERS
+        assert self.version_of(snapshot["a"]) == snapshot["n"] % _NUMBERS
         return snapshot["a"]
 
 
 SUBJECTS: dict[str, Any] = {
     "share": OnShare(),
+    "drafts": OnDrafts(),
+    "drafts alone": OnDraftsAlone(),
     "dict": OnDict(),
     "compacting": OnCompacting(),
     "snapshot": OnSnapshot(),
@@ -141,10 +196,10 @@ def reader_overtaken(events: Events, name: str, commits: int, planted: str | Non
 
         with trap(step, spring):
             found = subject.hold(share)
-        version = version_of(found)
+        version = subject.version_of(found)
         for _ in range(4):
             commit(1)
-            assert version_of(found) == version, "a held value changed"
+            assert subject.version_of(found) == version, "a held value changed"
         del found
         if not hit:
             break
@@ -166,10 +221,10 @@ def _holder(child: Child, subject: Any, share: Any) -> None:
     while child.hear():
         stops = iter((1,))
         found = subject.hold(share)
-        version = version_of(found)
+        version = subject.version_of(found)
         child.say()
         child.hear()
-        assert version_of(found) == version, "a held value changed"
+        assert subject.version_of(found) == version, "a held value changed"
         del found
         child.say()
 
@@ -216,22 +271,25 @@ def kills(events: Events, name: str, planted: str | None = None) -> Counter[str]
     left = Counter[str]()
     for step in events(itertools.count(1)):
         kept: list[tuple[Blob, int]] = []
-        for _ in range(2):
+        for _ in range(subject.beside):
             found = subject.hold(share)
-            kept.append((found, version_of(found)))
+            kept.append((found, subject.version_of(found)))
             subject.commit(share)
-        del found
+        found = None
+        for _ in range(2 - subject.beside):
+            subject.commit(share)
         before = share.version
-        killed = _killed_at(step, lambda: subject.commit(share))
+        killed = _killed_at(step, lambda: subject.commit_otherwise(share))
+        subject.may_be_otherwise = before + 1 if share.version > before else 0
         assert subject.newest(share) == share.version % _NUMBERS, "torn"
         left[{before: "old", before + 1: "new"}[share.version]] += 1
         for _ in range(3):
             for held, version in kept:
-                assert version_of(held) == version, "a held value changed"
+                assert subject.version_of(held) == version, "a held value changed"
             subject.commit(share)
             assert subject.newest(share) == share.version % _NUMBERS
         kept.clear()
-        del held
+        held = None
         segment = inside.segment_of(share)
         assert not list(inside.all_held(segment.fd, 0, segment.size_bytes))
         if not killed:
@@ -309,9 +367,49 @@ def _newest_not_spared(share: Any) -> None:
     inside.put("free_place", free_place)
 
 
+def _lag_unchecked(share: Any) -> None:
+    """What was noted once is believed, whatever was written since."""
+    real = inside.lagging
+
+    def lagging(store: Any, slot: Any) -> Any:
+        words = inside.words_of(store)
+        if words[inside.LAG_START]:
+            words[inside.LAG] = slot.version
+        return real(store, slot)
+
+    inside.put("lagging", lagging)
+    inside.put("check_of_lag", lambda *about: _Whatever())
+
+
+class _Whatever(int):
+    """A checksum that is always right."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
+
+
+def _lag_kept_while_written(share: Any) -> None:
+    """The note is not void while records are written."""
+    real = inside.words_of(inside.store_of(share))
+
+    class Words(_OldestUnseen):
+        def __getitem__(self, word: Any) -> Any:
+            return real[word]
+
+        def __setitem__(self, word: Any, value: Any) -> None:
+            if word != inside.LAG or value:
+                real[word] = value
+
+    inside.words_of.set(inside.store_of(share), Words(real))
+
+
 PLANTED: dict[str, Callable[[Any], None]] = {
     "no second look": _no_second_look,
     "holds not asked for": _holds_not_asked_for,
     "asked too early": _asked_too_early,
     "newest not spared": _newest_not_spared,
+    "lag unchecked": _lag_unchecked,
+    "lag kept while written": _lag_kept_while_written,
 }

@@ -35,6 +35,14 @@ PLACES = {
     "all_held": "_store.holds.all_held",
     "hold": "_store.holds.hold",
     "held": "_store.holds.held",
+    # --- _store.drafts
+    "patch_draft": "_store.drafts.DraftStore._patches",
+    "check_of_lag": "_store.drafts._check",
+    "lagging": "_store.drafts.DraftStore._lagging",
+    "PAGEMAP_WORDS_MOST": "_store.touched._WORDS_MOST",
+    "LAG": "_store.format.LAG",
+    "LAG_START": "_store.format.LAG_START",
+    "LAG_RUNS": "_store.format.LAG_RUNS",
     # --- _store.named
     "NAMED_ATTEMPTS": "_store.named._ATTEMPTS",
     "boot": "_store.named._boot",
