@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
@@ -72,9 +73,12 @@ def encode(value: object, apart: Gathered | None = None) -> tuple[Frame, ...]:
     """
     if _by_address and id(type(value)) in _by_address:  # Plain pickle would be in vain.
         return _encode_by_value(value, apart)
+    if _buffered and id(type(value)) in _buffered:
+        return _encode_with_buffers(value, apart)
     try:
         stream = _dumps(value, 5, buffer_callback=_has_buffers)
     except _HasBuffersError:
+        _remember(type(value))
         return _encode_with_buffers(value, apart)
     except Exception as err:
         _give_up_or_go_on(value, err)
@@ -103,6 +107,18 @@ def _install_tensors() -> None:  # only with torch
 
 
 _tensors.install = _install_tensors
+
+
+_buffered: dict[int, weakref.ref[type]] = {}
+"""Types, by id, whose values have had buffers: these are collected at once the next time."""
+_CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
+"""What these have in them differs from one to the next."""
+
+
+def _remember(kind: type) -> None:
+    key = id(kind)
+    if kind not in _CONTAINERS:
+        _buffered[key] = weakref.ref(kind, lambda gone: _buffered.pop(key, None))
 
 
 class _HasBuffersError(Exception):

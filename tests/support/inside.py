@@ -81,6 +81,7 @@ PLACES = {
     "CLOSED": "_closed.CLOSED",
     "has_gil": "_closed.has_gil",
     # --- _codec.frames
+    "buffered": "_codec.frames._buffered",
     "dump_of_codec": "_codec.frames._dump",
     "loads_of_codec": "_codec.frames._loads",
     "taken_by_value": "_codec.frames._taken_by_value",
