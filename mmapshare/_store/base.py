@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from .._bytes import Frame
 from .._lock import Lock, LockToken, current_owner, in_steps
 from ..errors import OpenError, RegionFullError, VersionConflict
+from .image import Image
 
 if TYPE_CHECKING:
     from .order import Places
@@ -383,21 +384,6 @@ class KeyedStore(Store):
         for key in [*changes[0], *[key for key, _ in changes[1]]] if changes else ():
             left.pop(key, None)
         self.kept = left | (kept or {})
-
-
-class Image:
-    """All of one version, as bytes of this process's own; ``places`` are its own too."""
-
-    __slots__ = ("definitions", "places", "version")
-
-    def __init__(self, version: int, places: Any, definitions: Any) -> None:
-        self.version = version
-        self.places = places
-        self.definitions = definitions
-
-    def frames(self, place: Any) -> list[Frame]:
-        """A value's frames; those of arrays are copied once more, to be their memory."""
-        return [bytes(place[0]), *map(bytearray, place[1:])]
 
 
 def too_large(what: str, needed_bytes: int, max_size: int) -> RegionFullError:

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from .._bytes import Frame
 from . import holds
-from .base import Changes, Image, KeyCodec
+from .base import Changes, KeyCodec
 from .format import align
+from .image import Image
 from .index import State
 from .log import END, Log
 from .manifest import Extents, Manifest, lay_out, lengths_of, places_of

@@ -10,7 +10,8 @@ from threading import get_ident
 from typing import Any, Final, NamedTuple, TypeVar
 
 from ..._bytes import Frame
-from ..base import Image, KeyCodec, KeyedStore
+from ..base import KeyCodec, KeyedStore
+from ..image import Image
 from .fields import field_of
 from .index import VALUE, Index, Place
 from .remote import Found, RemoteStore
