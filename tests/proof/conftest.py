@@ -16,6 +16,7 @@ test_crowd.py          200 children, most of them killed
 test_mutants.py        any byte of the region changed
 test_schedules.py      two processes in every order of their loads and stores
 test_many_threads.py   many threads do everything at once
+test_remote.py         on a server: kills, cuts at every byte, lost answers, pauses, forgery
 test_soak.py           nothing grows
 =====================  ==================================================================
 
@@ -44,6 +45,7 @@ _NOUNS = {
     "openings": "processes at names",
     "many_threads": "steps of many threads",
     "soak": "rounds of everything",
+    "remote": "faults on the way to a server",
     "steps": "machine instructions",
     "syscalls": "failed system calls",
 }

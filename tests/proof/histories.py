@@ -24,10 +24,10 @@ from lean import Events
 from linearizable import Operation
 from linearizable import check as check_linearizable
 from planted import SELDOM, sometimes_no_lock
-from subjects import SUBJECTS, Subject, spread
+from subjects import REMOTE_SUBJECTS, SUBJECTS, Subject, spread
 from support import inside
 
-PROCESSES, KILLS = 4, 40
+PROCESSES = 4
 AGAIN = 50
 """How often a history that failed is repeated."""
 
@@ -41,7 +41,7 @@ def check(
     """So many histories of so many operations; what they were like."""
     if planted is not None:
         PLANTED[planted]()
-    subject, met = SUBJECTS[name], Counter[str]()
+    subject, met = (SUBJECTS | REMOTE_SUBJECTS)[name], Counter[str]()
     for _ in events(range(count)):
         for _ in range(1 if events.only is None else AGAIN):
             met += _checked(subject, events.rng(), length)
@@ -91,7 +91,7 @@ class _History:
             self.words = words
             try:
                 self._start()
-                for _ in range(KILLS):
+                for _ in range(self.subject.kills):
                     time.sleep(self.rng.uniform(0, 1e-3))
                     if len(self.pids) > 1:
                         self._kill(self.rng.choice(list(self.pids)))
@@ -143,7 +143,7 @@ class _History:
         if os.WIFSIGNALED(status):
             at = self._next(place)
             if at and not self.words[self._at(place, at - 1) + RETURNED]:
-                self.gone_ns[place, at - 1] = gone_ns
+                self.gone_ns[place, at - 1] = gone_ns + self.subject.lingers_ns
             return True
         assert status == 0, "a process failed, as it says above"
         return False

@@ -8,6 +8,7 @@ never used twice, so that what is read says which write it was.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 from collections.abc import Callable
 from typing import Any
@@ -50,12 +51,16 @@ class Subject:
 
     Attributes:
         make: a new one, and the state that it begins in.
+        kills: of processes, in one history.
+        lingers_ns: for how long an act may happen after its process was gone.
         acts: how each operation is done; returns what it is told.
         specified: the operation alone: from a state and an act to the next state and the outcome.
         drawn: arguments of an operation: ``(shared, name, rng, n)``, n being a new number.
     """
 
     make: Callable[[random.Random], tuple[Any, Any]]
+    kills: int = attrs.field(default=40, kw_only=True)
+    lingers_ns: int = attrs.field(default=0, kw_only=True)
     acts: dict[str, Callable[..., Outcome]]
     specified: Callable[[Any, tuple[Any, ...]], tuple[Any, Outcome]]
     drawn: Callable[[Any, str, random.Random, int], Outcome]
@@ -240,7 +245,30 @@ def _dict_drawn(shared: Any, name: str, rng: random.Random, n: int) -> Outcome:
     return (first, n) if name in {"set", "set default"} else (first, second, n)
 
 
+# --- The same on a server, whose URL is in the environment ----------------------------------------
+
+SERVER = "MMAPSHARE_PROOF_SERVER"
+
+
+def _make_remote(kind: Any, first: Any, state: Any) -> Callable[[random.Random], tuple[Any, Any]]:
+    def make(rng: random.Random) -> tuple[Any, Any]:
+        url = f"{os.environ[SERVER]}/history-{os.getpid()}-{rng.getrandbits(60):x}"
+        return kind.open(url, first(), create=True), state
+
+    return make
+
+
+_remote_share = _make_remote(Share, lambda: made(0), (0, 1))
+_remote_dict = _make_remote(
+    SharedDict, lambda: {key: made(0) for key in KEYS[:3]}, (1, 0, 0, 0, MISSING)
+)
+
 SUBJECTS = {
     "share": Subject(_make_share, SHARE_ACTS, _share_alone, _share_drawn),
     "dict": Subject(_make_dict, DICT_ACTS, _dict_alone, _dict_drawn),
+}
+REMOTE: dict[str, Any] = {"kills": 6, "lingers_ns": 300_000_000}
+REMOTE_SUBJECTS = {
+    "share on a server": Subject(_remote_share, SHARE_ACTS, _share_alone, _share_drawn, **REMOTE),
+    "dict on a server": Subject(_remote_dict, DICT_ACTS, _dict_alone, _dict_drawn, **REMOTE),
 }

@@ -29,6 +29,8 @@ PLACES = {
     "shut": "_lock.descriptor.shut",
     # --- _store.redis
     "boot_of_holder": "_store.redis.holder._boot",
+    "connection_send": "_store.redis.wire.Connection.send",
+    "connection_read": "_store.redis.wire.Connection.read",
     # --- _store.holds
     "GETLK": "_store.holds._GETLK",
     "LARGE_BYTES": "_store.holds.LARGE_BYTES",

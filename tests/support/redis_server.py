@@ -51,7 +51,11 @@ class Server:
         self.port = port or free_port()
         self.options = options
         self.pid = 0
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def url(self) -> str:

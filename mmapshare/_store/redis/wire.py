@@ -185,10 +185,15 @@ class Wire:
 
     def client_id(self) -> bytes:
         """By what the server knows a connection that stands for as long as this process does."""
-        anchor = self._anchor
-        if anchor is None:
-            anchor = self._anchor = self.take()
-            self.give_back(anchor)
+        attempts = None
+        while (anchor := self._anchor) is None:
+            try:
+                self._anchor = conn = self.take()
+                self.give_back(conn)
+            except BaseException as err:
+                attempts = attempts or Attempts(self)
+                attempts.failed(err, None)
+                time.sleep(attempts.pause_s)
         return anchor.client_id
 
     def drop(self, conn: Connection) -> None:
