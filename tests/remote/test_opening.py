@@ -62,7 +62,7 @@ def test_a_url_leads_to_one_share_over_a_socket_and_over_tcp(url, tcp, server):
     assert Share.open(f"valkey://localhost:{server.port}/0/jobs") is share
     assert in_child(lambda: Share.open(tcp).update(lambda v: v | {"a": 1})) == {"done": 0, "a": 1}
     assert share.get() == {"done": 0, "a": 1}
-    assert repr(share) == f"<Share {share.address!r}: version 2>"
+    assert repr(share).startswith(f"<Share {share.address!r}: version 2")
     assert share.info().kind == "redis"
     share.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import warnings
 import weakref
 from collections import deque
@@ -26,7 +27,8 @@ from ..base import Stats, Store
 from .address import ServerAddress
 from .ear import Ears
 from .lease import LeaseLock
-from .scripts import UNLINK
+from .resp import packed
+from .scripts import TOUCH, UNLINK
 from .sealing import Seal
 from .wire import Script, Wire
 
@@ -232,9 +234,18 @@ class RemoteStore(Store):
     def replicated(self) -> None:
         """Wait until so many replicas have the last commit as the address says."""
         count, timeout_s = self._address.server.replicas
-        if count and not self.is_unborn:
-            found = self.wire.call(b"WAIT", b"%d" % count, b"%d" % int(1000 * timeout_s))
-            if found < count:
+        if not count or self.is_unborn:
+            return
+        end = time.monotonic() + timeout_s
+        while True:
+            # Replicas are waited for up to what a connection wrote itself: so it writes something.
+            chunk_ms = b"%d" % max(1, int(500 * min(timeout_s, self.wire.reply_s)))
+            touch = (b"EVAL", TOUCH.source, b"1", self.names[0], self.region_id)
+            wait = (b"WAIT", b"%d" % count, chunk_ms)
+            found = self.wire.exchange(packed(touch) + packed(wait), 2)
+            if found >= count:
+                return
+            if time.monotonic() > end:
                 raise DurabilityError(
                     f"it is committed, but {found} of {count} replicas have it after "
                     f"{timeout_s:g} s: a failover may lose it"

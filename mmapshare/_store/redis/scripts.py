@@ -15,6 +15,7 @@ lt    token of the lock's holder, empty for none; lu until when by the server's 
 fe    fence: how often the lock was taken, or taken away
 tp    whose turn it is: the process that had the lock last; ts since when
 wq    until when somebody may be waiting for the lock; wr until when it is kept for who waits
+rw    written by who waits for replicas; it says nothing
 cw    contended waits; fd holders found dead
 ====  ==========================================================================================
 
@@ -210,6 +211,12 @@ if ARGV[6] then redis.call('HSET', K, 'v', '1', 'f', ARGV[6]) end
 return {'made'}
 """
 )
+
+TOUCH: Final = Script("""
+-- id
+if redis.call('HGET', KEYS[1], 'id') == ARGV[1] then redis.call('HSET', KEYS[1], 'rw', '1') end
+return {'ok'}
+""")
 
 UNLINK: Final = Script("""
 -- id

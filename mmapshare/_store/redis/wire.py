@@ -216,14 +216,18 @@ class Wire:
 
     def call(self, *arguments: Argument) -> Any:
         """One round trip; tried again for a while where the server does not answer."""
-        data = packed(arguments)
+        return self.exchange(packed(arguments), 1)
+
+    def exchange(self, data: bytes, count: int) -> Any:
+        """The same for several commands, of which the last one's reply is returned."""
         attempts = Attempts(self)
         while True:
             conn = None
             try:
                 conn = self.take()
                 conn.send(data)
-                reply = conn.read()
+                for _ in range(count):
+                    reply = conn.read()
                 self._idle.append(conn)
             except BaseException as err:
                 attempts.failed(err, conn)
