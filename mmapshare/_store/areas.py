@@ -11,11 +11,16 @@ the first place that is free. Nobody waits for a hold.
 
 from __future__ import annotations
 
+from typing import Final
+
 from .._closed import CLOSED
 from ..errors import RegionFullError
 from . import holds
 from .format import ALLOCATED, HEADER_BYTES, OLDEST_READABLE, Identity
 from .segment import Segment
+
+_TRIMMED_EACH: Final = 16
+"""In so many versions memory is given back once while something is held."""
 
 
 class Areas:
@@ -126,8 +131,11 @@ class Areas:
     def trim_past_holds(self, keep: int, newest: int, *spared: tuple[int, int]) -> None:
         """The same to both areas, but for what is held, and for extents that are spared.
 
-        ``newest``: the version, or epoch, that stays readable.
+        ``newest``: the version, or epoch, that stays readable. Where something is held that is done
+        now and then only: to give memory back and take it again costs as much as the commit.
         """
+        if newest % _TRIMMED_EACH and not self.is_free_of_holds():
+            return
         for area in (0, 1):
             ends = [end for begin, end in spared if self.of(begin) == area]
             limit, allocated = max(self.start(area) + keep, *ends, 0), self.allocated(area)
