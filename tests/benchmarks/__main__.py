@@ -28,6 +28,7 @@ from tests.benchmarks import (  # noqa: E402
     dict_processes,
     dicts,
     footprint,
+    holds,
     main_classes,
     named,
     optimistic,
@@ -74,6 +75,7 @@ BENCHMARKS = {
     "shrink": (footprint.shrink, 1.0),
     "array-1MiB": (arrays.array_1_mib, 0.3),
     "array-256MiB": (arrays.array_256_mib, 0.03),
+    "holds": (holds.holds, 0.03),
 }
 LEAST_ROUNDS = 3
 
