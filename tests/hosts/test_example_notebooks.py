@@ -19,8 +19,8 @@ def _sources(notebook):
     return [(cell.cell_type, cell.source) for cell in notebook.cells]
 
 
-def test_there_are_four():
-    assert len(NAMES) == 4
+def test_there_are_five():
+    assert len(NAMES) == 5
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == NAMES
 
 

@@ -293,3 +293,23 @@ def test_the_rules_own_check_finds_a_rule_that_forgets(monkeypatch: pytest.Monke
     with imported("rules") as rules:
         monkeypatch.setattr(rules, "asking", lambda rate: rules.fixed(rate.get()))
         assert rules.run() != [110.0, 110.0, 150.0, 120.0]
+
+
+# --- camera ------------------------------------------------------------------------------------
+
+
+def test_no_frame_of_the_camera_is_torn() -> None:
+    pytest.importorskip("numpy")
+    code, out, err = run("camera", "--seconds", 2)
+    assert code == 0, err
+    assert re.search(r"^Share: .* [1-9]\d* looked at, 0 torn$", out, re.MULTILINE), out
+
+
+def test_the_cameras_own_check_finds_a_torn_frame() -> None:
+    numpy = pytest.importorskip("numpy")
+    with imported("camera") as camera:
+        frame = numpy.zeros(camera.SHAPE, "u1")
+        camera.draw(frame, 7)
+        assert camera.is_whole(frame)
+        frame[500:] = 8
+        assert not camera.is_whole(frame)
