@@ -232,10 +232,8 @@ def _opened(path: str, target: str, file: File) -> Found | None:
     try:
         with outside.Outside.open(path) as region:
             name = region.identity.region_id.hex()[:8]
-    except CorruptRegionError:
+    except (OSError, CorruptRegionError):  # As who looks at it is told.
         name = f"?{file[1]}"
-    except OSError:
-        return None
     if target.startswith(_MEMFD):
         return Found(name, "memfd", path, file, has_name=False)
     if private is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from .._display import ITEMS, shortened
 from .._store import outside
 from . import output, reading
 from .facts import facts_of
-from .finding import Found, again, blocked, everything, one
+from .finding import File, Found, again, blocked, everything, one
 from .looking import Seen, cells, holder, see
 
 _LOOKED_S: Final = 0.02
@@ -54,14 +53,20 @@ def _has_ended(region: outside.Outside, found: Found) -> bool:
     """Whether nobody can commit to it any more, by a name or because somebody has it open."""
     if found.has_name:
         return region.is_over(is_name=False) or not region.status().st_nlink
-    with contextlib.suppress(OSError):
-        now = os.stat(found.path)
-        if (now.st_dev, now.st_ino) == found.file:
-            return False
+    if _file_at(found.path) == found.file:
+        return False
     opened = again(found)  # The process has ended through which it was found.
     if opened is not None:
         found.path = opened.path
     return opened is None
+
+
+def _file_at(path: str) -> File | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _say(

@@ -34,6 +34,12 @@ def test_without_proc_the_names_are_found(proc):
         share.unlink()
 
 
+def test_without_any_of_it_nothing_is_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(*inside.at("PROC"), str(tmp_path / "none"))
+    monkeypatch.setenv("MMAPSHARE_DIR", str(tmp_path / "none"))
+    assert inside.everything_found()[0] == []
+
+
 def test_processes_and_descriptors_that_end_meanwhile_are_passed_over(proc, tmp_path):
     proc(101, _7="/memfd:mmapshare (deleted)", _8="/none such", _9="pipe:[1]")
     (tmp_path / "102").mkdir()  # It has ended: its descriptors are gone.

@@ -132,7 +132,12 @@ def test_top_tells_commits_and_waits_a_second():
 
 def test_top_lists_in_text_what_has_something_to_say():
     share = Share.open("jobs", 0)
+    users = [Child(lambda child: child.hear()) for _ in range(4)]
     text = printed("top", "--times", "2", "--every", "0.01")
+    for user in users:
+        user.say()
+        user.result()
+    assert "5 processes" in text
     heads = [line.split() for line in text.splitlines() if line.startswith("where")]
     assert len(heads) == 2
     assert {"where", "what", "commits/s", "used", "resident", "users"} <= set(heads[0])
@@ -152,7 +157,9 @@ def test_top_of_nothing_says_so_and_a_damaged_share_stays_in_it(tmp_path):
 
 def test_ctrl_c_ends_top_well_and_others_not():
     with running("top", "--every", "0.05") as top:
-        top.stdout.readline()
+        heads = 0
+        while heads < 2:
+            heads += top.stdout.readline().startswith("where")
         top.send_signal(signal.SIGINT)
         top.stdout.read()
         assert top.wait() == 0
