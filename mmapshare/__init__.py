@@ -35,8 +35,14 @@ a killed holder's lock: as the system has it    free at once, the value whole
 ==============================================  ==================================================
 """
 
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
 from ._decorator import SharedFunction, shared_state
 from ._dict import SharedDict
+from ._late import importing
 from ._share import Share, Snapshot
 from ._shared import ShareInfo, list_shares, locked
 from ._transaction import DictSnapshot, Transaction, View
@@ -101,7 +107,45 @@ __all__ = [
     "list_shares",
     "locked",
     "shared_state",
+    "trace",
 ]
+
+if TYPE_CHECKING:
+    from ._trace import Tracing
+
+if "MMAPSHARE_TRACE" in os.environ:
+    from ._trace import start_as_told
+
+    start_as_told(os.environ["MMAPSHARE_TRACE"])
+
+
+def trace(path: str | os.PathLike[str] | None = None) -> Tracing:
+    """Record who waits for which share, who holds it and what is committed, in a ``with`` block.
+
+    ``with mmapshare.trace("run.json") as trace:`` records this process, and those that are forked
+    or started (spawned, by subprocess) in the block; a server or a pool that was there before is
+    not told. At its end a Chrome trace is written to ``path``, which https://ui.perfetto.dev opens,
+    and ``trace`` has a `summary`, an `svg`, and shows itself in a notebook. A process that is
+    killed leaves what it had written up to then; one that goes on afterwards is cut off.
+
+    For programs that are not ours to change set ``MMAPSHARE_TRACE`` to a folder, to which each
+    process records that imports mmapshare then; ``mmapshare trace FOLDER`` shows what is there.
+
+    While nothing is recorded this costs nothing. While it is, a small block takes about a fifth
+    longer. Any thread may begin it; a second one within the first sees what comes in its own time.
+
+    >>> import mmapshare
+    >>> share = mmapshare.Share(0)
+    >>> with mmapshare.trace() as trace:
+    ...     share.set(1)
+    2
+    >>> trace
+    <Trace: 1 events, 1 processes>
+    """
+    with importing:
+        from ._trace import Tracing
+
+    return Tracing(path)
 
 
 def load_ipython_extension(ipython: object) -> None:

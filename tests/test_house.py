@@ -91,7 +91,7 @@ WINGS = {
     *("public", "crossing", "hosts", "remote"),
     # A folder for each wing of the package.
     *("decorator", "shared", "transaction", "store", "lock", "codec", "display", "integrations"),
-    "cli",
+    *("cli", "trace"),
     *("proof", "benchmarks", "typing", "support"),
 }
 

@@ -26,11 +26,12 @@ WINGS = {
     "_dict": {"_shared", "_transaction", "_store", "_lock", "_codec", "_display"},
     "_decorator": {"_share", "_shared", "_codec"},
     "integrations": {"_shared", "_display"},
-    "_cli": {"_store", "_lock", "_codec", "_display"},
+    "_cli": {"_store", "_lock", "_codec", "_display", "_trace"},
+    "_trace": {"_transaction", "_store", "_lock"},
     "__main__": {"_cli"},
 }
 """What each wing may know of the others, from below to above."""
-PROGRAM = {"__main__", "_cli"}
+PROGRAM = {"__main__", "_cli", "_trace"}
 """What stands above all of it, and is known to none of it."""
 ROOMS = {
     path.relative_to(PACKAGE).with_suffix("").parts: path

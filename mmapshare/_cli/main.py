@@ -12,6 +12,7 @@ from ..errors import MmapShareError
 from .following import top, watch
 from .looking import get, ls, show
 from .removing import rm
+from .tracing import trace
 
 _WHERE: Final = """\
 WHERE is a name ("jobs"), a path with a slash ("./state.mmapshare"), or the begin of a region's id,
@@ -87,6 +88,10 @@ def _parser(version: str) -> argparse.ArgumentParser:
     made = command(rm, "take a share's name away", *_RM)
     made.add_argument("where", metavar="WHERE")
     made.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    made = command(trace, "what processes recorded to a folder", *_TRACE)
+    made.add_argument("folder", metavar="FOLDER")
+    made.add_argument("--chrome", metavar="FILE", help="write a Chrome trace, for ui.perfetto.dev")
+    made.add_argument("--svg", metavar="FILE", help="write a picture")
     return parser
 
 
@@ -182,5 +187,18 @@ users, and cannot be removed.
   mmapshare rm jobs
   mmapshare rm ./state.mmapshare
   mmapshare rm jobs --yes          without a question
+""",
+)
+_TRACE: Final = (
+    """\
+Show what processes have recorded to a folder: each that imports mmapshare while the environment
+variable MMAPSHARE_TRACE names that folder. A row a share, those that were waited for longest first:
+how often it was held and committed, how many of the holds had to wait, the median and the 99th
+percentile of these waits and of all holds; and the longest holds, with file and line.
+""",
+    """\
+  MMAPSHARE_TRACE=run python program.py; mmapshare trace run
+  mmapshare trace run --chrome run.json    open it with https://ui.perfetto.dev
+  mmapshare trace run --svg run.svg
 """,
 )

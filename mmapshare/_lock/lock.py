@@ -121,7 +121,7 @@ class Lock:
 
     __slots__ = (
         "__weakref__", "_clearing", "_fd", "_flock", "_look_ns", "_queue", "_version_offset",
-        "pid", "process_lock", "region_id", "thread_lock", "words",
+        "known", "pid", "process_lock", "region_id", "thread_lock", "words",
     )  # fmt: skip
 
     def __init__(
@@ -144,6 +144,8 @@ class Lock:
         """At most one entry: the token that has it; setdefault is atomic."""
         self._queue = Queue()
         self._clearing: dict[int, list[object]] = {}  # Likewise; see `_clear`.
+        self.known: Any = None
+        """What a recorder knows of it (see `_trace.hooks`), where one runs."""
 
     def after_fork_in_child(self) -> None:
         """Make the thread lock and the description anew; the parent's token is void here."""

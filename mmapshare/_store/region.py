@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from .._closed import CLOSED, let_go
 from .._late import importing
 from .._lock import LEASE, LOCK_WORDS, REGION_ID_WORD, Lock
+from .._weak import members
 from ..errors import CorruptRegionError
 from . import format as layout
 from .areas import Areas
@@ -141,6 +142,11 @@ class Region:
         # Last: without a descriptor to spare, or a folder, the region works on until it is left.
         with contextlib.suppress(OSError):
             self.segment.after_fork_in_child()
+
+
+def all_regions() -> list[Region]:
+    """Those that this process has open; other threads may open and close some meanwhile."""
+    return members(_live)
 
 
 def oldest_ahead() -> CorruptRegionError:

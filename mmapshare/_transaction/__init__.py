@@ -7,7 +7,7 @@ store keeps anything.
 from .block import Transaction
 from .hints import NotAContainer
 from .mapping import Draft, MappingView, Merging, Versioned, at_once, readable
-from .optimistic import OptimisticView, optimistic
+from .optimistic import Conflict, OptimisticView, ReadSet, optimistic
 from .own import in_own_block, own_block, own_token, put_inside
 from .reading import Reading
 from .several import Together
@@ -16,12 +16,14 @@ from .view import MISSING, Unloadable, View
 
 __all__ = [
     "MISSING",
+    "Conflict",
     "DictSnapshot",
     "Draft",
     "MappingView",
     "Merging",
     "NotAContainer",
     "OptimisticView",
+    "ReadSet",
     "Reading",
     "Together",
     "Transaction",

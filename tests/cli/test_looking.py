@@ -52,10 +52,10 @@ def test_the_script_is_the_module():
         assert done.stdout == f"mmapshare {mmapshare.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["ls", "show", "get", "watch", "top", "rm"])
+@pytest.mark.parametrize("command", ["ls", "show", "get", "watch", "top", "rm", "trace"])
 def test_each_command_explains_itself_with_three_examples(command):
     said = printed(command, "--help")
-    assert said.partition("examples:\n")[2].count(f"  mmapshare {command}") == 3
+    assert said.partition("examples:\n")[2].count(f"mmapshare {command}") == 3
     assert "--json" in said
     assert "exit codes: 0" in said
     assert command in printed("--help")
@@ -271,7 +271,7 @@ def test_a_dicts_keys_are_found_as_they_are_written():
     SharedDict.open("numbers", {7: "seven", print: "builtin"})
     assert as_json("get", "numbers", "--key", "7") == "seven"
     assert as_json("get", "numbers", "--key", "<print>") == "builtin"
-    for key in ("pears", "[1]", "3 +"):
+    for key in ("pears", "[1]", "3 +", "99"):
         said = complaint("get", "counts", "--key", key)
         assert f"there is no key {key!r}; the first are ['apples', 7, '7', (1, 2)]" in said
     Share.open("jobs", 1)

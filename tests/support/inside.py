@@ -346,6 +346,18 @@ PLACES = {
     # --- _store.outside
     "Left": "_store.outside.Left",
     "OUTSIDE_PAUSE_S": "_store.outside._PAUSE_S",
+    # --- _trace
+    "TRACE_PAGE_BYTES": "_trace.recorder.PAGE_BYTES",
+    "TRACE_PAGES_MOST": "_trace.recorder._PAGES_MOST",
+    "trace_opened": "_trace.opened",
+    "trace_start": "_trace.tracing.start",
+    "trace_stop": "_trace.tracing.stop",
+    "trace_svg": "_trace.showing.svg",
+    "trace_chrome": "_trace.showing.chrome",
+    "trace_summary": "_trace.showing.summary",
+    "TraceRecorder": "_trace.recorder.Recorder",
+    "Event": "_trace.reading.Event",
+    "Recording": "_trace.reading.Recording",
     # --- _cli.finding
     "everything_found": "_cli.finding.everything",
     "blocked": "_cli.finding.blocked",
@@ -614,6 +626,7 @@ clearing_of = Attribute("_clearing")
 looked_ns_of = Attribute("_look_ns")  # When it last looked whether its descriptor is still its own.
 owner_of = Attribute("_owner")  # Of a token or a view.
 clear = Method("_clear")
+turn_page = Method("_turn")  # Of what records: the page after one that is full.
 
 
 class _Flock:

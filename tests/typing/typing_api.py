@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, assert_type
 
-from mmapshare import Share, SharedDict, SharedFunction, Snapshot, View, shared_state
+from mmapshare import Share, SharedDict, SharedFunction, Snapshot, View, shared_state, trace
 
 share = Share({"hits": 0})
 assert_type(share, Share[dict[str, int]])
@@ -130,3 +130,8 @@ def count(state: Any, key: str) -> None:
 
 
 count("a")
+
+with trace("run.json") as recorded:
+    numbers["a"] = 2
+assert_type(recorded.summary(), str)
+recorded.save(Path("again.json"))
