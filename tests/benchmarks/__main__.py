@@ -36,6 +36,7 @@ from tests.benchmarks import (  # noqa: E402
     readers,
     remote,
     small_values,
+    tracing,
     waiting,
 )
 from tests.benchmarks.table import Row, machine, markdown  # noqa: E402
@@ -46,6 +47,7 @@ BENCHMARKS = {
     "get": (small_values.get, 1.0),
     "set": (small_values.set_, 1.0),
     "block": (small_values.block, 1.0),
+    "block-recorded": (tracing.block, 1.0),
     "decorated-call": (decorated.decorated_call, 1.0),
     "children": (contention.children, 0.04),
     "get-while-held": (readers.get_while_held, 0.5),
