@@ -348,13 +348,15 @@ class Share(NotAContainer, Shared[T]):
     def _in_short(self) -> str:
         """The value in some words: a short one as it is, others described; nothing is loaded.
 
-        Nothing where there is none, or where it is just being changed.
+        Nothing where there is none, where it is just being changed, or where a look is a journey.
         """
-        if self.closed or not self._is_reached() or not self.version:
+        if self.closed or not self._is_reached():
+            return ""
+        store = self._store
+        if store.segment is None or not store.version:
             return ""
         with importing:
             from ._codec import placeholders
-        store = self._store
         try:
             version, first = store.version, store.glimpse(_SHORT_BYTES + 1)
             if len(first) > _SHORT_BYTES:

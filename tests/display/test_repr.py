@@ -90,6 +90,16 @@ def test_a_value_that_changes_meanwhile_is_not_shown_with_an_older_version(monke
     assert _said(share) == "version 2, value 2"
 
 
+def test_a_value_that_lies_elsewhere_is_not_fetched_to_be_shown(monkeypatch):
+    """As one on a server: its version is asked for, and no more."""
+    share = Share(1)
+    monkeypatch.setattr(inside.MemoryValueStore, "segment", None)
+    monkeypatch.setattr(inside.MemoryValueStore, "glimpse", None)
+    assert _said(share) == "version 1"
+    monkeypatch.undo()
+    assert _said(share) == "version 1, value 1"
+
+
 def test_a_handle_whose_share_is_gone_says_so():
     share = Share(1)
     handle = pickle.dumps(share)
