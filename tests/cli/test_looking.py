@@ -327,18 +327,18 @@ def test_an_empty_share_says_so():
 
 
 def test_what_is_not_there_is_said():
-    for where in ("jobs", "beef", "no/such/file", "bad name"):
+    for where in ("jobs", os.urandom(8).hex(), "no/such/file", "bad name"):
         assert "ShareNotFoundError" in complaint("show", where)
     assert "an address of a server" in complaint("show", "redis://localhost/0/jobs")
 
 
-def test_an_id_that_is_not_whole_enough_is_refused(monkeypatch):
-    shares = [Share(n) for n in range(2)]
+def test_an_id_that_is_not_whole_enough_is_refused():
+    shares, begin = [Share(n) for n in range(2)], os.urandom(6)
     for share in shares:
-        inside.segment_of(share).map[16:32] = bytes.fromhex("beefbeef") + os.urandom(12)
-        raw = inside.segment_of(share).map[:56]
-        inside.segment_of(share).map[56:64] = inside.crc32(raw).to_bytes(8, "little")
-    assert "2 shares begin with beefbe" in complaint("show", "beefbe")
+        memory = inside.segment_of(share).map
+        memory[16:32] = begin + os.urandom(10)
+        memory[56:64] = inside.crc32(memory[:56]).to_bytes(8, "little")
+    assert f"2 shares begin with {begin.hex()}" in complaint("show", begin.hex())
 
 
 def test_a_damaged_share_is_listed_with_what_is_wrong():
