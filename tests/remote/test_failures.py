@@ -113,6 +113,27 @@ def test_what_is_no_redis_is_said(kind):
         thread.join()
 
 
+def test_many_connections_that_are_dead_are_one_failure(start, kind):
+    server = start()
+    shared = opened(kind, server.url + "/jobs")
+    together = threading.Barrier(12)
+
+    def look():
+        together.wait()
+        read(shared)
+
+    threads = [threading.Thread(target=look) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.command("CLIENT", "LIST").count(b"id=") > 4
+    server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    began = time.monotonic()
+    assert read(shared) == 0
+    assert time.monotonic() - began < 0.5
+
+
 # --- A server that has lost something ----------------------------------------------------------
 
 

@@ -119,6 +119,40 @@ def server_client(server):
     return sock
 
 
+def test_who_may_not_subscribe_or_wait_in_line_is_told_or_asks_again(start, kind):
+    from support import Child
+
+    server = start()
+    rights = ("~*", "&*", "+@all", "-subscribe", "-blpop")
+    server.command("ACL", "SETUSER", "ann", "on", ">pw", *rights)
+    shared = opened(kind, server.url.replace("//", "//ann:pw@") + "/jobs")
+    with pytest.raises(StoreRefusedError, match="ACL"):
+        shared.wait(timeout=1)
+
+    def hold(child):
+        with shared.locked():
+            child.say()
+            child.hear()
+            time.sleep(0.1)
+
+    holder = Child(hold)
+    holder.hear()
+    holder.say()
+    add(shared)
+    holder.result()
+    assert read(shared) == 1
+
+
+def test_nobody_new_gets_in_where_there_are_too_many_clients(start, kind):
+    server = start()
+    shared = opened(kind, server.url + "/jobs")
+    add(shared)
+    server.command("CONFIG", "SET", "maxclients", "1")
+    assert read(shared) == 1
+    with pytest.raises(StoreRefusedError, match="max number of clients"):
+        shared.wait(timeout=1)
+
+
 def test_scripts_that_the_server_forgot_are_sent_again(url, kind, server):
     shared = opened(kind, url)
     add(shared)

@@ -14,8 +14,10 @@ Modules are imported when something in them is asked for: lean processes stay le
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +31,14 @@ PLACES = {
     "shut": "_lock.descriptor.shut",
     # --- _store.redis
     "boot_of_holder": "_store.redis.holder._boot",
+    "Holder": "_store.redis.holder.Holder",
+    "this_process": "_store.redis.holder.this_process",
+    "reply_from": "_store.redis.resp.reply_from",
+    "body_of": "_store.redis.sealing.body_of",
+    "frames_of": "_store.redis.sealing.frames_of",
+    "open_found": "_store.redis.remote.Found.open_store",
+    "give_name_on_server": "_store.redis.opening._give_name",
+    "PUT_KEYED": "_store.redis.keyed.PUT_KEYED",
     "connection_send": "_store.redis.wire.Connection.send",
     "connection_read": "_store.redis.wire.Connection.read",
     # --- _store.holds
@@ -495,6 +505,16 @@ def move_to(share: Any, store: Any) -> None:
 def kept_of(share: Any) -> Any:
     """What this process keeps alive of what a share holds."""
     return store_of(share).kept
+
+
+@contextlib.contextmanager
+def as_it_was(wire: Any, run: Any) -> Iterator[None]:
+    """Have a wire run its scripts that way."""
+    before, wire.run = wire.run, run
+    try:
+        yield
+    finally:
+        wire.run = before
 
 
 def forget_seen(store: Any) -> None:

@@ -25,7 +25,7 @@ from ..._closed import CLOSED_HERE
 from ..._lock import HOLDER, LOCK_WORDS, RELEASE_LOCK, Backend, Lock, Pause, Watch
 from ...errors import ClosedError, LockTimeout, MmapShareError
 from .holder import Holder, this_process
-from .resp import packed
+from .resp import Refused, packed
 from .scripts import BREAK, RELEASE
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _CHUNK_S: Final = 0.5
 """So long one waits in line until one asks again."""
 _TURN_S: Final = 3e-3
 """As in `scripts`."""
+_PAUSE_S: Final = 0.01
 _LOOK_S: Final = 0.2
 """Who has held the lock for so long may be looked at by his connection."""
 
@@ -227,9 +228,11 @@ class Lease:
                 if pidfd >= 0 and blocked.holder.has_ended():
                     break
             else:
-                conn.read()
+                refused = isinstance(conn.read(), Refused)
                 wire.give_back(conn)
                 conn = None
+                if refused:
+                    yield backend.sleep, _PAUSE_S
         except BaseException as err:
             if not wire.is_lost(err):
                 raise

@@ -149,6 +149,11 @@ class Wire:
     def close(self) -> None:
         """End the connections; every later call is a ClosedError."""
         self.closed = True
+        self.end_idle()
+
+    def end_idle(self) -> None:
+        """End the connections that nobody uses: where one was cut, most were."""
+        self._anchor = None
         while self._idle:
             with contextlib.suppress(IndexError):
                 self._idle.pop().close()
@@ -159,7 +164,12 @@ class Wire:
         """A new connection, which the caller closes."""
         if self.closed:
             raise ClosedError(CLOSED_HERE)
-        return Connection(self._maker.make(), self._maker.hello, self.reply_s)
+        try:
+            return Connection(self._maker.make(), self._maker.hello, self.reply_s)
+        except Refused as reply:
+            if reply.code in WAITS:
+                raise Cut(str(reply)) from None
+            raise explained(reply) from None
 
     def take(self) -> Connection:
         """A connection that nobody uses."""
@@ -285,9 +295,7 @@ class Wire:
         """Follow where a node of a cluster sends us: ``MOVED slot host:port``."""
         host, _, port = str(moved).rpartition(" ")[2].rpartition(":")
         self._maker.move(host, int(port))
-        while self._idle:
-            with contextlib.suppress(IndexError):
-                self._idle.pop().close()
+        self.end_idle()
 
     def is_lost(self, err: BaseException) -> bool:
         """Whether the server cannot be reached; what a signal handler raises is its own."""
@@ -318,6 +326,7 @@ class Attempts:
         if isinstance(err, Refused):
             self.refused(err)
         elif self._wire.is_lost(err):
+            self._wire.end_idle()
             self._again(err)
         else:
             raise err
