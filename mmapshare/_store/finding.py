@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -19,9 +18,7 @@ def place_of(where: object, lease_s: float, secret: str | bytes | None) -> Any:
         with importing:
             from .redis import address
 
-        given = secret or os.environ.get("MMAPSHARE_SECRET") or None
-        raw = given.encode() if isinstance(given, str) else given
-        return address.address_of(where, lease_s, raw)
+        return address.address_of(where, lease_s, address.secret_of(secret))
     if secret is not None:
         raise ValueError(
             "secret= signs what a server has; a name or a path is this user's alone already"

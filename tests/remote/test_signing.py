@@ -4,7 +4,7 @@ import pickle
 import random
 
 import pytest
-from support import SEED, in_child, inside
+from support import SEED, Child, in_child, inside
 from support.redis_server import Server
 from support.remote import add, opened, put, read
 
@@ -51,6 +51,26 @@ def test_with_the_secret_all_is_as_ever(kind, url, signed, monkeypatch):
     assert in_child(elsewhere) == (7, signed.version)
     assert read(signed) == 7
     put(signed, 7)
+
+
+def test_a_handle_has_no_secret_and_leads_to_who_was_given_it(kind, url, signed, monkeypatch):
+    raw = pickle.dumps(signed)
+    assert b"s3cret" not in raw
+
+    def loaded(child):
+        inside.open_here.clear()
+        return read(pickle.loads(raw))
+
+    assert Child(loaded).result() == 0  # It was told with all else.
+
+    def stranger(child):
+        inside.secrets_given.clear()
+        with pytest.raises(OpenError, match="is signed"):
+            loaded(child)
+        monkeypatch.setenv("MMAPSHARE_SECRET", "s3cret")
+        return loaded(child)
+
+    assert Child(stranger).result() == 0
 
 
 def test_who_has_none_or_another_one_is_told(kind, url, signed):

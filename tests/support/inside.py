@@ -30,6 +30,7 @@ PLACES = {
     "free_place": "_store.areas.Areas.free_place",
     "shut": "_lock.descriptor.shut",
     # --- _store.redis
+    "secrets_given": "_store.redis.address._secrets",
     "boot_of_holder": "_store.redis.holder._boot",
     "Holder": "_store.redis.holder.Holder",
     "this_process": "_store.redis.holder.this_process",

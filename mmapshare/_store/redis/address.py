@@ -14,6 +14,7 @@ as unreachable), ``replicas``, the number of those that must have a commit (see 
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
@@ -35,6 +36,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_{][A-Za-z0-9._@+{}:-]{0,127}")
 _REPLY_S: Final = 1.0
 _known: dict[str, str] = {}
 """Servers that this process has been given a password for: by what a handle says, their URLs."""
+_secrets: dict[tuple[str, str], bytes] = {}
+"""Likewise the secrets of shares: by server and name."""
 
 
 @attrs.frozen
@@ -62,14 +65,6 @@ class Server:
         bare = urlunsplit(parts._replace(netloc=netloc, query=urlencode(query)))
         return attrs.evolve(self, url=bare.replace("unix:/", "unix:///", 1) if not netloc else bare)
 
-    def remember(self) -> None:
-        """For handles that will be loaded here: they have no password."""
-        _known[self.public().url] = self.url
-
-    def as_known(self) -> Server:
-        """The same with the password that this process has been given, if it has."""
-        return attrs.evolve(self, url=_known.get(self.url, self.url))
-
     def is_beside_us(self) -> bool:
         """Whether nothing that goes there leaves this machine."""
         host = urlsplit(self.url).hostname
@@ -89,6 +84,8 @@ class ServerAddress:
     name: str
     lease_s: float
     secret: bytes | None = attrs.field(repr=False)
+    is_signed: bool
+    """Whether there is a secret, though it may not be here."""
 
     is_name = False
 
@@ -100,6 +97,28 @@ class ServerAddress:
         """What may be stored, or go to anybody."""
         return attrs.evolve(self, server=self.server.public(), secret=None)
 
+    def remember(self) -> None:
+        """For handles that will be loaded here: they have neither password nor secret."""
+        server = self.server.public().url
+        _known[server] = self.server.url
+        if self.secret is not None:
+            _secrets[server, self.name] = self.secret
+
+    def as_known(self) -> ServerAddress:
+        """The same with what is secret and has been given to this process, if it has."""
+        server = self.server.public().url
+        known = _known.get(server, self.server.url)
+        secret = self.secret
+        if self.is_signed:  # Nobody who has the server can have it opened without.
+            secret = secret or _secrets.get((server, self.name)) or secret_of(None)
+        return attrs.evolve(self, server=attrs.evolve(self.server, url=known), secret=secret)
+
+
+def secret_of(given: str | bytes | None) -> bytes | None:
+    """The secret that a user has given, or the environment; None where neither has."""
+    found = given or os.environ.get("MMAPSHARE_SECRET") or None
+    return found.encode() if isinstance(found, str) else found
+
 
 def address_of(url: str, lease_s: float, secret: bytes | None) -> ServerAddress:
     """The address that a URL says; ValueError where it says none."""
@@ -109,7 +128,7 @@ def address_of(url: str, lease_s: float, secret: bytes | None) -> ServerAddress:
             f"{_shown(url)} ends with no name for a share: write redis://host:6379/0/jobs, with a "
             "name of 1 to 128 letters, digits and . _ @ + - : { }"
         )
-    return ServerAddress(server, name, lease_s, secret)
+    return ServerAddress(server, name, lease_s, secret, secret is not None)
 
 
 def server_of(url: str) -> Server:

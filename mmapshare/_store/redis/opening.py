@@ -34,8 +34,8 @@ M = TypeVar("M", bound=Made)
 
 def find(address: ServerAddress) -> Found | None:
     """The share of that name; None where there is none."""
-    server = address.server.as_known()
-    wire = Wire(RedisMaker(server), server.reply_s)
+    address = address.as_known()
+    wire = Wire(RedisMaker(address.server), address.server.reply_s)
     found = None
     try:
         found = _found(address, wire)
@@ -62,7 +62,9 @@ def _found(address: ServerAddress, wire: Wire) -> Found | None:
             f"share {address} was made by Python {_shown(python)}, and this is "
             f"{_shown(_python())}: what is pickled by the one need not load in the other"
         )
-    if (signed == b"1") != (address.secret is not None):
+    if address.is_signed and address.secret is None:
+        raise OpenError(f"share {address} is signed: give secret=, or MMAPSHARE_SECRET")
+    if (signed == b"1") != address.is_signed:
         raise OpenError(
             f"share {address} is signed: give secret=, or MMAPSHARE_SECRET"
             if signed == b"1"
@@ -82,7 +84,7 @@ def find_or_make(
     """
     wire = Wire(RedisMaker(address.server), address.server.reply_s)
     warn_of(address)
-    address.server.remember()
+    address.remember()
     stores: list[Any] = []
 
     def new(kind: Any, max_size: int, *codec: Any) -> Any:
