@@ -49,7 +49,13 @@ local function now()
   return clock
 end
 local function num(x) return string.format('%.0f', x) end
-local function taken(lt, lu) return lt and lt ~= '' and tonumber(lu) > now() end
+local function taken(lt)
+  return lt and lt ~= '' and tonumber(redis.call('HGET', K, 'lu')) > now()
+end
+local function has_it(lt, token, fence)
+  -- The holder; or who overstayed, where nobody has come since.
+  return lt == token or (not taken(lt) and redis.call('HGET', K, 'fe') == fence)
+end
 local function let_go(wq, ts)
   -- After a turn that was long enough, who waits comes next.
   if wq and tonumber(wq) > now() and now() - (ts or 0) >= 3000 then
@@ -81,33 +87,36 @@ TAKE_LOCK: Final = (
     PRELUDE
     + """
 -- id, token, lease, who, client
-local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'lh', 'ls', 'lc', 'wq', 'wr', 'fe', 'tp',
-                     'ts')
+local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'wq', 'wr', 'fe', 'tp', 'ts')
 if h[1] ~= ARGV[1] then return {'gone'} end
 local mine = h[3] == ARGV[2]
-local in_line = h[8] and tonumber(h[8]) > now() and redis.call('ZSCORE', Q, ARGV[2])
-local kept = h[9] and tonumber(h[9]) > now() and not in_line
-local held = not mine and taken(h[3], h[4])
+local in_line = h[4] and tonumber(h[4]) > now() and redis.call('ZSCORE', Q, ARGV[2])
+local kept = h[5] and tonumber(h[5]) > now() and not in_line
+local held = not mine and taken(h[3])
 if held or kept then
   local most = num(now() + 1500000)
   redis.call('ZADD', Q, most, ARGV[2])
   redis.call('PEXPIRE', Q, 5000)
   redis.call('HSET', K, 'wq', most)
   if held then
-    return {'held', h[3], h[5], num(now() - h[6]), num(h[4] - now()), h[7],
-            num(now() - (h[12] or 0))}
+    local l = redis.call('HMGET', K, 'lh', 'ls', 'lu', 'lc')
+    return {'held', h[3], l[1], num(now() - l[2]), num(l[3] - now()), l[4],
+            num(now() - (h[8] or 0))}
   end
-  return {'held', '', '', '0', num(h[9] - now()), '', '0'}
+  return {'held', '', '', '0', num(h[5] - now()), '', '0'}
 end
 local died = ''
-if h[3] and h[3] ~= '' and not mine then died = h[5]; redis.call('HINCRBY', K, 'fd', 1) end
+if h[3] and h[3] ~= '' and not mine then
+  died = redis.call('HGET', K, 'lh')
+  redis.call('HINCRBY', K, 'fd', 1)
+end
 if in_line then redis.call('ZREM', Q, ARGV[2]); redis.call('HINCRBY', K, 'cw', 1) end
-if h[9] then redis.call('HDEL', K, 'wr') end
-local fence = num(tonumber(h[10]) + 1)
+if h[5] then redis.call('HDEL', K, 'wr') end
+local fence = num(tonumber(h[6]) + 1)
 local since = num(now())
 local turn = string.sub(ARGV[2], 1, 8)
 redis.call('HSET', K, 'lt', ARGV[2], 'lu', num(now() + ARGV[3]), 'lh', ARGV[4], 'ls', since,
-           'lc', ARGV[5], 'fe', fence, 'tp', turn, 'ts', h[11] == turn and h[12] or since)
+           'lc', ARGV[5], 'fe', fence, 'tp', turn, 'ts', h[7] == turn and h[8] or since)
 """
 )
 
@@ -124,17 +133,17 @@ COMMIT: Final = Script(
     PRELUDE
     + """
 -- id, token, fence, base, tag, last, lease, blob
-local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'fe', 'ct', 'wq', 'ts')
+local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'ct', 'wq', 'ts')
 if h[1] ~= ARGV[1] then return {'gone'} end
-local at, made = found(h[6], ARGV[5])
+local at, made = found(h[4], ARGV[5])
 if made then return {'ok', num(made)} end
-if h[3] ~= ARGV[2] and (h[5] ~= ARGV[3] or taken(h[3], h[4])) then return {'lost', h[2]} end
+if not has_it(h[3], ARGV[2], ARGV[3]) then return {'lost', h[2]} end
 if h[2] ~= ARGV[4] then return {'stale', h[2]} end
 local v = tonumber(h[2]) + 1
-local ct, told = noted(h[6], at, ARGV[5], v), num(v)
+local ct, told = noted(h[4], at, ARGV[5], v), num(v)
 if ARGV[6] == '1' then
   redis.call('HSET', K, 'v', told, 'f', ARGV[8], 'ct', ct, 'lt', '')
-  let_go(h[7], h[8])
+  let_go(h[5], h[6])
 else
   redis.call('HSET', K, 'v', told, 'f', ARGV[8], 'ct', ct, 'lu', num(now() + ARGV[7]))
 end
@@ -147,15 +156,15 @@ PUT: Final = Script(
     PRELUDE
     + """
 -- id, tag, expected version or '', blob
-local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'ct', 'wr')
+local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'ct', 'wr')
 if h[1] ~= ARGV[1] then return {'gone'} end
-local at, made = found(h[5], ARGV[2])
+local at, made = found(h[4], ARGV[2])
 if made then return {'ok', num(made)} end
-if taken(h[3], h[4]) or (h[6] and tonumber(h[6]) > now()) then return {'held'} end
+if taken(h[3]) or (h[5] and tonumber(h[5]) > now()) then return {'held'} end
 if ARGV[3] ~= '' and ARGV[3] ~= h[2] then return {'conflict', h[2]} end
 local v = tonumber(h[2]) + 1
 local told = num(v)
-redis.call('HSET', K, 'v', told, 'f', ARGV[4], 'ct', noted(h[5], at, ARGV[2], v))
+redis.call('HSET', K, 'v', told, 'f', ARGV[4], 'ct', noted(h[4], at, ARGV[2], v))
 redis.call('PUBLISH', K .. ':commits', told)
 return {'ok', told}
 """

@@ -182,19 +182,18 @@ COMMIT_KEYED: Final = Script(
     + _WRITE
     + """
 -- id, token, fence, base, tag, last, lease, and as `write` wants it
-local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'fe', 'ct', 'wq', 'lb', 'max', 'sq', 'np',
-                     'ts')
+local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'ct', 'wq', 'ts', 'lb', 'max', 'sq', 'np')
 if h[1] ~= ARGV[1] then return {'gone'} end
-local at, made = found(h[6], ARGV[5])
+local at, made = found(h[4], ARGV[5])
 if made then return {'ok', num(made)} end
-if h[3] ~= ARGV[2] and (h[5] ~= ARGV[3] or taken(h[3], h[4])) then return {'lost', h[2]} end
+if not has_it(h[3], ARGV[2], ARGV[3]) then return {'lost', h[2]} end
 if h[2] ~= ARGV[4] then return {'stale', h[2]} end
-local v, lb, sq, np = write(h[2], h[8], h[9], h[10], h[11], 8, false)
+local v, lb, sq, np = write(h[2], h[7], h[8], h[9], h[10], 8, false)
 if v == 'full' then return {'full', num(lb)} end
-local ct, told = noted(h[6], at, ARGV[5], v), num(v)
+local ct, told = noted(h[4], at, ARGV[5], v), num(v)
 if ARGV[6] == '1' then
   redis.call('HSET', K, 'v', told, 'lb', lb, 'sq', sq, 'np', np, 'ct', ct, 'lt', '')
-  let_go(h[7], h[12])
+  let_go(h[5], h[6])
 else
   redis.call('HSET', K, 'v', told, 'lb', lb, 'sq', sq, 'np', np, 'ct', ct,
              'lu', num(now() + ARGV[7]))
@@ -209,19 +208,19 @@ PUT_KEYED: Final = Script(
     + _WRITE
     + """
 -- id, tag, expected version or '', and as `write` wants it
-local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'lu', 'ct', 'wr', 'lb', 'max', 'sq', 'np')
+local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'ct', 'wr', 'lb', 'max', 'sq', 'np')
 if h[1] ~= ARGV[1] then return {'gone'} end
-local at, made = found(h[5], ARGV[2])
+local at, made = found(h[4], ARGV[2])
 if made then return {'ok', num(made)} end
-if taken(h[3], h[4]) or (h[6] and tonumber(h[6]) > now()) then return {'held'} end
+if taken(h[3]) or (h[5] and tonumber(h[5]) > now()) then return {'held'} end
 if ARGV[3] ~= '' and ARGV[3] ~= h[2] then return {'moved', h[2]} end
-if ARGV[3] == '' and tonumber(h[10] or '0') > 0 then return {'moved', h[2]} end
-local v, lb, sq, np = write(h[2], h[7], h[8], h[9], h[10], 4, true)
+if ARGV[3] == '' and tonumber(h[9] or '0') > 0 then return {'moved', h[2]} end
+local v, lb, sq, np = write(h[2], h[6], h[7], h[8], h[9], 4, true)
 if v == 'same' then return {'same', h[2]} end
 if v == 'full' then return {'full', num(lb)} end
 local told = num(v)
 redis.call('HSET', K, 'v', told, 'lb', lb, 'sq', sq, 'np', np,
-           'ct', noted(h[5], at, ARGV[2], v))
+           'ct', noted(h[4], at, ARGV[2], v))
 redis.call('PUBLISH', K .. ':commits', told)
 return {'ok', told}
 """
