@@ -103,8 +103,11 @@ def held_bytes(segment: Segment) -> int:
 
 def holders(segment: Segment) -> int:
     """Processes that hold something of the region, among those that one may look into."""
-    file = os.fstat(segment.fd)
-    return _proc.private_mappers(file.st_dev, file.st_ino)
+    try:
+        file = os.fstat(segment.fd)
+        return _proc.private_mappers(file.st_dev, file.st_ino)
+    except OSError:  # No descriptor to spare: it is told without.
+        return 0
 
 
 # --- Mapping: mmap must keep no descriptor, whose number may be another file's by its end ---------

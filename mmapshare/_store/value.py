@@ -179,11 +179,11 @@ class MemoryValueStore(DraftStore, ValueStore):
             if self._words[OLDEST_READABLE] > self._words[VERSION]:
                 raise oldest_ahead()
             return None
-        extents = self._extents(slot)
-        if extents is None:
-            return None
         if found is None or not self._words[HOLDS]:
             return (None,)
+        # Held, it stays what it is: nobody can overtake what is read of it.
+        table = self._map[slot.start : slot.start + layout.table_bytes(slot.frames)]
+        extents = layout.frame_extents(slot, table)
         first = self._map[slice(*extents[0])]
         return (Held.of(slot, extents, first, *found),)
 

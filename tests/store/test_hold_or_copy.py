@@ -4,13 +4,21 @@ import errno
 import fcntl
 import mmap
 import os
+import pickle
 import resource
 
 import pytest
 from support import Wanted, as_somebody_else, in_child, inside, no_more_descriptors, trap
 from support.large import extents_held, filled, is_filled, is_held
 
-from mmapshare import CorruptRegionError, RegionFullError, Share, SharedDict
+from mmapshare import (
+    CorruptRegionError,
+    EmptyShareError,
+    RegionFullError,
+    Share,
+    SharedDict,
+    UnloadableError,
+)
 
 numpy = Wanted("numpy")
 
@@ -214,6 +222,85 @@ def test_what_is_given_back_is_not_held():
     share.set("small")
     assert is_filled(held[0], 3) and is_filled(held[1], 4)
     assert share.get() == "small"
+
+
+def test_an_empty_share_has_nothing_to_hold():
+    with pytest.raises(EmptyShareError):
+        Share(max_size="64M").get(copy=False)
+
+
+def test_descriptors_that_go_while_they_are_used_are_none(monkeypatch):
+    share = Share(filled(4))
+    answers = iter((True, False))
+    monkeypatch.setattr(inside.Descriptor, "stands", lambda self: next(answers, True))
+    assert is_filled(share.get(copy=False), 4)
+    assert next(answers, None) is None and extents_held(share) == []
+
+
+@pytest.mark.parametrize("lack", ["no /proc", "no descriptor"])
+def test_how_many_hold_is_told_only_where_it_can_be_seen(monkeypatch, lack):
+    share, kept = Share(filled(0), max_size=len(filled(0)) * 8 + 65536), []
+    with pytest.raises(RegionFullError, match="processes hold") as caught:
+        while True:
+            kept.append(share.get(copy=False))
+            if lack == "no /proc":
+                monkeypatch.setattr(*inside.at("PROC"), "/nowhere")
+            else:
+                monkeypatch.setattr(os, "listdir", _no_descriptor)
+            try:
+                share.set(filled(1))
+            finally:
+                monkeypatch.undo()
+    assert caught.value.held_by == 0 and "some processes hold" in str(caught.value)
+
+
+def test_processes_that_have_ended_meanwhile_hold_nothing(monkeypatch):
+    share, kept = Share(filled(0), max_size=len(filled(0)) * 8 + 65536), []
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: [*real(path), "4194304999"])
+    with pytest.raises(RegionFullError, match="1 process holds"):
+        while True:
+            kept.append(share.get(copy=False))
+            share.set(filled(1))
+
+
+def _no_descriptor(path):
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_what_is_free_ends_at_what_is_held_and_that_is_not_given_back():
+    share = Share(filled(1))
+    kept = share.get(copy=False)
+    areas, words = inside.areas_of(share), inside.words_of(inside.store_of(share))
+    ((start, end),) = extents_held(share)
+    assert areas.free_until(end, end + 100) == end + 100
+    assert areas.free_until(start - 100, end + 100) == start
+    assert areas.free_until(start + 1, end) == start + 1
+    for _ in range(2):  # The second time there is nothing left.
+        areas.trim_past_holds(0, 16)
+        assert words[inside.ALLOCATED[0]] == end
+    words[inside.OLDEST_READABLE] = 0
+    assert is_filled(kept, 1) and is_filled(share.get(), 1)
+
+
+class Refusing:
+    """What pickles, with a buffer, and does not load."""
+
+    def __reduce_ex__(self, protocol):
+        return _refuse, (pickle.PickleBuffer(bytearray(5 << 20)),)
+
+
+def _refuse(buffer):
+    raise ValueError("not here")
+
+
+def test_a_large_value_that_does_not_load_says_so():
+    share, shared = Share(Refusing()), SharedDict({"a": Refusing()})
+    with pytest.raises(UnloadableError, match="not here"):
+        share.get(copy=False)
+    with pytest.raises(UnloadableError, match="not here") as caught:
+        shared.get("a", copy=False)
+    assert caught.value.key == "a"
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # What is closed by its end alone.

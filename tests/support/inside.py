@@ -608,6 +608,11 @@ def area_start(store: Any, area: int) -> int:
     return int(store.region.areas.start(area))
 
 
+def areas_of(share: Any) -> Any:
+    """The two areas of a share's region."""
+    return store_of(share).region.areas
+
+
 start_of_area = Method("start")  # Of the areas themselves.
 number_of_area = Method("of")
 

@@ -291,6 +291,8 @@ def test_without_pagemap_scan_the_words_of_the_pages_tell(monkeypatch, way):
     assert _two_blocks(share) == 7 and way.patched == 6
     monkeypatch.setattr(*inside.at("PAGEMAP_WORDS_MOST"), 100)
     assert _two_blocks(share) == 13 and way.patched == 12
+    _change(share, slice(90 * 512, 110 * 512), 1)  # Pages on both sides of what is read at a time.
+    assert share.get().sum() == 20 * 512 and way.patched == 13
 
 
 def test_without_words_of_pages_all_is_compared(monkeypatch, way):
