@@ -8,13 +8,17 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
+import random
+import signal
+import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from holding_planted import PLANTED
 from lean import Events
 from support import Child, inside, kill_self, trap
-from support.inside import OLDEST_READABLE
 
 from mmapshare import Share, SharedDict
 
@@ -232,6 +236,7 @@ def _holder(child: Child, subject: Any, share: Any) -> None:
 def writer_overtaken(events: Events, name: str, planted: str | None = None) -> int:
     """A writer, before each of whose bytecodes somebody holds what he has seen long ago."""
     subject, share = _begin(name, planted)
+    inside.put("VALUE_KEEP_BYTES", 1 << 20)  # To give memory back ends older versions, too.
     holder = Child(_holder, subject, share)
 
     def let_hold() -> None:
@@ -297,6 +302,61 @@ def kills(events: Events, name: str, planted: str | None = None) -> Counter[str]
     return left
 
 
+def soak(events: Events, seconds: float) -> Counter[str]:
+    """Blocks, readers that hold what they have seen, and all of them killed at any time."""
+    subject, share = _begin("drafts alone", None)
+    done = Counter[str]()
+
+    def write() -> None:
+        while True:
+            subject.commit(share)
+
+    def read() -> None:
+        rng = random.Random(os.getpid())
+        while True:
+            found = subject.hold(share)
+            version = subject.version_of(found)
+            time.sleep(0.02 * rng.random())
+            assert subject.version_of(found) == version, "a held value changed"
+
+    for _ in events(range(1)):
+        rng, acts = events.rng(), [write, write, read, read, read]
+        pids, end = [_forked(act) for act in acts], time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(0.1 * rng.random())
+            number = rng.randrange(len(acts))
+            _kill(pids[number])
+            done["kills"] += 1
+            pids[number] = _forked(acts[number])
+        for pid in pids:
+            _kill(pid)
+        done["versions"] += share.version
+        subject.commit(share)
+        assert subject.newest(share) == share.version % _NUMBERS
+        segment = inside.segment_of(share)
+        assert not list(inside.all_held(segment.fd, 0, segment.size_bytes))
+    return done
+
+
+def _forked(act: Callable[[], object]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            act()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return pid
+
+
+def _kill(pid: int) -> None:
+    """Kill one that still runs: by itself none ends, but by a failure."""
+    assert os.waitpid(pid, os.WNOHANG) == (0, 0), "a process failed; see what it printed"
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 def _killed_at(step: int, act: Callable[[], object]) -> bool:
     pid = os.fork()
     if pid == 0:
@@ -307,109 +367,3 @@ def _killed_at(step: int, act: Callable[[], object]) -> bool:
             os._exit(0)
     _, status = os.waitpid(pid, 0)
     return os.WIFSIGNALED(status)
-
-
-# --- Planted bugs ------------------------------------------------------------------------------
-
-
-class _OldestUnseen:
-    """The header's words, as one sees them who does not ask what is still readable."""
-
-    def __init__(self, words: Any) -> None:
-        self._words = words
-
-    def __getitem__(self, word: Any) -> Any:
-        return 0 if word == OLDEST_READABLE else self._words[word]
-
-    def __setitem__(self, word: Any, value: Any) -> None:
-        self._words[word] = value
-
-
-def _no_second_look(share: Any) -> None:
-    """Whoever holds something does not ask whether it still stands."""
-    store = inside.store_of(share)
-    inside.words_of.set(store, _OldestUnseen(inside.words_of(store)))
-
-
-def _holds_not_asked_for(share: Any) -> None:
-    """Writers take any place."""
-    inside.put("held", lambda fd, start, end: None)
-
-
-def _asked_too_early(share: Any) -> None:
-    """A writer asks for holds before it has raised OLDEST_READABLE."""
-    real, words = inside.held, inside.region_words_of(inside.store_of(share).region)
-    last = [words[OLDEST_READABLE]]
-
-    def late(fd: int, start: int, end: int) -> Any:
-        raised, words[OLDEST_READABLE] = words[OLDEST_READABLE], last[0]
-        found = real(fd, start, end)
-        _step_of_its_own()
-        words[OLDEST_READABLE] = last[0] = raised
-        return found
-
-    inside.put("held", late)
-
-
-def _step_of_its_own() -> None:
-    """Something may come between, at a bytecode of the package."""
-    inside.align(1)
-
-
-def _newest_not_spared(share: Any) -> None:
-    """A place is free though the newest version lies there."""
-    real = inside.free_place
-
-    def free_place(areas: Any, size: int, newest: int, begin: int, end: int, *more: int) -> Any:
-        other = inside.start_of_area(areas, 1 - inside.number_of_area(areas, begin))
-        return real(areas, size, newest, other, other, *more)
-
-    inside.put("free_place", free_place)
-
-
-def _lag_unchecked(share: Any) -> None:
-    """What was noted once is believed, whatever was written since."""
-    real = inside.lagging
-
-    def lagging(store: Any, slot: Any) -> Any:
-        words = inside.words_of(store)
-        if words[inside.LAG_START]:
-            words[inside.LAG] = slot.version
-        return real(store, slot)
-
-    inside.put("lagging", lagging)
-    inside.put("check_of_lag", lambda *about: _Whatever())
-
-
-class _Whatever(int):
-    """A checksum that is always right."""
-
-    def __ne__(self, other: object) -> bool:
-        return False
-
-    __hash__ = int.__hash__
-
-
-def _lag_kept_while_written(share: Any) -> None:
-    """The note is not void while records are written."""
-    real = inside.words_of(inside.store_of(share))
-
-    class Words(_OldestUnseen):
-        def __getitem__(self, word: Any) -> Any:
-            return real[word]
-
-        def __setitem__(self, word: Any, value: Any) -> None:
-            if word != inside.LAG or value:
-                real[word] = value
-
-    inside.words_of.set(inside.store_of(share), Words(real))
-
-
-PLANTED: dict[str, Callable[[Any], None]] = {
-    "no second look": _no_second_look,
-    "holds not asked for": _holds_not_asked_for,
-    "asked too early": _asked_too_early,
-    "newest not spared": _newest_not_spared,
-    "lag unchecked": _lag_unchecked,
-    "lag kept while written": _lag_kept_while_written,
-}

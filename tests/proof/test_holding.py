@@ -35,6 +35,13 @@ def test_a_kill_beside_what_is_held_leaves_the_old_or_the_new_value(events, name
         assert left.total() > 300 and left["old"] > 0 and left["new"] > 0
 
 
+@pytest.mark.timeout(300)
+def test_nothing_is_torn_where_all_are_killed_at_any_time(events, soak):
+    seconds = 120 if soak else 3
+    done = sum(lean.run(events, "holding", "soak", seconds, timeout_s=200), Counter())
+    assert done["kills"] > seconds and done["versions"] > 10 * seconds
+
+
 @pytest.mark.whole
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
