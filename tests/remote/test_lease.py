@@ -244,6 +244,41 @@ def test_two_processes_take_turns_and_count_exactly(kind, url):
     assert shared.info().contended_waits > 0
 
 
+def test_who_waits_is_not_forgotten_when_another_has_its_turn_and_leaves(kind, url):
+    """The second in line slept on, half a second, though nobody had the lock.
+
+    1. A has the lock for long; B and C wait in line. 2. A lets go, and B comes next. 3. B lets go
+    at once, within its turn, of which nobody is told. 4. Nobody has the lock, and C has to notice.
+    """
+    shared = opened(kind, url)
+
+    def hold(child):
+        with shared.locked():
+            child.say()
+            child.hear()
+        child.hear()  # Its end would wake them, too.
+
+    def take(child):
+        child.say()
+        with shared.locked(timeout=20):
+            child.say(time.monotonic())
+        child.hear()
+
+    holder = Child(hold)
+    holder.hear()
+    waiters = [Child(take) for _ in range(3)]
+    for waiter in waiters:
+        waiter.hear()
+    time.sleep(0.1)  # Longer than a turn: they sleep for as long as they do.
+    began = time.monotonic()
+    holder.say()
+    late = [waiter.hear() - began for waiter in waiters]
+    for child in (holder, *waiters):
+        child.say()
+        child.result()
+    assert max(late) < 0.3, late
+
+
 def test_what_a_child_inherits_of_a_block_is_dead_and_frees_nothing(kind, url):
     shared = opened(kind, url)
 

@@ -56,16 +56,19 @@ local function has_it(lt, token, fence)
   -- The holder; or who overstayed, where nobody has come since.
   return lt == token or (not taken(lt) and redis.call('HGET', K, 'fe') == fence)
 end
+local function wake_one()
+  if redis.call('LLEN', W) == 0 then
+    redis.call('LPUSH', W, '1')
+    redis.call('PEXPIRE', W, 2000)
+  end
+end
 local function let_go(wq, ts)
   -- After a turn that was long enough, who waits comes next.
   if wq and tonumber(wq) > now() and now() - (ts or 0) >= 3000 then
     redis.call('ZREMRANGEBYSCORE', Q, '-inf', num(now()))
     if redis.call('ZCARD', Q) > 0 then
       redis.call('HSET', K, 'wr', num(now() + 2000))
-      if redis.call('LLEN', W) == 0 then
-        redis.call('LPUSH', W, '1')
-        redis.call('PEXPIRE', W, 2000)
-      end
+      wake_one()
     end
   end
 end
@@ -115,6 +118,10 @@ if h[5] then redis.call('HDEL', K, 'wr') end
 local fence = num(tonumber(h[6]) + 1)
 local since = num(now())
 local turn = string.sub(ARGV[2], 1, 8)
+-- A new turn: who waits next has to look again soon, for nobody tells when it is let go within.
+if h[7] ~= turn and h[4] and tonumber(h[4]) > now() and redis.call('ZCARD', Q) > 0 then
+  wake_one()
+end
 redis.call('HSET', K, 'lt', ARGV[2], 'lu', num(now() + ARGV[3]), 'lh', ARGV[4], 'ls', since,
            'lc', ARGV[5], 'fe', fence, 'tp', turn, 'ts', h[7] == turn and h[8] or since)
 """
