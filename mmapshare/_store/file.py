@@ -10,10 +10,9 @@ says so once: from then on nothing is committed to that file any more.
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
 
-from .._lock import NamedLock
 from ..errors import DurabilityError
 from . import format as layout
 from .format import ALIGN_BYTES, DURABLE, FLAGS, LOG_KIND, POISONED, SLOT_BYTES, SLOTS, VERSION
@@ -88,6 +87,5 @@ class FileRegion(Region):
         self._spare_times()
 
     def _spare_times(self) -> None:
-        lock = self.segment.process_lock
-        assert isinstance(lock, NamedLock)
+        lock: Any = self.segment.process_lock  # One of a file with a name.
         lock.spare_times()

@@ -221,7 +221,9 @@ def _find(folder: Folder, address: Address) -> Segment | None:
                 _settle(fd, address)
             segment = Segment.named(fd, identity.region_bytes, address)
             try:
-                if folder.leads_to(address.entry, fd, *segment.opened_by_name()):
+                # Where there is no /proc the lock's description was opened by the name, too.
+                through_proc = segment.process_lock.is_open_through_proc
+                if folder.leads_to(address.entry, fd, *() if through_proc else (segment.fd,)):
                     segment.has_name()
                     return segment
             except BaseException:

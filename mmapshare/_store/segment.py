@@ -177,13 +177,6 @@ class Segment:
         segment.address = address
         return segment
 
-    def opened_by_name(self) -> list[int]:
-        """What was opened by the name, and not through /proc from a descriptor: maybe the lock's.
-
-        Another file may have had the name by then.
-        """
-        return [] if self.process_lock.is_open_through_proc else [self.fd]
-
     def has_name(self) -> None:
         """It has the name of its address, which from now on must not vanish but by `unlink`."""
         assert isinstance(self.process_lock, NamedLock)
