@@ -353,16 +353,25 @@ class SharedDict(Merging, Shared[Any], MutableMapping[K, V], Generic[K, V]):
     def transact(
         self, func: Callable[..., R], /, *args: Any, retries: int = 10, **kwargs: Any
     ) -> R:
-        """Call ``func(view, *args, **kwargs)`` without the lock; it **may run more than once**.
+        """Call ``func(view, *args, **kwargs)`` without the lock, and commit what it changed.
 
-        What it changes in the view, which is like that of a block, is committed all together,
-        only if no key that it read or wrote was changed meanwhile; else it runs again, on fresh
-        values. (Who iterates over the view or asks for its length has read all keys, though not
-        all values.) After ``retries`` times it runs once more with the lock. Returns what
-        ``func`` returned. An exception commits nothing and is raised unchanged.
+        All changes are committed together, and only if no key that ``func`` read or wrote was
+        changed meanwhile; else ``func`` runs again, on fresh values. Worth it for work of a
+        millisecond or more on keys that others seldom change; for less, a block is faster.
 
-        For work that takes long, a millisecond or more, on keys that others seldom change at the
-        same time; for less, a block is faster. Within one's own block it runs in that.
+        Args:
+            func: it **may run more than once**. Its view is like that of a block. Iteration over
+                the view, or its length, reads all keys, though not all values.
+            retries: how often it runs so, before it runs once more with the lock.
+
+        Returns:
+            What ``func`` returned.
+
+        Raises:
+            Whatever ``func`` raises, unchanged; then nothing is committed.
+            As `locked` for the commit.
+
+        Safety: as `locked`. Within one's own block it runs in that.
 
         >>> d = SharedDict(a=1, b=2)
         >>> def move(view, n):

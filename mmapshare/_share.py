@@ -158,10 +158,15 @@ class Share(NotAContainer, Shared[T]):
     # --- Reading: takes no lock, never waits for a holder ----------------------------------
 
     def get(self) -> T:
-        """A fresh private copy of the committed value; EmptyShareError where there is none.
+        """The committed value, as a fresh private copy.
 
-        UnloadableError where it does not load in this process. Takes no lock and never waits for
-        a holder; inside one's own block it is still the last commit.
+        Raises:
+            EmptyShareError: there is no value yet.
+            UnloadableError: the value does not load in this process.
+            HandleError: a share that was loaded from a pickle cannot be reached any more.
+
+        Safety: takes no lock, and never waits for a holder; a reader that a writer overtakes reads
+        again. Inside one's own block it is still the last commit.
 
         >>> Share([1, 2]).get()
         [1, 2]
@@ -171,6 +176,9 @@ class Share(NotAContainer, Shared[T]):
 
     def snapshot(self) -> Snapshot[T]:
         """The committed value together with its version, as `set(if_version=)` wants it.
+
+        Returns:
+            A `Snapshot` with ``value`` and ``version``.
 
         >>> Share("a").snapshot()
         Snapshot(value='a', version=1)
@@ -193,13 +201,23 @@ class Share(NotAContainer, Shared[T]):
     # --- Writing ---------------------------------------------------------------------------
 
     def set(self, value: T, *, if_version: int | None = None) -> int:
-        """Replace the value; returns the new version.
+        """Replace the value.
 
-        With ``if_version`` only where that is still the share's version (0: still empty), else
-        VersionConflict. Waits for the lock as `locked` does; between `lock` and `unlock` of the
-        same owner it commits at once. Inside one's own `locked` block it raises
-        TransactionError: assign ``view.value`` there. RegionFullError and UnpicklableError leave
-        the old value as it was.
+        Args:
+            value: whatever cloudpickle takes.
+            if_version: only where that is still the share's version; 0 for one still empty.
+
+        Returns:
+            The new version.
+
+        Raises:
+            VersionConflict: the share has another version than ``if_version``.
+            RegionFullError, UnpicklableError: the old value is as it was.
+            TransactionError: inside one's own block; assign ``view.value`` there.
+            LockTimeout, DeadlockError, ClosedError: as `locked`, whose lock it waits for.
+
+        Safety: a process that is killed in it leaves the old value or the new one, and the lock
+        free. Between `lock` and `unlock` of the same owner it commits at once.
 
         >>> share = Share(1)
         >>> share.set(2, if_version=1)
@@ -246,17 +264,25 @@ class Share(NotAContainer, Shared[T]):
         retries: int = 10,
         **kwargs: Any,
     ) -> T:
-        """Call ``func(value, *args, **kwargs)`` in one transaction; returns the new value.
+        """Call ``func(value, *args, **kwargs)`` in one transaction.
 
-        What it returns *becomes the value*; None keeps the argument, with the changes made to
-        it. To take something out (``pop``) use a `locked` block.
-        An exception commits nothing and is raised unchanged.
+        Args:
+            func: its result *becomes the value*; None keeps the argument, with the changes made
+                to it. (To take something out, as by ``pop``, use a `locked` block.)
+            optimistic: ``func`` works on a private copy without the lock, and **may run more than
+                once**: where another commit came meanwhile it runs again, on a fresh copy. Worth
+                it for work of a millisecond or more on a share that others seldom change.
+            retries: how often it runs so, before it runs once more with the lock.
 
-        With ``optimistic=True`` ``func`` **may run more than once**: it works on a private copy
-        without the lock, and its result is committed only if nothing else was meanwhile; else it
-        runs again, on a fresh copy. After ``retries`` times it runs once more with the lock. For
-        work that takes a millisecond or more on a share that others seldom change; for less, a
-        block is faster. Within one's own block it runs in that.
+        Returns:
+            The new value.
+
+        Raises:
+            EmptyShareError: there is no value yet.
+            Whatever ``func`` raises, unchanged; then nothing is committed.
+            As `locked` for the lock and the commit.
+
+        Safety: as `locked`. Within one's own block it runs in that.
 
         >>> share = Share(40)
         >>> share.update(lambda n, by: n + by, 2)

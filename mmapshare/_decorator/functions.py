@@ -126,10 +126,12 @@ class SharedFunction(Described[R], Generic[P, R]):
         return self._share
 
     def reset(self) -> None:
-        """Back to the initial state, in one transaction; as it was given at decoration.
+        """Go back to the initial state, in one transaction.
 
-        Of a name that is this decoration's, whatever it began with. TypeError for a function on a
-        share that was made elsewhere (``share=`` with a `Share` or a `SharedDict`).
+        The state is that which was given at decoration; of a name too, whatever it began with.
+
+        Raises:
+            TypeError: the share was made elsewhere (``share=`` with a `Share` or a `SharedDict`).
 
         >>> from mmapshare import shared_state
         >>> @shared_state(initial=[])

@@ -112,11 +112,16 @@ class Shared(Showing, Waiting, Generic[T]):
         return address
 
     def unlink(self) -> None:
-        """Take the share's name away; who opens that name afterwards makes a new share.
+        """Take the share's name away: a process that opens it later makes a new share.
 
-        Who has this one open goes on with it, and it ends with them. ShareNotFoundError where it
-        is unlinked already; OpenError where it has no name. A name whose file was removed in
-        another way is not unlinked: who then changes the share gets ShareNotFoundError.
+        Processes that have this share open go on with it, and it ends with the last of them.
+
+        Raises:
+            ShareNotFoundError: it is unlinked already, or its file was removed in another way.
+            OpenError: it has no name.
+
+        Safety: of several threads or processes that unlink it at once, one succeeds. A process
+        that is killed in the middle leaves the name, or takes it away.
 
         >>> from mmapshare import Share
         >>> share = Share.open("doctest-unlinked", 1)
@@ -127,7 +132,10 @@ class Shared(Showing, Waiting, Generic[T]):
         self._store.unlink()
 
     def info(self) -> ShareInfo:
-        """How the share stands: sizes, holder, counters.
+        """How the share stands: sizes in bytes, holder, counters.
+
+        Returns:
+            A `ShareInfo`. Its figures are of about one moment; none of them waits for a lock.
 
         >>> from mmapshare import Share
         >>> Share(1).info().holder_pid is None
@@ -149,18 +157,32 @@ class Shared(Showing, Waiting, Generic[T]):
     def locked(self, *, timeout: float | None = _OWN_TIMEOUT) -> Transaction[T]:
         """One transaction: ``with share.locked() as view``; see `View` for what it can do.
 
-        One owner at a time over all processes, threads, tasks and greenlets. When the block ends
-        the draft is committed whole; an exception drops it. A block that changed nothing
-        commits nothing. ``timeout`` seconds (by default the share's) bound the wait for the
-        lock: LockTimeout then. A nested block of the same owner joins the outer one; if it
-        fails, the outer one cannot commit any more, and if the outer one fails, its changes are
-        dropped too: those of a signal handler's block as well that interrupts one. Neither a
-        killed nor an interrupted process leaves the lock taken, nor half a change.
+        The block has a private draft of the value. The draft is committed whole when the block
+        ends, and dropped when an exception leaves it. A block that changed nothing commits
+        nothing. A nested block of the same owner joins the outer one: both commit together, or
+        neither does.
 
-        Generators and callbacks that interleave in one thread are one owner. Their blocks join,
-        and a TransactionError says so where they end in another order than nested ones do: leave
-        a block before you yield. A child, a thread or a pool that wants the lock cannot be waited
-        for inside of the block: leave it before you join them.
+        Args:
+            timeout: seconds to wait for the lock; by default the share's, None for ever.
+
+        Returns:
+            A `Transaction`, for one ``with`` or ``async with``.
+
+        Raises (on entry):
+            LockTimeout: somebody else had the lock for too long; it names the holder.
+            DeadlockError: the wait could never end.
+            ClosedError: the share is closed, or something closed its descriptors.
+
+        Raises (at the end):
+            RegionFullError: the value exceeds ``max_size``, or the machine has no room.
+            UnpicklableError: the value cannot be stored; it names the part.
+            TransactionError: a joined block failed, or blocks ended out of order.
+
+        Safety: one owner at a time over all processes, threads, tasks and greenlets. A process that
+        is killed, or interrupted, leaves the lock free and no half of a change. A child that is
+        forked inside the block has a dead view. Generators and callbacks that interleave in one
+        thread are one owner: leave a block before you yield. Leave it also before you wait for a
+        child, a thread or a pool that wants the lock.
 
         >>> from mmapshare import Share
         >>> share = Share([])
@@ -174,15 +196,20 @@ class Shared(Showing, Waiting, Generic[T]):
     def lock(self, timeout: float | None = _OWN_TIMEOUT) -> None:
         """Take the lock until `unlock`, by the same owner; prefer `locked`, which cannot forget.
 
-        Between the two, `set` and `update` of this owner commit at once, each for itself. Taking
-        a lock that one has raises DeadlockError.
+        Between the two, `set` and `update` of this owner commit at once, each for itself.
 
-        The owner is the thread, or the task or greenlet that runs in it, and one that has ended
-        owns nothing, since it could never let go: any thread or task of this process may `unlock`
-        what it had locked, and whoever asks for the lock next gets it, with a RuntimeWarning. So
-        in a notebook whose kernel runs each cell as a task of its own (ipykernel 7), keep `lock`
-        and `unlock` in one cell; between two cells the lock holds others off only until somebody
-        in this process asks for it.
+        Args:
+            timeout: seconds to wait; by default the share's, None for ever.
+
+        Raises:
+            LockTimeout: somebody else had the lock for too long.
+            DeadlockError: this owner has the lock already, or the wait could never end.
+
+        Safety: the owner is the thread, or the task or greenlet that runs in it. An owner that has
+        ended owns nothing: any thread or task of this process may `unlock` what it had locked, and
+        the next one that asks for the lock gets it, with a RuntimeWarning. So in a notebook whose
+        kernel runs each cell as a task of its own (ipykernel 7), keep `lock` and `unlock` in one
+        cell.
 
         >>> from mmapshare import Share
         >>> share = Share(1)
@@ -192,9 +219,10 @@ class Shared(Showing, Waiting, Generic[T]):
         own.take(self, self._timeout if timeout is _OWN_TIMEOUT else timeout_s(timeout))
 
     def unlock(self) -> None:
-        """Give back what `lock` took; TransactionError where this owner has not taken it.
+        """Give back what `lock` took.
 
-        Nor one that has ended: its lock is given back by anybody, see `lock`.
+        Raises:
+            TransactionError: this owner has not taken it (of one that has ended, anybody may).
 
         >>> from mmapshare import Share
         >>> share = Share(1)
@@ -208,8 +236,13 @@ class Shared(Showing, Waiting, Generic[T]):
     def close(self) -> None:
         """Let go of the region in this process; its memory goes with the last process.
 
-        Every later use raises ClosedError. ClosingToken twice is harmless; closing inside one's own
-        block is a TransactionError. A share that is simply dropped closes by itself.
+        Every later use raises ClosedError. A second close is harmless. A share that is dropped
+        closes by itself.
+
+        Raises:
+            TransactionError: a block of this process runs.
+
+        Safety: any thread may close; other processes, and children, are not affected.
 
         >>> from mmapshare import Share
         >>> share = Share(1)
@@ -283,16 +316,24 @@ def _open_shared(
 def locked(*shares: Shared[Any], timeout: float | None = None) -> Together:
     """Several shares in one transaction: ``with locked(a, b) as (view_a, view_b):``.
 
-    The locks are taken in one order whatever the order of the arguments, so that blocks like
-    this cannot wait for one another. At the end every draft is encoded and room is made for it
-    before the first one is published, and they are published back to back: an exception, an
-    object that cannot be pickled or a full region changes none of them. ``timeout`` seconds are
-    for all the locks together: LockTimeout then. ``async with`` waits while the event loop runs
-    on.
+    All locks are taken in one order, whatever the order of the arguments: two such blocks cannot
+    wait for each other. At the end all drafts are encoded, and room is made for all, before the
+    first is committed: an exception, a value that cannot be pickled or a full region changes none.
 
-    A process that is *killed between two of the publishes* leaves each share whole, but may part
-    them. Where that must not be, keep the values under the keys of one `SharedDict`, whose block
-    commits as one.
+    Args:
+        shares: of any kind, each once or several times.
+        timeout: seconds for all the locks together; None for ever.
+
+    Returns:
+        A context manager, for one ``with`` or ``async with``, that gives the views in the order of
+        the shares.
+
+    Raises:
+        As `Share.locked`.
+
+    Safety: a process that is *killed between two of the commits* leaves each share whole, but may
+    part them. Where that must not be, keep the values under the keys of one `SharedDict`, whose
+    block commits as one.
 
     >>> from mmapshare import Share, locked
     >>> a, b = Share(10), Share(0)

@@ -56,19 +56,26 @@ class Waiting(Versioned):
         since: int | None = None,
         timeout: float | None = None,
     ) -> bool:
-        """Wait for a commit; False where none came within ``timeout`` seconds.
+        """Wait for a commit of any process.
 
-        Until the version differs from ``since`` (default: the version now), or, with a
-        ``predicate``, until that holds for the current value. The predicate gets a fresh copy and
-        runs without the lock; while a `Share` is empty it is not asked; a value that does not load
-        here is an UnloadableError. Of a `SharedDict` it gets a snapshot that takes from the dict
-        what it is asked for, be it one key of a million; where a commit comes in between, it is
-        asked again from the start. With both it is asked from the first version on that differs.
+        Args:
+            predicate: called with the current value after each commit, until it is true. It gets
+                a fresh copy and runs without the lock. Of a `SharedDict` it gets a snapshot that
+                reads only what it is asked for. An empty `Share` has nothing to be called with.
+            since: a version; only one that differs counts. By default the version now, or, with a
+                predicate, any version.
+            timeout: seconds; None for ever.
 
-        Takes no lock, and costs a commit nothing while nobody waits. Ctrl-C ends it at once.
-        Any thread and process may wait at any time; within one's own block it raises
-        DeadlockError, since nobody else could commit. In an event loop write
-        ``await share.wait_async(...)``; among greenlets the others run on meanwhile.
+        Returns:
+            Whether it came about in time.
+
+        Raises:
+            DeadlockError: within one's own block, where nobody else could commit.
+            UnloadableError: the predicate wants a value that does not load here.
+
+        Safety: takes no lock, and costs a commit nothing while nobody waits. Any thread and process
+        may wait at any time, and Ctrl-C ends the wait at once. In an event loop write ``await
+        share.wait_async(...)``; other greenlets run on.
 
         >>> from mmapshare import Share
         >>> share = Share(3)
@@ -120,9 +127,14 @@ class Waiting(Versioned):
     def changes(self, *, since: int | None = None, timeout: float | None = None) -> Changes[Any]:
         """Iterate over snapshots as they are committed, with ``for`` or ``async for``.
 
-        One for each version that one gets to see: never the same twice, never an older one; who
-        is slow misses some. Begins with the first that differs from ``since`` (default: the
-        version now). Ends when none came within ``timeout`` seconds; None waits for ever.
+        No version comes twice, and none after a newer one. A slow reader misses some.
+
+        Args:
+            since: a version; begins with the first that differs; by default the version now.
+            timeout: seconds after the last one until the iteration ends; None for ever.
+
+        Returns:
+            An iterator, and an asynchronous one, of snapshots.
 
         >>> from mmapshare import Share
         >>> share = Share("a")
