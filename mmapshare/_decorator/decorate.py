@@ -97,7 +97,16 @@ def shared_state(target: Any = attrs.NOTHING, /, **options: Any) -> Any:
       from the class before it is decorated. An instance may be pickled and copied: it is a
       handle, and ``instance.share`` its region.
 
-    Generators are a TypeError: suspended, they would keep the lock.
+    Returns:
+        A function as a `SharedFunction`, which has `share` and `reset`; a class as a shared class.
+
+    Raises:
+        TypeError: at decoration, of generators (suspended, they would keep the lock) and of what
+            is no function and no class.
+        As `Share.locked`, from a call.
+
+    Safety: each call is one transaction over all threads, tasks and processes. An exception that
+    leaves the call drops its changes, and so does a kill.
 
     >>> @shared_state(initial={"calls": 0})
     ... def tally(state, n):
