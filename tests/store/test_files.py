@@ -265,6 +265,17 @@ def test_where_no_call_spares_the_times_a_lost_name_is_seen_as_well(monkeypatch)
         share.close()
 
 
+def test_a_name_that_was_taken_away_durably_is_gone_from_the_disk_too(monkeypatch):
+    synced, real = [], os.fsync
+    durable = Share.open("./durable", 1, max_size="1M", durable=True)
+    plain = Share.open("./plain", 1, max_size="1M")
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), real(fd))[1])
+    plain.unlink()
+    assert synced == []
+    durable.unlink()
+    assert synced == [os.stat(".").st_ino]
+
+
 def test_names_and_memory_are_not_durable(monkeypatch):
     with pytest.raises(ValueError, match=r'give durable=True a path, such as "\./jobs.mmapshare"'):
         Share.open("jobs", 1, durable=True)
