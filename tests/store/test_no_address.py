@@ -17,7 +17,7 @@ def stores():
 def test_it_has_no_place_of_its_own_and_cannot_be_durable_or_unlinked(stores):
     for store in stores:
         assert store.address is None
-        assert store.location() is None
+        assert store.location(True) is None
         assert store.is_at(store)
         with pytest.raises(OpenError, match="durable=True takes a path on a disk"):
             store.be_durable()
