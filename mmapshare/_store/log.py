@@ -216,7 +216,7 @@ class Log:
         size = values_at + sum(map(len, values))
         end = start + size
         if end > easy:
-            easy = self.region.areas.room(base, end)
+            easy = self.region.areas.room(base, end, start)
             if end > easy:
                 return None
         self._put(start, version, manifest, values_at, size, values)
@@ -271,7 +271,7 @@ class Log:
         """Whether a delta of this size finds memory behind ``position``; it has it from then on."""
         start = layout.align(position[END])
         end = layout.align(start + _HEAD + size)
-        return end <= self.region.areas.room(position[BASE], end)
+        return end <= self.region.areas.room(position[BASE], end, start)
 
     def full(self, size: int) -> RegionFullError:
         what = f"everything together, keys included, takes {size:,} bytes"

@@ -254,11 +254,11 @@ class Segment:
             self._users = users
             self._folder_finalizer = weakref.finalize(self, _leave, users, self.folder)
 
-    def allocate(self, start: int, end: int) -> int:
+    def allocate(self, start: int, end: int, stored: int = 0) -> int:
         """Give bytes [start, end) memory, and a little ahead; returns up to where.
 
         A store into memory that cannot be had is a SIGBUS or a kill; asked for here it is a
-        RegionFullError, and what is stored already is as it was.
+        RegionFullError, and what is stored already, up to ``stored``, is as it was.
         """
         ahead = min(end + min((end - start) // 8, _GROWTH_SPARE), self.size_bytes)
         ahead = -(-ahead // _PAGE) * _PAGE
@@ -267,7 +267,8 @@ class Segment:
             try:
                 os.posix_fallocate(fd, start, ahead - start)
             except OSError as err:
-                self.give_back(start, ahead)  # Some file systems keep what they found room for.
+                # Some file systems keep what they found room for; nothing is stored in this yet.
+                self.give_back(max(start, stored), end - end % _PAGE)
                 lacks = "disk has no room" if self.kind == PATH else "machine has no memory"
                 raise RegionFullError(
                     f"the {lacks} for {end - start:,} more bytes ({err.strerror})",
