@@ -16,7 +16,6 @@ from mmapshare import (
     CorruptRegionError,
     DurabilityError,
     OpenError,
-    RegionFullError,
     Share,
     SharedDict,
     ShareNotFoundError,
@@ -116,30 +115,6 @@ def test_a_durable_file_whose_newest_version_is_gone_is_refused_and_another_goes
                 Share.open(path)
         else:
             assert Share.open(path).get() == "a"
-
-
-@pytest.mark.parametrize("kind", [Share, SharedDict])
-def test_after_a_boot_a_full_disk_takes_nothing_of_what_is_stored(kind, monkeypatch):
-    """Memory is counted from the page in which the newest version ends, and that one is kept."""
-    value = {"a": os.urandom(5000)}
-    share = kind.open("./one", value, max_size="1M")
-    (path,) = _the_machine_starts_again(share)
-    share = kind.open(path)
-
-    def full(*args):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    change = share.set if kind is Share else share.update
-    with monkeypatch.context() as context:
-        context.setattr(os, "posix_fallocate", full)
-        for key in ("b", "c"):
-            with pytest.raises(RegionFullError, match="the disk has no room"):
-                change({key: os.urandom(100_000)})
-    shown = "found.get()" if kind is Share else "found"
-    read = f"from mmapshare import *; import sys; found = {kind.__name__}.open(sys.argv[1])"
-    read += f"; print({shown})"
-    done = subprocess.run([sys.executable, "-c", read, path], capture_output=True, text=True)
-    assert done.stdout == f"{value}\n", done.stderr
 
 
 def test_a_damaged_slot_of_a_file_is_no_version(tmp_path):
