@@ -96,16 +96,18 @@ class Areas:
             held_by=by,
         )
 
-    def room(self, start: int, end: int) -> int:
+    def room(self, start: int, end: int, stored: int = 0) -> int:
         """Up to where the area of ``start`` has memory; more if ``end`` asks for that and may.
 
-        RegionFullError where the machine has none.
+        RegionFullError where the machine has none. ``stored``: up to where the area has something
+        that stays; by default ``start``.
         """
         area = self.of(start)
         has, limit = self.allocated(area), self.start(area) + self.bytes
         if has < end <= limit:
             # Memory first, then the word: a kill between the two allocates twice, never too little.
-            self._words[ALLOCATED[area]] = has = min(self._segment.allocate(has, end), limit)
+            until = self._segment.allocate(has, end, stored or start)
+            self._words[ALLOCATED[area]] = has = min(until, limit)
         return has
 
     def allocated(self, area: int) -> int:

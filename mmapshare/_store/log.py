@@ -245,7 +245,7 @@ class Log:
     def _room(self, position: Position, end: int) -> int:
         """Up to where deltas may go behind ``position``; up to ``end`` if that can be."""
         areas = self.region.areas
-        easy = areas.room(position[BASE], end)
+        easy = areas.room(position[BASE], end, position[END])
         if self._words[HOLDS]:
             self._words[OLDEST_READABLE] = position[EPOCH]  # Before anybody is asked for holds.
             easy = areas.free_until(position[END], easy)

@@ -149,7 +149,7 @@ def unlink(segment: Segment) -> None:
         with folder:
             # The mark first. Killed in between: who finds it takes the name away.
             if folder.remove(address.entry, segment.fd, functools.partial(_mark, segment)):
-                if _flags(segment) & DURABLE:
+                if segment.map[8 * FLAGS] & DURABLE:
                     folder.sync()
                 return
     raise ShareNotFoundError(f"share {address} has been unlinked already, or its file was removed")
@@ -157,10 +157,6 @@ def unlink(segment: Segment) -> None:
 
 def _mark(segment: Segment) -> None:
     segment.map[8 * UNLINKED : 8 * UNLINKED + 8] = (1).to_bytes(8, "little")
-
-
-def _flags(segment: Segment) -> int:
-    return int.from_bytes(segment.map[8 * FLAGS : 8 * FLAGS + 8], "little")
 
 
 def listing() -> list[ListedShare]:
@@ -222,8 +218,8 @@ def _find(folder: Folder, address: Address) -> Segment | None:
             segment = Segment.named(fd, identity.region_bytes, address)
             try:
                 # Where there is no /proc the lock's description was opened by the name, too.
-                through_proc = segment.process_lock.is_open_through_proc
-                if folder.leads_to(address.entry, fd, *() if through_proc else (segment.fd,)):
+                fds = [fd] if segment.process_lock.is_open_through_proc else [fd, segment.fd]
+                if folder.leads_to(address.entry, *fds):
                     segment.has_name()
                     return segment
             except BaseException:

@@ -242,10 +242,9 @@ class Segment:
         self._join_users()
 
     def _join_users(self) -> None:
-        # A shared flock on a description of this process's own says "in use" until it ends,
-        # however it ends. 1. Parent forks. 2. Parent leaves before the child's hook has run and
-        # finds itself alone. 3. The child finds the folder gone: its mapping stays good, its
-        # next lock fails with an error that says so.
+        # A shared flock on a description of this process's own says "in use" until it ends, however
+        # that comes. 1. Parent forks. 2. Parent leaves before the child's hook has run and finds it
+        # is alone. 3. The child finds the folder gone: its mapping stays good, its next lock fails.
         if self.folder is not None:
             path = os.path.join(self.folder, "users")
             users = Descriptor(os.open(path, os.O_RDWR | os.O_CLOEXEC))
@@ -257,11 +256,11 @@ class Segment:
             self._users = users
             self._folder_finalizer = weakref.finalize(self, _leave, users, self.folder)
 
-    def allocate(self, start: int, end: int) -> int:
+    def allocate(self, start: int, end: int, stored: int = 0) -> int:
         """Give bytes [start, end) memory, and a little ahead; returns up to where.
 
         A store into memory that cannot be had is a SIGBUS or a kill; asked for here it is a
-        RegionFullError, and what is stored already is as it was.
+        RegionFullError, and what is stored already, up to ``stored``, is as it was.
         """
         ahead = min(end + min((end - start) // 8, _GROWTH_SPARE), self.size_bytes)
         ahead = -(-ahead // _PAGE) * _PAGE
@@ -270,7 +269,8 @@ class Segment:
             try:
                 os.posix_fallocate(fd, start, ahead - start)
             except OSError as err:
-                self.give_back(start, ahead)  # Some file systems keep what they found room for.
+                # Some file systems keep what they found room for; nothing is stored in this yet.
+                self.give_back(max(start, stored), end - end % _PAGE)
                 lacks = "disk has no room" if self.kind == PATH else "machine has no memory"
                 raise RegionFullError(
                     f"the {lacks} for {end - start:,} more bytes ({err.strerror})",

@@ -217,10 +217,10 @@ def _kept_blocks() -> None:
     inside.put("segment_give_back", lambda segment, start, end: start)
     grown = itertools.count(1)
 
-    def broken(segment: Any, start: int, end: int) -> int:
+    def broken(segment: Any, start: int, end: int, *stored: int) -> int:
         if segment.size_bytes > LARGE_BYTES:
-            real(segment, start, end + next(grown) * 10_000)
-        return real(segment, start, end)
+            real(segment, start, end + next(grown) * 10_000, *stored)
+        return real(segment, start, end, *stored)
 
     inside.put("segment_allocate", broken)
 

@@ -343,12 +343,12 @@ def _early_allocated() -> None:
     """ALLOCATED is stored before there is memory."""
     real = inside.segment_allocate
 
-    def broken(segment: Any, start: int, end: int) -> int:
+    def broken(segment: Any, start: int, end: int, *stored: int) -> int:
         for region in inside.live_regions:
             if region.segment is segment:
                 area = region.areas.of(start)
                 inside.region_words_of(region)[inside.ALLOCATED[area]] = end
-        return real(segment, start, end)
+        return real(segment, start, end, *stored)
 
     inside.put("segment_allocate", broken)
 

@@ -1,5 +1,7 @@
 """Real file systems: a small one that gets full, one that may not be written to any more."""
 
+import errno
+import gc
 import os
 import shlex
 import shutil
@@ -7,6 +9,9 @@ import subprocess
 import sys
 
 import pytest
+from support import inside
+
+from mmapshare import RegionFullError, Share, SharedDict
 
 SIZE = 8 << 20
 NAMESPACE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
@@ -121,3 +126,31 @@ def test_a_disk_that_may_only_be_read_is_said(tmp_path, how):
     assert len(said) == 2
     for line, name in zip(said, ("value", "another"), strict=True):
         assert f"at/{name} cannot be opened or made here: Read-only file system" in line
+
+
+@pytest.mark.parametrize("kind", [Share, SharedDict])
+def test_after_a_boot_a_full_disk_takes_nothing_of_what_is_stored(kind, tmp_path, monkeypatch):
+    """Memory is counted from the page in which the newest version ends, and that one is kept."""
+    value = {"a": os.urandom(5000)}
+    path = tmp_path / "one"
+    kind.open(path, value, max_size="1M").close()
+    gc.collect()
+    with open(path, "r+b") as file:  # The machine starts again.
+        file.seek(8 * inside.BOOT[0])
+        file.write(bytes(range(16)))
+    share = kind.open(path)
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    change = share.set if kind is Share else share.update
+    with monkeypatch.context() as context:
+        context.setattr(os, "posix_fallocate", full)
+        for key in ("b", "c"):
+            with pytest.raises(RegionFullError, match="the disk has no room"):
+                change({key: os.urandom(100_000)})
+    shown = "found.get()" if kind is Share else "found"
+    read = f"from mmapshare import *; import sys; found = {kind.__name__}.open(sys.argv[1])"
+    read += f"; print({shown})"
+    done = subprocess.run([sys.executable, "-c", read, path], capture_output=True, text=True)
+    assert done.stdout == f"{value}\n", done.stderr
