@@ -5,6 +5,8 @@ import time
 
 import pytest
 from support import Child, inside
+from support.hosts import until_ended
+from support.redis_server import Server
 from support.remote import add, opened, put, read
 
 from mmapshare import (
@@ -215,3 +217,19 @@ def test_a_replica_that_was_promoted_goes_on(start, kind):
     add(shared)
     assert read(shared) == 2
     shared.close()
+
+
+# --- The tests' own --------------------------------------------------------------------------
+
+
+def test_a_server_ends_with_the_process_that_started_it():
+    """Those of test workers that were killed went on for good."""
+
+    def begin(child):
+        with Server() as server:
+            child.say(server.pid)
+            child.hear()
+
+    starter = Child(begin)
+    with until_ended([starter.hear()]):
+        starter.kill()

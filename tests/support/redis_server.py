@@ -11,10 +11,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from . import inside
 
@@ -39,10 +40,23 @@ def free_port() -> int:
         return port
 
 
+_END_WITH: Final = """
+import os, select, signal, sys
+starter, server = (os.pidfd_open(int(pid)) for pid in sys.argv[1:])
+if os.fork():
+    os._exit(0)
+os.setsid()
+if starter in select.select([starter, server], [], [])[0]:
+    signal.pidfd_send_signal(server, signal.SIGKILL)
+"""
+"""Ends a server when another process has ended: a killed one can end nothing itself."""
+
+
 class Server:
     """One server in a folder of its own, on a unix socket and a port; ended by its pid.
 
-    It is no child of this process: nobody has to wait for it.
+    It is no child of this process: nobody has to wait for it. It ends with this process, however
+    that ends.
     """
 
     def __init__(self, *options: str, port: int | None = None, folder: str | None = None) -> None:
@@ -85,9 +99,14 @@ class Server:
             with contextlib.suppress(OSError, ValueError):
                 self.pid = int(pidfile.read_text())
                 if self.command("PING") in {b"+PONG", b"-NOAUTH Authentication required."}:
-                    return
+                    break
             assert time.monotonic() < end, "the server does not start"
             time.sleep(0.01)
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _END_WITH, str(os.getpid()), str(self.pid)],
+            check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
 
     def command(self, *words: Any) -> bytes:
         """The first line of what it answers, by nobody's client."""
