@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import sys
 
@@ -74,13 +75,15 @@ def test_watch_counts_what_it_did_not_see():
 def test_watch_goes_on_while_anybody_has_the_share_and_ends_with_the_last():
     def make(child):
         share = Share("first")
-        child.say(share)
+        child.say((id_of(share), pickle.dumps(share)))
         child.hear()
 
     first = Child(make)
-    share = first.hear()
-    with running("watch", id_of(share)) as watching:
-        assert _said(watching) == "version 1  'first'"
+    region, handle = first.hear()
+    with running("watch", region) as watching:
+        assert _said(watching) == "version 1  'first'"  # Found where alone it could be.
+        share = pickle.loads(handle)
+        assert share.get() == "first"
         first.say()
         first.result()
         share.set("second")
