@@ -116,10 +116,6 @@ class Connection:
         with contextlib.suppress(OSError):
             self.sock.close()
 
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            self.close()
-
 
 class Wire:
     """A server, as one share of one process calls it.
