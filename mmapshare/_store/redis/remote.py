@@ -80,14 +80,15 @@ class Writer:
 class RemoteStore(Store):
     """A share on a server; see `_store.base` for what its methods promise.
 
-    Without the GIL: what a commit goes by is the holder's alone; writers are taken out of their
-    deque while they are in use.
+    Without the GIL: what a commit goes by is the holder's alone; the writers of those who have no
+    lock are taken out of their deque while they are in use.
     """
 
     __slots__ = (
         "__weakref__",
         "_address",
         "_ears",
+        "_holder",
         "_pending",
         "_writers",
         "content",
@@ -128,7 +129,9 @@ class RemoteStore(Store):
 
     def _enter_process(self) -> None:
         self._writers: deque[Writer] = deque()
-        self._pending: tuple[Any, Writer, bytes] | None = None
+        self._holder = Writer()
+        """Who has the lock: one at a time."""
+        self._pending: tuple[Any, bytes] | None = None
         """The changes of a commit that may have been interrupted, and its tag: see `tag_of`."""
 
     def after_fork_in_child(self) -> None:
@@ -203,18 +206,12 @@ class RemoteStore(Store):
         """
         pending = self._pending
         if pending is None or pending[0] is not changes:
-            try:
-                writer = self._writers.pop()
-            except IndexError:
-                writer = Writer()
-            pending = self._pending = (changes, writer, writer.next())
-        return pending[2]
+            pending = self._pending = (changes, self._holder.next())
+        return pending[1]
 
     def done(self) -> None:
         """The commit that has the tag was made, or refused."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            self._writers.append(pending[1])
+        self._pending = None
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[bytes]:
