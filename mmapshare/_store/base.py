@@ -192,14 +192,6 @@ class Store(ABC):
             lock.abandon(token)
             raise
 
-    def put_inside(self, changes: Any, expect: Any, kept: Any) -> int:
-        """Holder: the same under the lock, which stays taken."""
-        if expect is not None:
-            self.check(expect)
-        version = self._put(changes)
-        self.keep(changes, kept)
-        return version
-
     def _put(self, changes: Any) -> int:
         return self.commit(changes)
 
@@ -263,6 +255,14 @@ class ValueStore(Store):
         Only for the holder the newest is still the newest then; others ask `version` afterwards.
         """
         return list(self.current()[1]) == list(frames)
+
+    def put_inside(self, changes: Any, expect: Any, kept: Any) -> int:
+        """Holder: as `put`, under the lock, which stays taken."""
+        if expect is not None:
+            self.check(expect)
+        version = self._put(changes)
+        self.keep(changes, kept)
+        return version
 
     def check(self, expect: int) -> None:
         """Holder: VersionConflict unless that is the newest version."""

@@ -100,13 +100,6 @@ class RemoteKeyedStore(IndexedStore):
                 return self._base
         return self._commit(changes, True)
 
-    def put_inside(self, changes: Changes, expect: Any, kept: Any) -> int:
-        if expect is not None:
-            self.check(expect)
-        version = self._commit(changes, False)
-        self.keep(changes, kept)
-        return version
-
     def _commit(self, changes: Changes, last: bool) -> int:
         index, base, lease = self.current(), self._base, self.lock.lease
         writes = self._writes(index, changes, base + 1)
