@@ -83,8 +83,6 @@ class IndexedStore(RemoteStore, KeyedStore):
 
     @property
     def version(self) -> int:
-        if self.is_unborn:
-            return self._base
         return self._see(self._newest, int(self.fields(b"v")[0]))
 
     def _see(self, seen: int, version: int) -> int:
@@ -120,7 +118,7 @@ class IndexedStore(RemoteStore, KeyedStore):
         while True:
             index = self._caught_up(fields)
             with self._mutex:
-                if index.changing or (index is not self._index and not self.is_unborn):
+                if index.changing or index is not self._index:
                     continue
                 with contextlib.suppress(Overtaken):
                     return self._looked(look, index)
@@ -133,8 +131,6 @@ class IndexedStore(RemoteStore, KeyedStore):
                 index = self._loaded()
                 if not fields:
                     return index
-            if self.is_unborn:
-                return index
             since = index.version
             news = self._ask(b"%d" % since, fields)
             if self._apply(index, since, news):

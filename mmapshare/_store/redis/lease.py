@@ -173,8 +173,6 @@ class Lease:
         """Take the lock; yields the pauses until then, and returns whether there were any."""
         store = self._store
         waited = False
-        if store.is_unborn:
-            return False
         # A moment ago somebody had it: that need not be asked again.
         known = self.blocked is not None and time.monotonic() - self.blocked.at_s < 1e-3
         while True:

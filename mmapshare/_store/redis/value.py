@@ -40,8 +40,6 @@ class RemoteValueStore(RemoteStore, ValueStore):
 
     @property
     def version(self) -> int:
-        if self.is_unborn:
-            return self._base[0]
         seen = self._seen
         return self._see(seen, int(self.fields(b"v")[0]))
 
@@ -56,8 +54,6 @@ class RemoteValueStore(RemoteStore, ValueStore):
         return version
 
     def read(self) -> Base:
-        if self.is_unborn:
-            return self.current()
         seen = self._seen
         found, blob = self.fields(b"v", b"f")
         version = self._see(seen, int(found), blob)
