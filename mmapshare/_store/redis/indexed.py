@@ -98,15 +98,14 @@ class IndexedStore(RemoteStore, KeyedStore):
         return self._read(look, ())
 
     def read_known(self, look: Callable[[Any], T]) -> T:
-        index = self._index
-        if index is not None:
-            with self._mutex, contextlib.suppress(Overtaken):
-                if not index.changing:
-                    return self._looked(look, index)
+        with self._mutex, contextlib.suppress(Overtaken):
+            return self._looked(look, self._index)
         return self.read(look)
 
-    def _looked(self, look: Callable[[Any], T], index: Index) -> T:
-        """Under the mutex."""
+    def _looked(self, look: Callable[[Any], T], index: Index | None) -> T:
+        """Under the mutex; Overtaken also where the index is none to be used."""
+        if index is None or index.changing:
+            raise Overtaken
         before, self._reader = self._reader, get_ident()
         try:
             return look(index)
@@ -117,11 +116,8 @@ class IndexedStore(RemoteStore, KeyedStore):
         """As `read`; the values of these fields come along."""
         while True:
             index = self._caught_up(fields)
-            with self._mutex:
-                if index.changing or index is not self._index:
-                    continue
-                with contextlib.suppress(Overtaken):
-                    return self._looked(look, index)
+            with self._mutex, contextlib.suppress(Overtaken):
+                return self._looked(look, index)
 
     def _caught_up(self, fields: Iterable[bytes] = ()) -> Index:
         """The index, not older than this call."""
