@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ from mmapshare import (
     LeaseLostError,
     LockTimeout,
     Share,
+    SharedDict,
     TransactionError,
     locked,
 )
@@ -55,6 +57,7 @@ def test_a_killed_holders_lock_is_taken_at_once(kind, url, caplog):
     holder.hear()
     holder.kill()
     holder.wait()
+    assert shared.info().holder_pid is None
     began = time.monotonic()
     with shared.locked(timeout=0):
         pass
@@ -65,12 +68,15 @@ def test_a_killed_holders_lock_is_taken_at_once(kind, url, caplog):
 
 def test_one_step_over_a_killed_holder_takes_the_lock(kind, url):
     shared = opened(kind, url)
-    holder = Child(_hold, shared)
-    holder.hear()
-    holder.kill()
-    holder.wait()
-    put(shared, 5)
-    assert read(shared) == 5
+    for n in (5, 5):
+        holder = Child(_hold, shared)
+        holder.hear()
+        holder.kill()
+        holder.wait()
+        put(shared, n)
+        assert read(shared) == 5
+    assert shared.version == (3 if kind == "share" else 2)  # What a key has is not set again.
+    assert shared.info().holder_pid is None
 
 
 def _from_elsewhere(child, kind, url):
@@ -106,6 +112,40 @@ def test_a_holder_on_another_host_that_lives_is_waited_for(kind, url):
     assert read(shared) == -1
 
 
+def test_who_may_not_ask_for_a_holders_connection_waits_for_the_lease(start, kind):
+    server = start()
+    server.command("ACL", "SETUSER", "ann", "on", ">pw", "~*", "&*", "+@all", "-client|list")
+    url = server.url.replace("//", "//ann:pw@") + "/jobs"
+    shared = opened(kind, url)
+    holder = Child(_from_elsewhere, kind, url)
+    holder.hear()
+    server.command("HSET", "mmapshare:{jobs}", "ls", 1)  # Long enough to be looked at.
+    with pytest.raises(LockTimeout, match="whose lease ends in"):
+        shared.lock(timeout=0.1)
+    holder.say()
+    holder.result()
+    with shared.locked(timeout=20) as view:
+        assert view["n"] == -1
+
+
+def test_who_waits_in_line_and_is_cut_off_asks_again(kind, url, server):
+    shared = opened(kind, url)
+    holder = Child(_hold, shared)
+    holder.hear()
+    waiter = Child(lambda child: add(shared))
+    cut, end = set(), time.monotonic() + 20
+    while len(cut) < 3:
+        assert time.monotonic() < end
+        clients = server.command("CLIENT", "LIST").decode()
+        cut.update(re.findall(r"(?m)^id=(\d+) .* flags=b.* cmd=blpop ", clients))
+        for number in cut:
+            server.command("CLIENT", "KILL", "ID", number)
+    holder.say()
+    holder.result()
+    waiter.result()
+    assert read(shared) == 0
+
+
 def test_a_block_that_took_too_long_and_was_overtaken_writes_nothing(kind, url):
     shared = opened(kind, url, lease=0.2)
 
@@ -138,6 +178,16 @@ def test_a_block_that_took_too_long_and_met_nobody_commits(kind, url):
     put(shared, 6)
     shared.unlock()
     assert read(shared) == 6
+
+
+def test_a_block_that_was_overtaken_reads_nothing_of_what_came_then(url):
+    shared = SharedDict.open(url, {"n": 0, "large": "x" * 2_000_000}, lease=0.05)
+    with pytest.raises(LeaseLostError, match=r"longer than its lease of 0\.05 s"):
+        with shared.locked() as view:
+            view["n"] += 1
+            in_child(shared.__setitem__, "large", "y")
+            view["large"]
+    assert shared == {"n": 0, "large": "y"}
 
 
 def test_one_step_by_another_overtakes_it_too(kind, url):
