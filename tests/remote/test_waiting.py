@@ -1,8 +1,10 @@
 """Waiting for a commit on a server, and event loops that run on meanwhile."""
 
 import asyncio
+import importlib.util
 import threading
 import time
+import warnings
 
 import pytest
 from support import Child, in_child, inside
@@ -41,6 +43,7 @@ def test_a_commit_before_the_sleep_is_not_slept_through(kind, url):
     began = time.monotonic()
     assert shared.wait(since=since, timeout=20)
     assert shared.wait(lambda value: value["n"] == 1, timeout=20)
+    assert inside.store_of(shared).sleep(since, 0, 20)  # It came after the last look.
     assert time.monotonic() - began < 1
 
 
@@ -192,53 +195,55 @@ def test_trio_waits_too(kind, url):
     assert read(shared) == 2
 
 
-def test_greenlets_run_on_meanwhile(kind, url):
-    pytest.importorskip("gevent")
+@pytest.mark.parametrize("hub", ["gevent", "eventlet"])
+def test_greenlets_run_on_meanwhile(kind, url, hub):
+    if importlib.util.find_spec(hub) is None:
+        pytest.skip(f"{hub} is not there")
     shared = opened(kind, url)
     holder = Child(_hold, shared, 0.1)
     holder.hear()
     # In a process of its own: a thread that has a hub once has it for good.
-    ticks, waited = in_child(_among_greenlets, holder, shared)
+    ticks, waited = in_child(_among_greenlets, hub, holder, shared)
     assert (waited, ticks > 20) == (False, True)
     holder.result()
     assert read(shared) == 2
 
 
-def _among_greenlets(holder, shared):
-    import gevent
-
+def _among_greenlets(hub, holder, shared):
+    with warnings.catch_warnings(action="ignore"):  # eventlet tells whoever imports it to go.
+        green = importlib.import_module(hub)
+    later, end = ("spawn_later", "get") if hub == "gevent" else ("spawn_after", "wait")
     ticks = []
 
     def tick():
         while True:
             ticks.append(1)
-            gevent.sleep(0.001)
+            green.sleep(0.001)
 
-    other = gevent.spawn(tick)
-    gevent.spawn_later(0.05, holder.say)
-    gevent.spawn(add, shared).join()
-    waiter = gevent.spawn(shared.wait, timeout=0.05)
-    waiter.join()
+    other = green.spawn(tick)
+    getattr(green, later)(0.05, holder.say)
+    getattr(green.spawn(add, shared), end)()
+    waited = getattr(green.spawn(shared.wait, timeout=0.05), end)()
     other.kill()
-    return len(ticks), waiter.value
+    return len(ticks), waited
 
 
 def test_a_server_that_ends_the_subscription_is_asked_again(kind, url, server):
     shared = opened(kind, url)
     since = shared.version
-
-    def wait(child):
-        child.say()
-        return shared.wait(since=since, timeout=20)
-
-    child = Child(wait)
-    child.hear()
-    child.sleeps()
-    time.sleep(0.05)
-    server.command("CLIENT", "KILL", "TYPE", "pubsub")
-    time.sleep(0.05)
+    child = Child(lambda child: shared.wait(since=since, timeout=60))
+    _until_subscribed(server, 1)
+    for _ in range(2):
+        assert server.command("CLIENT", "KILL", "TYPE", "pubsub") == b":1"
+        _until_subscribed(server, 1)
     put(shared, 7)
     assert child.result() is True
+
+
+def _until_subscribed(server, count):
+    end = time.monotonic() + 20
+    while server.command("CLIENT", "LIST", "TYPE", "pubsub").count(b"id=") != count:
+        assert time.monotonic() < end
 
 
 def test_old_messages_do_not_wake_anybody(kind, url):
@@ -250,3 +255,29 @@ def test_old_messages_do_not_wake_anybody(kind, url):
     before = wire.trips
     assert shared.wait(timeout=0.3) is False
     assert wire.trips - before < 8
+
+
+def test_many_that_wait_at_once_leave_two_subscriptions(kind, url, server):
+    shared = opened(kind, url)
+
+    threads = [threading.Thread(target=shared.wait, kwargs={"timeout": 60}) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    _until_subscribed(server, 5)
+    put(shared, 1)
+    for thread in threads:
+        thread.join()
+    _until_subscribed(server, 2)
+    shared.close()
+    _until_subscribed(server, 0)
+
+
+def test_who_cannot_subscribe_looks_again_soon(start, kind):
+    """To be told then that the server is gone, or to go on where it is there again."""
+    server = start()
+    shared = opened(kind, server.url + "/jobs")
+    store, version = inside.store_of(shared), shared.version
+    server.kill()
+    began = time.monotonic()
+    assert store.sleep(version, 0, 20)
+    assert time.monotonic() - began < 5
