@@ -6,6 +6,7 @@ import time
 
 import pytest
 from support import in_child, inside
+from support.proxy import Proxy
 from support.remote import add, opened, put, read
 
 from mmapshare import (
@@ -133,14 +134,27 @@ def test_who_may_not_subscribe_or_wait_in_line_is_told_or_asks_again(start, kind
         with shared.locked():
             child.say()
             child.hear()
-            time.sleep(0.1)
 
     holder = Child(hold)
     holder.hear()
+    waiter = Child(lambda child: add(shared))
+    while b"cmdstat_blpop" not in server.command("INFO", "commandstats"):
+        pass
     holder.say()
-    add(shared)
     holder.result()
+    waiter.result()
     assert read(shared) == 1
+
+
+def test_who_may_not_ask_for_its_own_id_does_without(start, kind):
+    """Nobody can see by its connection whether it lives, nor end one that was left in mid-call."""
+    server = start()
+    server.command("ACL", "SETUSER", "ann", "on", ">pw", "~*", "&*", "+@all", "-client|id")
+    shared = opened(kind, server.url.replace("//", "//ann:pw@") + "/jobs")
+    add(shared)
+    server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    add(shared)
+    assert read(shared) == 2
 
 
 def test_nobody_new_gets_in_where_there_are_too_many_clients(start, kind):
@@ -173,6 +187,29 @@ def test_another_clients_long_script_is_waited_for(start, kind):
     add(shared)
     thread.join()
     assert read(shared) == 1
+
+
+def test_who_comes_while_another_clients_script_runs_waits_for_its_end(start, kind):
+    server = start("--busy-reply-threshold", "1")
+    script = threading.Thread(target=server.command, args=("EVAL", "while true do end", 0))
+    script.start()
+    while not server.command("PING").startswith(b"-BUSY"):
+        pass
+    with Proxy(server.port) as proxy:
+
+        def end():
+            while not proxy.said[1]:  # It was told so.
+                time.sleep(0.001)
+            server.command("SCRIPT", "KILL")
+
+        ender = threading.Thread(target=end)
+        ender.start()
+        shared = opened(kind, proxy.url + "/jobs")
+        ender.join()
+        script.join()
+        add(shared)
+        assert read(shared) == 1
+        shared.close()
 
 
 def test_replicas_that_must_have_a_commit_are_waited_for(start, kind):
