@@ -46,6 +46,19 @@ def test_a_stopped_server_is_told_in_two_seconds_and_the_share_works_again(start
     shared.close()
 
 
+def test_a_server_that_is_gone_is_told_to_who_has_no_connection_left(start, kind):
+    server = start("--appendonly", "yes", "--appendfsync", "always")
+    shared = opened(kind, server.socket_url + "/jobs?socket_timeout=0.2")
+    server.kill()
+    for act in (lambda: put(shared, 1), shared.lock):
+        with pytest.raises(StoreUnreachableError):
+            act()
+    server.start()
+    add(shared)
+    assert read(shared) == 1
+    shared.close()
+
+
 def test_a_server_that_does_not_answer_is_told_in_two_seconds(start, kind):
     server = start()
     shared = opened(kind, server.url + "/jobs")
