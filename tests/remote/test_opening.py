@@ -173,6 +173,15 @@ def test_shares_are_listed_with_what_they_are(server):
     assert shared.version == 1
 
 
+def test_shares_are_listed_from_among_many_keys(server):
+    made = [Share.open(f"{server.url}/{name}", 0) for name in "ab"]
+    fill = "for n = 1, 5000 do redis.call('HSET', 'mmapshare:other' .. n, 'x', 1) end"
+    server.command("EVAL", fill, 0)
+    assert [one.name for one in list_shares(server.url)] == ["a", "b"]
+    for share in made:
+        share.close()
+
+
 def test_a_copied_dump_is_another_share(url, server, start):
     share = Share.open(url, 1)
     copy = start()
@@ -265,6 +274,14 @@ def test_a_user_of_the_servers_acl_needs_no_more_than_is_said(start):
 
 
 # --- Networks --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "beside_us"),
+    [("localhost", True), ("127.0.0.1", True), ("[::1]", True), ("10.0.0.7", False), ("h", False)],
+)
+def test_what_leaves_this_machine_is_told_by_the_host(host, beside_us):
+    assert inside.server_of(f"redis://{host}:6379/0").is_beside_us() is beside_us
 
 
 def test_another_machine_without_a_secret_warns_once(start):

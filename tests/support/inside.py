@@ -31,6 +31,7 @@ PLACES = {
     "shut": "_lock.descriptor.shut",
     # --- _store.redis
     "secrets_given": "_store.redis.address._secrets",
+    "server_of": "_store.redis.address.server_of",
     "boot_of_holder": "_store.redis.holder._boot",
     "Holder": "_store.redis.holder.Holder",
     "this_process": "_store.redis.holder.this_process",
