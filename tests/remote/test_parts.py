@@ -1,10 +1,13 @@
 """The medium's parts where the whole hardly ever leads: damage, races, what is interrupted."""
 
 import asyncio
+import fcntl
+import gc
 import io
 import pickle
 import threading
 import time
+import weakref
 
 import pytest
 from support import Child, in_child, inside
@@ -99,6 +102,20 @@ def test_the_lock_of_a_store_that_is_gone_is_no_more(kind, url):
     assert not lease.stands()
 
 
+def test_a_lock_that_is_kept_for_others_in_line_is_told(kind, url, server):
+    shared = opened(kind, url)
+    lock = inside.lock_of(shared)
+    server.command("HSET", "mmapshare:{jobs}", "wr", 10**18)
+    add(shared)  # It stands in line, and comes next.
+    server.command("HSET", "mmapshare:{jobs}", "wr", 10**18)
+    with pytest.raises(BlockingIOError):
+        lock.process_lock.flock(0, fcntl.LOCK_EX)
+    told = lock.timed_out()
+    assert ("others stand in line for it" in str(told), told.holder_pid) == (True, None)
+    add(shared)
+    assert read(shared) == 2
+
+
 def test_what_was_found_and_is_not_wanted_is_closed(url, monkeypatch):
     share = Share.open(url, 1)
     raw = pickle.dumps(share)
@@ -175,8 +192,72 @@ def test_who_sets_keys_while_others_do_takes_the_lock_in_the_end(url):
         shared[2j] = 7
     assert shared[2j] == 7
     with inside.as_it_was(store.wire, run):
-        shared.transact(lambda view: view.update({3j: view[2j] + 1}))
-    assert shared[3j] == 8
+        shared.transact(lambda view: view.update({3j: view[2j] + 1, 4j: 9}))
+    assert (shared[3j], shared[4j]) == (8, 9)
+
+
+def test_an_index_that_is_made_anew_while_one_asks_is_asked_for_again(url):
+    """By another thread: what was told is of what is no more in use."""
+    shared = SharedDict.open(url, {"a": 0})
+    store = inside.store_of(shared)
+    assert len(shared) == 1
+    real, met = store.wire.run, []
+
+    def run(script, keys, *arguments):
+        reply = real(script, keys, *arguments)
+        if not met:
+            met.append(script)
+            inside.index_in_store(store).changing = True
+            assert len(shared) == 2
+        return reply
+
+    in_child(shared.__setitem__, "b", 1)
+    with inside.as_it_was(store.wire, run):
+        assert list(shared) == ["a", "b"]
+    assert met
+
+
+def test_a_commit_that_another_thread_has_read_is_not_noted_once_more(url):
+    """Before the one that made it has come to note it itself."""
+    shared = SharedDict.open(url, {"a": 0})
+    store = inside.store_of(shared)
+    assert len(shared) == 1
+    real = store.wire.run
+
+    def run(script, keys, *arguments):
+        reply = real(script, keys, *arguments)
+        with inside.as_it_was(store.wire, real):
+            assert len(shared) == 2
+        return reply
+
+    with inside.as_it_was(store.wire, run):
+        shared["b"] = 1
+    assert dict(shared) == {"a": 0, "b": 1}
+    shared["b"] = 2
+    assert dict(shared) == {"a": 0, "b": 2}
+
+
+def test_a_commit_whose_answer_an_interrupt_has_eaten_is_made_once(kind, url):
+    shared = opened(kind, url)
+    store = inside.store_of(shared)
+    real = store.wire.run
+
+    def run(*arguments):
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    shared.lock()
+    if kind == "share":
+        changes = store.current()[1]
+    else:
+        changes = (), (("n", store.frames(store.current().places["n"])),), {}
+    with inside.as_it_was(store.wire, run), pytest.raises(KeyboardInterrupt):
+        store.commit(changes)
+    assert store.commit(changes) == 2
+    shared.unlock()
+    assert (shared.version, read(shared)) == (2, 0)
+    add(shared)
+    assert (shared.version, read(shared)) == (3, 1)
 
 
 def test_a_conflict_is_told_under_the_lock_too(url):
@@ -198,6 +279,11 @@ def test_an_index_that_was_left_in_mid_change_is_made_anew(url):
     shared = SharedDict.open(url, {"a": 1})
     store = inside.store_of(shared)
     assert len(shared) == 1
+
+    def left(view):
+        inside.index_in_store(store).changing = True
+        view["e"] = view["a"]
+
     for act in (
         lambda: shared["a"],
         lambda: shared.__setitem__("b", 2),
@@ -205,11 +291,23 @@ def test_an_index_that_was_left_in_mid_change_is_made_anew(url):
         lambda: shared.update(c=3),
         lambda: len(shared),
         lambda: shared.transact(lambda view: view.update(d=view["a"])),
+        lambda: shared.transact(left),
     ):
         inside.index_in_store(store).changing = True
         act()
     inside.index_in_store(store).changing = True
-    assert in_child(lambda: dict(shared)) == {"a": 1, "b": 2, 1j: 2, "c": 3, "d": 1}
+    assert in_child(lambda: dict(shared)) == {"a": 1, "b": 2, 1j: 2, "c": 3, "d": 1, "e": 1}
+
+
+def test_what_a_value_names_lives_while_that_is_there(kind, url):
+    shared = opened(kind, url)
+    put(shared, Share("inner"))
+    gc.collect()
+    assert read(shared).get() == "inner"
+    inner = weakref.ref(read(shared))
+    put(shared, 0)
+    gc.collect()
+    assert inner() is None
 
 
 def test_a_large_value_is_not_kept_and_is_compared_all_the_same(url):
