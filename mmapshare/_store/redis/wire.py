@@ -92,14 +92,16 @@ class Connection:
     def send(self, data: bytes) -> None:
         try:
             self.sock.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            # The server may have said why it takes no more.
-            with contextlib.suppress(OSError):
-                self.sock.settimeout(_LOOK_S)
-                reply = self.read()
-                if isinstance(reply, Refused):
-                    raise reply from None
-            raise
+        except (BrokenPipeError, ConnectionResetError) as err:
+            raise self._last_words() or err from None
+
+    def _last_words(self) -> Refused | None:
+        """Why the server takes no more, where it has said so."""
+        with contextlib.suppress(OSError):
+            self.sock.settimeout(_LOOK_S)
+            reply = self.read()
+            return reply if isinstance(reply, Refused) else None
+        return None
 
     def read(self) -> Any:
         return reply_from(self._file)
