@@ -141,18 +141,16 @@ def _rounds(every: float, times: int | None) -> Iterator[tuple[list[Seen], Rates
     before: dict[tuple[int, int], tuple[float, int, int]] = {}
     while times is None or times > 0:
         waiters = blocked()
-        rows, rates, last, before = [], {}, before, {}
-        for found in everything()[0]:
-            seen = see(found, waiters, with_value=False)
-            if seen is None:
-                continue
-            rows.append(seen)
+        rates, last, before = {}, before, {}
+        chosen, _ = everything()
+        rows = [seen for found in chosen if (seen := see(found, waiters, with_value=False))]
+        for seen in rows:
             if seen.facts is not None:
-                now = time.monotonic(), seen.facts.version, seen.facts.contended_waits
-                before[found.file] = now
-                then = last.get(found.file, now)
+                file, facts = seen.found.file, seen.facts
+                before[file] = now = time.monotonic(), facts.version, facts.contended_waits
+                then = last.get(file, now)
                 took = max(now[0] - then[0], 1e-9)
-                rates[found.file] = (now[1] - then[1]) / took, (now[2] - then[2]) / took
+                rates[file] = (now[1] - then[1]) / took, (now[2] - then[2]) / took
         rows.sort(key=lambda seen: -rates.get(seen.found.file, (-1.0, 0.0))[0])
         yield rows, rates
         if times is not None:
