@@ -13,11 +13,12 @@ from .interrupts import (
     is_under_way,
     level_of_caller,
 )
-from .lock import ClosingToken, Lock, LockToken, current_owner, token_by
+from .lock import Lock, current_owner
 from .owner import ENDED, has_ended, here
 from .process_lock import RELEASE as RELEASE_LOCK
 from .process_lock import NamedLock, ProcessLock
 from .status import HOLDER, LEASE, LOCK_WORDS, REGION_ID_WORD, alive
+from .token import ClosingToken, LockToken, token_by
 
 __all__ = [
     "ENDED",

@@ -20,7 +20,7 @@ from types import CodeType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
-    from .lock import LockToken
+    from .token import LockToken
 
 F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")

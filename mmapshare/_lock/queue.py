@@ -15,7 +15,8 @@ from .hub import THREAD, Backend, Pause
 from .owner import has_ended, here
 
 if TYPE_CHECKING:
-    from .lock import Lock, LockToken
+    from .lock import Lock
+    from .token import LockToken
 
 _RECHECK_S: Final = 0.05
 _PATIENCE_S: Final = 2e-3

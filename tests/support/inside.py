@@ -233,7 +233,7 @@ PLACES = {
     "unpack_slot_words": "_store.format.unpack_slot_words",
     # --- _lock.lock
     "CONTENDED": "_lock.status.CONTENDED",
-    "ClosingToken": "_lock.lock.ClosingToken",
+    "ClosingToken": "_lock.token.ClosingToken",
     "FOUND_DEAD": "_lock.status.FOUND_DEAD",
     "HOLDER": "_lock.status.HOLDER",
     "LEASE": "_lock.status.LEASE",
@@ -299,7 +299,7 @@ PLACES = {
     # --- _lock.owner
     "ENDED": "_lock.owner.ENDED",
     "ThreadOwner": "_lock.owner._Thread",
-    "token_by": "_lock.lock.token_by",
+    "token_by": "_lock.token.token_by",
     "current_owner": "_lock.lock.current_owner",
     "has_ended": "_lock.owner.has_ended",
     "here": "_lock.owner.here",
