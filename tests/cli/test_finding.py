@@ -57,6 +57,8 @@ def test_what_has_our_mark_and_is_no_share_is_listed_as_what_it_is(proc, tmp_pat
     (tmp_path / "101" / "fdinfo" / "8").write_bytes(b"pos:\t10\n")
     (one,) = inside.everything_found()[0]
     assert (one.kind, one.where, one.users) == ("path", str(file), [101])
+    with pytest.raises(ShareNotFoundError):
+        inside.found_by_id("beef")
     monkeypatch.setattr("os.scandir", lambda path: (_ for _ in ()).throw(PermissionError))
     (one,) = inside.everything_found()[0]
     assert (one.where, one.has_name) == (f"?{os.stat(file).st_ino}", False)
@@ -77,6 +79,15 @@ def test_a_name_that_is_over_is_not_listed(tmp_path, monkeypatch):
     assert [one.where for one in found if one.kind == "name"] == []
     with pytest.raises(ShareNotFoundError):
         inside.found_by_id("jobs")
+
+
+def test_what_has_ended_since_it_was_found_is_not_seen():
+    share = Share.open("jobs", 1)
+    found = inside.found_by_id("jobs")
+    assert inside.see(found, None, True).value == "1"
+    share.unlink()
+    share.close()
+    assert inside.see(found, None, True) is None
 
 
 def test_a_region_that_changes_all_the_time_is_given_up(monkeypatch):

@@ -207,5 +207,6 @@ def test_lines_fit_a_narrow_terminal_and_keep_what_matters(columns, without_rich
     assert max(map(len, lines)) <= columns
     (line,) = [line for line in lines if line.startswith("jobs")]
     assert "{'done'" in line
-    assert ("resident" in lines[0]) == (columns > 100)
+    if columns != 100:  # There it goes by how long the number of a process is.
+        assert ("resident" in lines[0]) == (columns > 100)
     share.close()

@@ -370,7 +370,8 @@ PLACES = {
     "TraceRecorder": "_trace.recorder.Recorder",
     "Event": "_trace.reading.Event",
     "Recording": "_trace.reading.Recording",
-    # --- _cli.finding
+    # --- _cli
+    "see": "_cli.looking.see",
     "everything_found": "_cli.finding.everything",
     "blocked": "_cli.finding.blocked",
     "found_by_id": "_cli.finding.one",
