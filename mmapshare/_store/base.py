@@ -104,8 +104,8 @@ class Store(ABC):
         region_id: 16 bytes that tell this store from all others; the same in every process.
         content: what it is the store of: "Share" or "SharedDict".
         max_size: its ceiling in bytes: of one value, or of all values by key together.
-        segment: the memory that it lies in, to whose descriptors handles lead (see
-            `_shared.registry`); None where it lies in none.
+        segment: the memory that it lies in, to whose descriptors handles lead; None for none.
+        server: what those have in common that `commit_together` can commit; None for none.
         kept: what `keep` has been given, and nothing has replaced. It keeps alive the shares that
             stored values name, since a handle leads nowhere once nobody has its share. It is this
             process's alone: a commit of another one leaves it as it is, and with this one it ends.
@@ -118,6 +118,7 @@ class Store(ABC):
     content: str
     max_size: int
     segment: Any = None
+    server: Any = None
     kept: Any
 
     @property
@@ -160,6 +161,10 @@ class Store(ABC):
 
         RegionFullError, with nothing changed, where they do not fit.
         """
+
+    def commit_together(self, made: Sequence[tuple[Any, Any]]) -> None:
+        """Holder: commit the changes of several stores of one ``server``, all or none."""
+        raise NotImplementedError
 
     @abstractmethod
     def check(self, expect: Any) -> None:

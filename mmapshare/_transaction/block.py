@@ -240,6 +240,11 @@ def commit(store: Any, view: View[Any], changes: Any) -> None:
     """Commit what a view has changed, and keep what it names; the hot path has it in place."""
     if changes is not None:
         store.commit(changes)
+    keep(store, view, changes)
+
+
+def keep(store: Any, view: View[Any], changes: Any) -> None:
+    """Keep what a view names."""
     if view._named or store.kept:
         store.keep(changes, view._named)
 

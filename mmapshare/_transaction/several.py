@@ -6,13 +6,16 @@ import contextlib
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 from .._lock import from_first_instruction, in_steps
 from ..errors import TransactionError
-from .block import DONE, Done, Transaction, commit, may_commit
+from .block import DONE, Done, Transaction, commit, keep, may_commit
 from .nested import Joined
 from .view import View
+
+Made: TypeAlias = tuple[Any, View[Any], Any]
+"""A store, a view on it, and what is to be committed; None for nothing."""
 
 
 class Together:
@@ -92,7 +95,7 @@ class Together:
 
     def _commit(self) -> None:
         """Encode every draft and make room for it; then commit one behind the other."""
-        made: list[tuple[Any, View[Any], Any]] = []
+        made: list[Made] = []
         views = [transaction.own_view for transaction in self._entered]
         for transaction, view in zip(self._entered, views, strict=True):
             if view is None:
@@ -123,21 +126,36 @@ def _id(share: Any) -> bytes:
     return region_id
 
 
-def _commit_all(made: list[tuple[Any, View[Any], Any]]) -> None:
+def _commit_all(made: list[Made]) -> None:
     """All of them, even if an interrupt comes in between: doing one twice changes nothing.
 
     Not with ``while``: from CPython 3.12 on its jump back is outside of the ``try``.
     """
-    left = list(made)
+    groups: dict[Any, list[Made]] = {}
+    for each in made:
+        store, _, changes = each
+        key = store.region_id if changes is None or store.server is None else store.server
+        groups.setdefault(key, []).append(each)
+    left = list(groups.values())
     try:
-        for each in made:
-            commit(*each)
+        for group in groups.values():
+            _commit_group(group)
             del left[0]
     except BaseException:
-        for each in left:
+        for group in left:
             with contextlib.suppress(Exception):  # The first error is on its way already.
-                commit(*each)
+                _commit_group(group)
         raise
+
+
+def _commit_group(group: list[Made]) -> None:
+    """Those that can be committed in one step."""
+    if len(group) > 1:
+        group[0][0].commit_together([(store, changes) for store, _, changes in group])
+        for store, view, changes in group:
+            keep(store, view, changes)
+    else:
+        commit(*group[0])
 
 
 Together.__aexit__ = from_first_instruction(Together.__aexit__)  # type: ignore[method-assign]

@@ -6,7 +6,7 @@ import pytest
 from support import in_child, inside
 from support.remote import add, opened, put, read
 
-from mmapshare import Share, SharedDict, VersionConflict
+from mmapshare import Share, SharedDict, VersionConflict, locked
 
 
 def _trips(shared, act):
@@ -139,3 +139,18 @@ def test_a_task_takes_as_many(kind, url):
             view["n"] += 1
 
     assert _trips(shared, lambda: asyncio.run(block())) == 2
+
+
+def test_several_are_committed_in_one(url):
+    share = Share.open(url, {"n": 0})
+    shared = SharedDict.open(url + "-too", {"n": 0})
+    other = Share.open(url + "-three", 0)
+
+    def move():
+        with locked(share, shared, other) as (one, two, three):
+            one["n"] += 1
+            two["n"] += 1
+            three.value += 1
+
+    assert _trips(share, move) + _trips(shared, move) + _trips(other, move) == 3 + 1
+    assert (share.get(), dict(shared), other.get()) == ({"n": 6}, {"n": 6}, 6)

@@ -6,12 +6,14 @@ from collections import ChainMap
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+import attrs
+
 from ...errors import VersionConflict
 from ..base import Changes, KeyCodec, too_large
 from .fields import OTHER, field_of
 from .index import VALUE, Index, Place, mark_of
 from .indexed import IndexedStore
-from .remote import STORES, Found
+from .remote import STORES, Found, Order
 from .scripts_keyed import COMMIT_KEYED, CREATE_KEYED, PUT_KEYED, TAKE_KEYED
 from .sealing import body_of
 
@@ -27,12 +29,21 @@ class Write(NamedTuple):
     blob: bytes
 
 
+@attrs.frozen
+class KeyedOrder(Order):
+    """An order, and what this process knows once it is made."""
+
+    index: Index
+    gone: list[bytes]
+    writes: list[Write]
+
+
 class RemoteKeyedStore(IndexedStore):
     """Values by key on a server; see `_store.base`."""
 
     __slots__ = ("_first",)
 
-    take_script, create_script = TAKE_KEYED, CREATE_KEYED
+    take_script, commit_script, create_script = TAKE_KEYED, COMMIT_KEYED, CREATE_KEYED
 
     def __init__(self, found: Found, codec: KeyCodec) -> None:
         self._first: tuple[bytes, ...] = ()
@@ -88,9 +99,6 @@ class RemoteKeyedStore(IndexedStore):
             arguments += (place.field, place.raw, mark_of(place, self.seal), size, blob)
         return arguments
 
-    def commit(self, changes: Changes) -> int:
-        return self._commit(changes, self.is_last)
-
     def _put(self, changes: Changes) -> int:
         gone, changed, _ = changes
         if len(changed) == 1 and not gone:
@@ -100,29 +108,21 @@ class RemoteKeyedStore(IndexedStore):
                 return self._base
         return self._commit(changes, True)
 
-    def _commit(self, changes: Changes, last: bool) -> int:
-        index, base, lease = self.current(), self._base, self.lock.lease
+    def order(self, changes: Changes, last: bool) -> KeyedOrder:
+        index, base = self.current(), self._base
         writes = self._writes(index, changes, base + 1)
         gone = [index.places[key].field for key in changes[0] if key in index.places]
         arguments = self._arguments(gone, writes)
         if self.is_unborn:
             self.reserve(changes)
-            self._first, version = tuple(arguments), 1
-        else:
-            reply = self.wire.run(
-                COMMIT_KEYED, self.names, self.region_id, lease.token, lease.fence, b"%d" % base,
-                self.tag_of(changes), b"1" if last else b"0", self.lease_us, *arguments,
-            )  # fmt: skip
-            self.done()
-            if reply[0] != b"ok":
-                self.refuse(reply)
-            version = self._see(self._newest, int(reply[1]))
+            self._first = tuple(arguments)
+        return KeyedOrder(changes, base, last, arguments, index, gone, writes)
+
+    def committed(self, order: KeyedOrder, version: int) -> None:  # type: ignore[override]
+        if not self.is_unborn:
+            self._see(self._newest, version)
         self._base = version
-        self._made(index, base, version, gone, writes)
-        if last:
-            lease.let_go()
-        self.replicated()
-        return version
+        self._made(order.index, order.base, version, order.gone, order.writes)
 
     def _made(
         self, index: Index | None, base: int, version: int, gone: list[bytes], writes: list[Write]

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
+from ..._lock import level_of_caller
 from ...errors import OpenError, ShareExistsError, ShareNotFoundError
 from ..format import CONTENTS, LOG_KIND, VALUE_KIND
 from ..named import ListedShare
 from . import keyed, value
 from .address import RedisMaker, Server, ServerAddress
 from .holder import Holder
-from .remote import STORES, Found, keys_of, name_of, warn_of
+from .keys import keys_of, name_of
+from .remote import STORES, Found
 from .wire import Wire
 
 _FORMAT: Final = b"1"
 _ATTEMPTS: Final = 100
 _PAGE: Final = b"1000"
+_warned: set[str] = set()
 
 assert {False: value.RemoteValueStore, True: keyed.RemoteKeyedStore} == STORES
 
@@ -83,7 +87,7 @@ def find_or_make(
     that is kept here, and then made with it in one step: whole, or not, since the name is taken.
     """
     wire = Wire(RedisMaker(address.server), address.server.reply_s)
-    warn_of(address)
+    _warn_of(address)
     address.remember()
     stores: list[Any] = []
 
@@ -178,3 +182,17 @@ def _listed(wire: Wire, key: bytes) -> ListedShare | None:
         max_size=int(max_size),
         holder_pid=Holder.unpacked(holder).pid if token else None,
     )
+
+
+def _warn_of(address: ServerAddress) -> None:
+    """Say once what it means that anybody on the way could change what is loaded here."""
+    server = str(address.server)
+    if address.secret is None and not address.server.is_beside_us() and server not in _warned:
+        _warned.add(server)
+        warnings.warn(
+            f"{server} is another machine, and the share has no secret: whoever has that server, "
+            "or the way to it, can have this process run any code, since values are pickles. Give "
+            "secret=, or MMAPSHARE_SECRET, and all values are signed; and use rediss://",
+            RuntimeWarning,
+            stacklevel=level_of_caller(),
+        )

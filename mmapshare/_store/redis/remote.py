@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import warnings
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterator
-from typing import Any, ClassVar, Final, NoReturn
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, ClassVar, NoReturn
 
 import attrs
 
 from ..._closed import CLOSED
-from ..._lock import THREAD, Backend, LockToken, Pause, level_of_caller
+from ..._lock import THREAD, Backend, LockToken, Pause
 from ..._weak import members
 from ...errors import (
     DurabilityError,
@@ -26,14 +25,14 @@ from ...errors import (
 from ..base import Stats, Store
 from .address import ServerAddress
 from .ear import Ears
+from .keys import keys_of
 from .lease import LeaseLock
 from .resp import packed
 from .scripts import TOUCH, UNLINK
 from .sealing import Seal
+from .together import commit_together
 from .wire import Script, Wire
 
-_NAMESPACE: Final = b"mmapshare:"
-_warned: set[str] = set()
 _live: weakref.WeakSet[Any] = weakref.WeakSet()
 """The stores of this process, for forks."""
 
@@ -56,6 +55,19 @@ class Found:
 
     def close(self) -> None:
         self.wire.close()
+
+
+@attrs.frozen
+class Order:
+    """A commit by who has the lock, as it is to be sent."""
+
+    changes: Any
+    base: int
+    """The version that it follows."""
+    last: bool
+    """Whether the lock is let go with it."""
+    arguments: list[bytes]
+    """What of it is to be stored, as the script wants it."""
 
 
 STORES: dict[bool, type[Any]] = {}
@@ -100,11 +112,13 @@ class RemoteStore(Store):
         "names",
         "region_id",
         "seal",
+        "server",
         "wire",
     )  # fmt: skip
 
     nap_s = 1.0
     take_script: ClassVar[Script]
+    commit_script: ClassVar[Script]
     create_script: ClassVar[Script]
     parts: ClassVar[tuple[bytes, ...]]
     """What beside the hash belongs to it, in the order that the scripts know."""
@@ -112,6 +126,7 @@ class RemoteStore(Store):
     def __init__(self, found: Found) -> None:
         address = found.address
         self._address = address
+        self.server = address.server.url
         self.wire = found.wire
         self.region_id = found.region_id
         self.content = found.content
@@ -198,6 +213,46 @@ class RemoteStore(Store):
         raise self.lost()
 
     # --- Committing ------------------------------------------------------------------------
+
+    def order(self, changes: Any, last: bool) -> Order:
+        """What to send to have changes committed by the holder of the lock."""
+        raise NotImplementedError
+
+    def committed(self, order: Order, version: int) -> None:
+        """It was made: keep what this process knows by that."""
+        raise NotImplementedError
+
+    def commit(self, changes: Any) -> int:
+        return self._commit(changes, self.is_last)
+
+    def commit_together(self, made: Sequence[tuple[Any, Any]]) -> None:
+        commit_together(made)
+
+    def _commit(self, changes: Any, last: bool) -> int:
+        order = self.order(changes, last)
+        if self.is_unborn:
+            reply: list[Any] = [b"ok", b"1"]
+        else:
+            reply = self.wire.run(self.commit_script, self.names, *self.order_arguments(order))
+        return self.ordered(order, reply)
+
+    def order_arguments(self, order: Order) -> list[bytes]:
+        """An order as `commit_script` wants it."""
+        lease, last = self.lock.lease, b"1" if order.last else b"0"
+        begin = (self.region_id, lease.token, lease.fence, b"%d" % order.base)
+        return [*begin, self.tag_of(order.changes), last, self.lease_us, *order.arguments]
+
+    def ordered(self, order: Order, reply: list[Any]) -> int:
+        """What the server answers to an order."""
+        self.done()
+        if reply[0] != b"ok":
+            self.refuse(reply)
+        version = int(reply[1])
+        self.committed(order, version)
+        if order.last:
+            self.lock.lease.let_go()
+        self.replicated()
+        return version
 
     def tag_of(self, changes: Any) -> bytes:
         """What tells a commit from others: the same for the same changes, until `done`.
@@ -307,38 +362,6 @@ class RemoteStore(Store):
         self._ears.close()
         self.wire.close()
         self.names = CLOSED
-
-
-def warn_of(address: ServerAddress) -> None:
-    """Say once what it means that anybody on the way could change what is loaded here."""
-    server = str(address.server)
-    if address.secret is None and not address.server.is_beside_us() and server not in _warned:
-        _warned.add(server)
-        warnings.warn(
-            f"{server} is another machine, and the share has no secret: whoever has that server, "
-            "or the way to it, can have this process run any code, since values are pickles. Give "
-            "secret=, or MMAPSHARE_SECRET, and all values are signed; and use rediss://",
-            RuntimeWarning,
-            stacklevel=level_of_caller(),
-        )
-
-
-def keys_of(name: str, parts: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """The keys of a share: its hash, and what belongs to it, all in one slot of a cluster.
-
-    What stands in braces decides the slot; a name may bring its own.
-    """
-    raw = name.encode()
-    main = _NAMESPACE + (raw if b"{" in raw else b"{" + raw + b"}")
-    return (main, *(main + part for part in parts))
-
-
-def name_of(key: bytes) -> str | None:
-    """The share's name of which that is the hash's key; None where it is no such key."""
-    name = key.removeprefix(_NAMESPACE).decode("utf-8", "replace")
-    if name.startswith("{") and name.endswith("}") and name.count("{") == 1:
-        name = name[1:-1]
-    return name if keys_of(name, ())[0] == key else None
 
 
 def _after_fork_in_child() -> None:

@@ -40,6 +40,7 @@ from .wire import Script
 
 PRELUDE: Final = """
 local K, W, Q = KEYS[1], KEYS[2], KEYS[3]
+local A = ARGV
 local clock
 local function now()
   if not clock then
@@ -136,28 +137,30 @@ return {'took', fence, died, h[2], redis.call('HGET', K, 'f')}
 """
 )
 
-COMMIT: Final = Script(
-    PRELUDE
-    + """
--- id, token, fence, base, tag, last, lease, blob
-local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'ct', 'wq', 'ts')
-if h[1] ~= ARGV[1] then return {'gone'} end
-local at, made = found(h[4], ARGV[5])
-if made then return {'ok', num(made)} end
-if not has_it(h[3], ARGV[2], ARGV[3]) then return {'lost', h[2]} end
-if h[2] ~= ARGV[4] then return {'stale', h[2]} end
-local v = tonumber(h[2]) + 1
-local ct, told = noted(h[4], at, ARGV[5], v), num(v)
-if ARGV[6] == '1' then
-  redis.call('HSET', K, 'v', told, 'f', ARGV[8], 'ct', ct, 'lt', '')
-  let_go(h[5], h[6])
-else
-  redis.call('HSET', K, 'v', told, 'f', ARGV[8], 'ct', ct, 'lu', num(now() + ARGV[7]))
+COMMITTING: Final = """
+-- id, token, fence, base, tag, last, lease, blob; dry: change nothing, and say what would be
+local function commit(dry)
+  local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'ct', 'wq', 'ts')
+  if h[1] ~= A[1] then return {'gone'} end
+  local at, made = found(h[4], A[5])
+  if made then return {'ok', num(made)} end
+  if not has_it(h[3], A[2], A[3]) then return {'lost', h[2]} end
+  if h[2] ~= A[4] then return {'stale', h[2]} end
+  local v = tonumber(h[2]) + 1
+  local ct, told = noted(h[4], at, A[5], v), num(v)
+  if dry then return {'ok', told} end
+  if A[6] == '1' then
+    redis.call('HSET', K, 'v', told, 'f', A[8], 'ct', ct, 'lt', '')
+    let_go(h[5], h[6])
+  else
+    redis.call('HSET', K, 'v', told, 'f', A[8], 'ct', ct, 'lu', num(now() + A[7]))
+  end
+  redis.call('PUBLISH', K .. ':commits', told)
+  return {'ok', told}
 end
-redis.call('PUBLISH', K .. ':commits', told)
-return {'ok', told}
 """
-)
+
+COMMIT: Final = Script(PRELUDE + COMMITTING + "return commit()")
 
 PUT: Final = Script(
     PRELUDE

@@ -95,24 +95,24 @@ _WRITE: Final = (
     _KEYED
     + """
 -- number of gone, field...; (field, key, signature of the head or '', size, value)...
-local function write(h_v, h_lb, h_max, h_sq, h_np, at, is_new)
+local function write(h_v, h_lb, h_max, h_sq, h_np, at, is_new, dry)
   local lb, sq, np = tonumber(h_lb or '0'), tonumber(h_sq or '0'), tonumber(h_np or '0')
   local before = lb
   local gone, sets, will_go = {}, {}, {}
-  local count = tonumber(ARGV[at])
+  local count = tonumber(A[at])
   for i = at + 1, at + count do
-    local head = redis.call('HGET', H, ARGV[i])
-    if head and not will_go[ARGV[i]] then
-      gone[#gone + 1] = ARGV[i]
-      will_go[ARGV[i]] = true
+    local head = redis.call('HGET', H, A[i])
+    if head and not will_go[A[i]] then
+      gone[#gone + 1] = A[i]
+      will_go[A[i]] = true
       local _, _, size = struct.unpack('<I8I8I8', rest(head))
       lb = lb - size
     end
   end
   at = at + count + 1
-  local only = #gone == 0 and #ARGV == at + 4
-  for i = at, #ARGV, 5 do
-    local field, size = ARGV[i], tonumber(ARGV[i + 3])
+  local only = #gone == 0 and #A == at + 4
+  for i = at, #A, 5 do
+    local field, size = A[i], tonumber(A[i + 3])
     local head = not will_go[field] and redis.call('HGET', H, field)
     local serial
     if head then
@@ -120,16 +120,17 @@ local function write(h_v, h_lb, h_max, h_sq, h_np, at, is_new)
       serial = number
       lb = lb - old
       if only and is_new and old == size
-         and rest(redis.call('HGET', V, field)) == rest(ARGV[i + 4]) then
+         and rest(redis.call('HGET', V, field)) == rest(A[i + 4]) then
         return 'same'
       end
     end
     lb = lb + size
-    sets[#sets + 1] = {field, head and string.sub(rest(head), 25) or ARGV[i + 1], ARGV[i + 2],
-                       size, ARGV[i + 4], serial}
+    sets[#sets + 1] = {field, head and string.sub(rest(head), 25) or A[i + 1], A[i + 2],
+                       size, A[i + 4], serial}
   end
   if lb > before and lb > tonumber(h_max) then return 'full', lb end
   local v = tonumber(h_v) + 1
+  if dry then return v end
   for _, field in ipairs(gone) do
     redis.call('HDEL', V, field)
     redis.call('HDEL', H, field)
@@ -177,31 +178,35 @@ return {'made'}
 """
 )
 
-COMMIT_KEYED: Final = Script(
-    PRELUDE
-    + _WRITE
+COMMITTING_KEYED: Final = (
+    _WRITE
     + """
--- id, token, fence, base, tag, last, lease, and as `write` wants it
-local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'ct', 'wq', 'ts', 'lb', 'max', 'sq', 'np')
-if h[1] ~= ARGV[1] then return {'gone'} end
-local at, made = found(h[4], ARGV[5])
-if made then return {'ok', num(made)} end
-if not has_it(h[3], ARGV[2], ARGV[3]) then return {'lost', h[2]} end
-if h[2] ~= ARGV[4] then return {'stale', h[2]} end
-local v, lb, sq, np = write(h[2], h[7], h[8], h[9], h[10], 8, false)
-if v == 'full' then return {'full', num(lb)} end
-local ct, told = noted(h[4], at, ARGV[5], v), num(v)
-if ARGV[6] == '1' then
-  redis.call('HSET', K, 'v', told, 'lb', lb, 'sq', sq, 'np', np, 'ct', ct, 'lt', '')
-  let_go(h[5], h[6])
-else
-  redis.call('HSET', K, 'v', told, 'lb', lb, 'sq', sq, 'np', np, 'ct', ct,
-             'lu', num(now() + ARGV[7]))
+-- id, token, fence, base, tag, last, lease, and as `write` wants it; dry: change nothing
+local function commit(dry)
+  local h = redis.call('HMGET', K, 'id', 'v', 'lt', 'ct', 'wq', 'ts', 'lb', 'max', 'sq', 'np')
+  if h[1] ~= A[1] then return {'gone'} end
+  local at, made = found(h[4], A[5])
+  if made then return {'ok', num(made)} end
+  if not has_it(h[3], A[2], A[3]) then return {'lost', h[2]} end
+  if h[2] ~= A[4] then return {'stale', h[2]} end
+  local v, lb, sq, np = write(h[2], h[7], h[8], h[9], h[10], 8, false, dry)
+  if v == 'full' then return {'full', num(lb)} end
+  local ct, told = noted(h[4], at, A[5], v), num(v)
+  if dry then return {'ok', told} end
+  if A[6] == '1' then
+    redis.call('HSET', K, 'v', told, 'lb', lb, 'sq', sq, 'np', np, 'ct', ct, 'lt', '')
+    let_go(h[5], h[6])
+  else
+    redis.call('HSET', K, 'v', told, 'lb', lb, 'sq', sq, 'np', np, 'ct', ct,
+               'lu', num(now() + A[7]))
+  end
+  redis.call('PUBLISH', K .. ':commits', told)
+  return {'ok', told}
 end
-redis.call('PUBLISH', K .. ':commits', told)
-return {'ok', told}
 """
 )
+
+COMMIT_KEYED: Final = Script(PRELUDE + COMMITTING_KEYED + "return commit()")
 
 PUT_KEYED: Final = Script(
     PRELUDE

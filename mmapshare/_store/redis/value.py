@@ -8,7 +8,7 @@ from typing import Any, Final
 from ..._bytes import Frame
 from ...errors import VersionConflict
 from ..base import Base, ValueStore, too_large
-from .remote import STORES, Found, RemoteStore
+from .remote import STORES, Found, Order, RemoteStore
 from .scripts import COMMIT, CREATE, PUT, TAKE
 from .sealing import SIGNED_BEGIN, body_of, frames_of
 
@@ -26,7 +26,7 @@ class RemoteValueStore(RemoteStore, ValueStore):
 
     __slots__ = ("_base", "_seen")
 
-    take_script, create_script = TAKE, CREATE
+    take_script, commit_script, create_script = TAKE, COMMIT, CREATE
     parts = (b":free", b":wait")
 
     def __init__(self, found: Found) -> None:
@@ -96,9 +96,6 @@ class RemoteValueStore(RemoteStore, ValueStore):
         if expect != self._base[0]:
             raise _conflict(expect, self._base[0])
 
-    def commit(self, frames: Sequence[Frame]) -> int:
-        return self._commit(frames, self.is_last)
-
     def _put(self, frames: Sequence[Frame]) -> int:
         return self._commit(frames, True)
 
@@ -109,27 +106,16 @@ class RemoteValueStore(RemoteStore, ValueStore):
         self.keep(frames, kept)
         return version
 
-    def _commit(self, frames: Sequence[Frame], last: bool) -> int:
+    def order(self, frames: Sequence[Frame], last: bool) -> Order:
         self.reserve(frames)
-        base, lease = self._base[0], self.lock.lease
+        base = self._base[0]
         blob = self.seal.sealed(_FIELD, base + 1, body_of(frames))
-        if self.is_unborn:
-            self._base = (1, blob)
-            return 1
-        reply = self.wire.run(
-            COMMIT, self.names, self.region_id, lease.token, lease.fence, b"%d" % base,
-            self.tag_of(frames), b"1" if last else b"0", self.lease_us, blob,
-        )  # fmt: skip
-        self.done()
-        if reply[0] != b"ok":
-            self.refuse(reply)
-        version = int(reply[1])
-        self._base = version, blob
-        self._see(self._seen, version, blob)
-        if last:
-            lease.let_go()
-        self.replicated()
-        return version
+        return Order(frames, base, last, [blob])
+
+    def committed(self, order: Order, version: int) -> None:
+        self._base = version, order.arguments[0]
+        if not self.is_unborn:
+            self._see(self._seen, *self._base)
 
     def put(
         self, frames: Sequence[Frame], expect: int | None, timeout_s: float | None, kept: Any
