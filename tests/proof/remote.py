@@ -24,9 +24,18 @@ from support import Child, inside
 from support.proxy import Proxy
 from support.redis_server import Server
 
-from mmapshare import LeaseLostError, MmapShareError, Share, SharedDict, StoreUnreachableError
+from mmapshare import (
+    LeaseLostError,
+    MmapShareError,
+    Share,
+    SharedDict,
+    StoreUnreachableError,
+    locked,
+)
 
-ACTS = ("block", "set", "both", "read", "wait", "lock")
+ACTS = ("block", "set", "both", "read", "wait", "lock", "together")
+KINDS = {"share": "dict", "dict": "share"}
+"""What is shared, and what is committed together with it."""
 
 
 def _opened(kind: str, url: str, **options: Any) -> Any:
@@ -40,8 +49,15 @@ def _read(shared: Any) -> int:
     return found
 
 
-def _act(shared: Any, name: str) -> int:
-    """Do it; by how much it has raised the number."""
+def _act(shared: Any, other: Any, name: str) -> int:
+    """Do it; by how much it has raised the number. `together` does the same to another, too."""
+    if name == "together":
+        before = _read(other)
+        with locked(shared, other, timeout=10) as views:
+            for view in views:
+                view["n"] += 1
+        assert _read(other) == before + 1, "half of what belongs together"
+        return 1
     if name == "read":
         _read(shared)
     elif name == "wait":
@@ -56,7 +72,7 @@ def _act(shared: Any, name: str) -> int:
     elif name == "lock":
         shared.lock(timeout=10)
         try:
-            return _act(shared, "set") if isinstance(shared, Share) else 0
+            return _act(shared, other, "set") if isinstance(shared, Share) else 0
         finally:
             shared.unlock()
     else:
@@ -80,24 +96,26 @@ def cuts(events: Events, kind: str) -> Counter[str]:
     met = Counter[str]()
     port = int(os.environ[SERVER].rpartition(":")[2].partition("/")[0])
     with Proxy(port) as proxy:
-        shared = _opened(kind, f"{proxy.url}/cuts-{os.getpid()}-{kind}")
+        url = f"{proxy.url}/cuts-{os.getpid()}-{kind}"
+        shared, other = _opened(kind, url), _opened(KINDS[kind], url + "-other")
         expected = 0
         for name in ACTS:
-            expected += _act(shared, name)
+            expected += _act(shared, other, name)
             before = list(proxy.said)
-            expected += _act(shared, name)
+            expected += _act(shared, other, name)
             lengths = [after - said for after, said in zip(proxy.said, before, strict=True)]
             for number in events(range(2 * max(lengths))):
                 way, at = number % 2, number // 2
                 if at >= lengths[way]:
                     continue
                 proxy.cut_at(way, at)
-                expected += _act(shared, name)
+                expected += _act(shared, other, name)
                 met[name] += 1
                 found = _read(shared)
                 assert found == expected, f"{name}, cut at {at} of way {way}: {found}, {expected}"
-        shared.unlink()
-        shared.close()
+        for each in (shared, other):
+            each.unlink()
+            each.close()
     return met
 
 
@@ -154,16 +172,18 @@ def lost(events: Events, kind: str, count: int) -> Counter[str]:
     met = Counter[str]()
     for _ in events(range(count)):
         rng = events.rng()
-        shared = _opened(kind, _url(events))
+        url = _url(events)
+        shared, other = _opened(kind, url), _opened(KINDS[kind], url + "-other")
         expected = 0
         with _failing(rng, 4, rng.choice([4, 6, 12])):  # It takes three to begin anew.
             for _ in range(30):
                 name = rng.choice(ACTS)
-                expected += _act(shared, name)
+                expected += _act(shared, other, name)
                 met[name] += 1
         assert _read(shared) == expected, (_read(shared), expected)
-        shared.unlink()
-        shared.close()
+        for each in (shared, other):
+            each.unlink()
+            each.close()
     return met
 
 
@@ -239,7 +259,7 @@ def restarts(events: Events, kind: str, count: int) -> Counter[str]:
                     server.start()
                 for _ in range(5):
                     try:
-                        done += _act(shared, rng.choice(["block", "set"]))
+                        done += _act(shared, shared, rng.choice(["block", "set"]))
                     except StoreUnreachableError:
                         unknown += 1
                         break

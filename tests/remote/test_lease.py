@@ -165,6 +165,26 @@ def test_a_block_that_took_too_long_and_was_overtaken_writes_nothing(kind, url):
     assert read(shared) == 8
 
 
+def test_of_several_none_is_written_where_one_was_overtaken(kind, url):
+    slow, other = opened(kind, url, lease=0.2), opened(kind, url + "-other")
+
+    def overtake():
+        inside.open_here.clear()
+        put(opened(kind, url), 7)
+
+    with pytest.raises(LeaseLostError):
+        with locked(slow, other) as views:
+            for view in views:
+                view["n"] += 1
+            time.sleep(0.3)
+            in_child(overtake)
+    assert (read(slow), read(other)) == (7, 0)
+    with locked(slow, other) as views:
+        for view in views:
+            view["n"] += 1
+    assert (read(slow), read(other)) == (8, 1)
+
+
 def test_a_block_that_took_too_long_and_met_nobody_commits(kind, url):
     shared = opened(kind, url, lease=0.1)
     with shared.locked() as view:
