@@ -15,6 +15,7 @@ from support.command import (
     complaint,
     id_of,
     printed,
+    program,
     row_of,
 )
 from support.media import unlink_all
@@ -40,7 +41,7 @@ class Runs:
 
 
 def test_the_version_is_the_packages():
-    assert printed("--version") == f"mmapshare {mmapshare.__version__}\n"
+    assert printed("--version", by=program) == f"mmapshare {mmapshare.__version__}\n"
 
 
 def test_the_script_is_the_module():
@@ -289,17 +290,17 @@ def test_what_a_value_would_run_is_shown_and_run_by_load_alone(tmp_path):
                  ("top", "--times", "1"), ("get", "jobs", "--json")):  # fmt: skip
         printed(*args)
     assert not there.exists()
-    assert printed("get", "jobs", "--load") == "[0]\n"
+    assert printed("get", "jobs", "--load", by=program) == "[0]\n"
     assert there.exists()
 
 
 def test_load_finds_classes_of_the_folder_that_one_is_in(tmp_path):
     (tmp_path / "shop.py").write_text("class Order:\n    def __repr__(self): return 'an order'\n")
-    program = "import shop; from mmapshare import Share; Share.open('orders', [shop.Order()])"
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    maker = "import shop; from mmapshare import Share; Share.open('orders', [shop.Order()])"
+    subprocess.run([sys.executable, "-c", maker], cwd=tmp_path, check=True)
     assert printed("get", "orders") == "[<shop.Order()>]\n"
-    assert printed("get", "orders", "--load", cwd=tmp_path) == "[an order]\n"
-    assert "UnloadableError" in complaint("get", "orders", "--load", cwd="/")
+    assert printed("get", "orders", "--load", by=program, cwd=tmp_path) == "[an order]\n"
+    assert "UnloadableError" in complaint("get", "orders", "--load", by=program, cwd="/")
 
 
 def test_large_values_are_described_in_lines_and_printed_where_asked():

@@ -7,7 +7,16 @@ import tempfile
 
 import pytest
 from support import Child
-from support.command import NOBODY, as_json, as_nobody, be_looked_into, command, complaint, id_of
+from support.command import (
+    NOBODY,
+    as_json,
+    as_nobody,
+    be_looked_into,
+    command,
+    complaint,
+    id_of,
+    program,
+)
 
 from mmapshare import Share
 
@@ -90,7 +99,7 @@ def test_who_stops_reading_is_no_error():
     with os.fdopen(os.open("/dev/null", os.O_RDONLY)) as nothing:
         reads, writes = os.pipe()
         os.close(reads)
-        done = command("get", "jobs", stdin=nothing, stdout=writes, input=None,
+        done = program("get", "jobs", stdin=nothing, stdout=writes, input=None,
                          capture_output=False, stderr=-1)  # fmt: skip
         os.close(writes)
     assert (done.returncode, done.stderr) == (1, "")

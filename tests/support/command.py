@@ -1,4 +1,4 @@
-"""The command line as a person calls it: a process of its own."""
+"""The command line as a person calls it: in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,24 +10,65 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from tempfile import TemporaryFile
 from typing import Any
 
 from . import inside
 
 NOBODY = 65534
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 _PR_SET_DUMPABLE = 4
 
 
-def command(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def program(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """``python -m mmapshare`` with these arguments; nobody answers it."""
     options = {"capture_output": True, "text": True, "timeout": 60, "input": ""} | options
     return subprocess.run([sys.executable, "-m", "mmapshare", *args], **options)
 
 
-def printed(*args: str, **options: Any) -> str:
+def command(
+    *args: str, input: str = "", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The same in a fork of this process, which need not import all of it first.
+
+    It has this process's modules: what loads values wants a `program`.
+    """
+    with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
+        given.write(input.encode())
+        given.seek(0)
+        pid = os.fork()
+        if not pid:
+            for fd, file in enumerate((given, out, err)):
+                os.dup2(file.fileno(), fd)
+            os.environ |= env or {}
+            os._exit(_exit_code(args))
+        _, status = os.waitpid(pid, 0)
+        said = []
+        for file in (out, err):
+            file.seek(0)
+            said.append(file.read().decode())
+        return subprocess.CompletedProcess(args, os.waitstatus_to_exitcode(status), *said)
+
+
+def _exit_code(args: Sequence[str]) -> Any:
+    """Of the command in this process, whose standard streams are its descriptors 0 to 2."""
+    sys.argv[1:] = args
+    sys.stdin = open(0)  # noqa: SIM115
+    with open(1, "w") as sys.stdout, open(2, "w", errors="backslashreplace") as sys.stderr:
+        try:
+            return inside.main_of_package()
+        except SystemExit as err:
+            return err.code or 0
+        except BaseException:
+            traceback.print_exc()
+            return 70
+
+
+def printed(*args: str, by: Command = command, **options: Any) -> str:
     """What it prints that ends well, and complains of nothing."""
-    done = command(*args, **options)
+    done = by(*args, **options)
     assert done.returncode == 0, done.stderr
     # It may tell how much there is of others.
     assert "mmapshare:" not in done.stderr
@@ -40,9 +81,9 @@ def as_json(*args: str) -> Any:
     return json.loads(printed(*args, "--json"))
 
 
-def complaint(*args: str, code: int = 1, **options: Any) -> str:
+def complaint(*args: str, code: int = 1, by: Command = command, **options: Any) -> str:
     """What it complains of that ends with that code, and prints nothing else."""
-    done = command(*args, **options)
+    done = by(*args, **options)
     assert (done.returncode, done.stdout) == (code, "")
     assert "Traceback" not in done.stderr
     return done.stderr

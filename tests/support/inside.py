@@ -370,6 +370,8 @@ PLACES = {
     "TraceRecorder": "_trace.recorder.Recorder",
     "Event": "_trace.reading.Event",
     "Recording": "_trace.reading.Recording",
+    # --- __main__
+    "main_of_package": "__main__.main",
     # --- _cli
     "see": "_cli.looking.see",
     "everything_found": "_cli.finding.everything",
