@@ -1,4 +1,4 @@
-"""How a share stands, by its header."""
+"""How a share stands."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from .._store import format, outside
 
 @attrs.frozen
 class Facts:
-    """What a region's header says, as it was at one moment.
+    """What is known of a share without its value, as it was at one moment.
 
     Attributes:
         used_bytes: what the newest version takes; ``resident_bytes``: what the region takes now.
+        holder_host: where that process is; None for this machine.
         waits_for: begin of the id of the region that the holder waits for, None for none.
+        held_bytes: what ``get(copy=False)`` and the like hold; ``held_by``: so many processes.
         is_refused: the disk has refused a commit, and nothing more is written.
     """
 
@@ -26,19 +28,23 @@ class Facts:
     max_size: int
     holder_pid: int | None
     held_s: float | None
-    waits_for: str | None
     contended_waits: int
     holders_found_dead: int
-    is_durable: bool
-    is_refused: bool
+    holder_host: str | None = None
+    waits_for: str | None = None
+    held_bytes: int = 0
+    held_by: int = 0
+    is_durable: bool = False
+    is_refused: bool = False
 
 
 def facts_of(region: outside.Outside) -> Facts:
-    """How it stands now; CorruptRegionError where its newest slot is damaged."""
+    """What a region's header says; CorruptRegionError where its newest slot is damaged."""
     words = region.words[: format.HEADER_BYTES]
     lock, identity = words[LOCK_WORDS], region.identity
     holder_pid, held_s = status.holder(lock) or (None, None)
     waits = lock[status.WAITS_ID] if holder_pid else 0
+    held_bytes, held_by = region.held()
     return Facts(
         region_id=identity.region_id.hex(),
         what=format.CONTENTS[identity.kind],
@@ -51,6 +57,8 @@ def facts_of(region: outside.Outside) -> Facts:
         waits_for=waits.to_bytes(8, "little").hex()[:8] if waits else None,
         contended_waits=lock[status.CONTENDED],
         holders_found_dead=lock[status.FOUND_DEAD],
+        held_bytes=held_bytes,
+        held_by=held_by,
         is_durable=bool(words[format.FLAGS] & format.DURABLE),
         is_refused=bool(words[format.FLAGS] & format.POISONED),
     )

@@ -13,35 +13,14 @@ from .. import _proc
 from .._lock import descriptor
 from .._store import address, folder, outside
 from ..errors import CorruptRegionError, OpenError, ShareNotFoundError
+from . import servers
+from .found import File, Found
 
 _MEMFD: Final = "/memfd:mmapshare"
 _PRIVATE: Final = re.compile(r"/mmapshare-[^/]*/(region|users)( \(deleted\))?$")
 """The files of a share of kind "file"."""
 _ID: Final = re.compile(r"[0-9a-f]{4,32}")
 _BLOCKED: Final = re.compile(r"^\d+: +->.* FLOCK .* (\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) ", re.M)
-
-File = tuple[int, int]
-"""A file by its device and its number there."""
-
-
-@attrs.define
-class Found:
-    """A share that was found, not yet looked at.
-
-    Attributes:
-        where: what a person says for it: a name, a path, or the begin of its region's id.
-        kind: "name", "path", "memfd" or "file".
-        path: through what it can be opened now.
-        users: processes of this user's that have it open.
-        has_name: others find it by ``where``; else it ends with its users.
-    """
-
-    where: str
-    kind: str
-    path: str
-    file: File
-    has_name: bool
-    users: list[int] = attrs.field(factory=list)
 
 
 @attrs.frozen
@@ -71,10 +50,12 @@ def everything() -> tuple[list[Found], Others]:
 
 
 def shares_of(where: str) -> list[Found]:
-    """Those of an address: of a folder all its files that are shares, else the one share.
+    """Those of an address: of a folder or a server all its shares, else the one share.
 
     ShareNotFoundError where there is none.
     """
+    if "://" in where:
+        return list(servers.shares_of(where))
     if os.sep in where and os.path.isdir(where):
         files = sorted(os.scandir(where), key=lambda entry: entry.name)
         return [_by_path(entry.path) for entry in files if _is_share(entry)]
@@ -82,9 +63,9 @@ def shares_of(where: str) -> list[Found]:
 
 
 def one(where: str) -> Found:
-    """The share of a name, of a path, or of a region's id, of which the begin is enough."""
+    """That of a name, a path, a URL, or of a region's id, of which the begin is enough."""
     if "://" in where:
-        raise OpenError(f"{where} is an address of a server: there is no way to look at one yet")
+        return servers.one(where)
     if os.sep in where:
         if not os.path.exists(where):
             raise ShareNotFoundError(f"there is no file {where}")
@@ -105,7 +86,9 @@ def one(where: str) -> Found:
 
 
 def users_of(found: Found) -> list[int]:
-    """This user's processes that have a share open."""
+    """This user's processes that have a share open; of a server's nobody knows."""
+    if found.is_remote:
+        return []
     opened = again(found)
     return opened.users if opened is not None else []
 

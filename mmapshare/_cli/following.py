@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -9,48 +11,58 @@ from typing import Any, Final
 
 from .._codec import placeholders
 from .._display import ITEMS, shortened
-from .._store import outside
+from ..errors import StoreLostError
 from . import output, reading
-from .facts import facts_of
-from .finding import File, Found, again, blocked, everything, one
-from .looking import Seen, cells, holder, see
+from .facts import Facts
+from .finding import again, blocked, everything, one
+from .found import File, Found
+from .looking import Seen, cells, chosen_of, holder, see
+from .servers import OnServer
 
-_LOOKED_S: Final = 0.02
 _KEYS_COMPARED_MOST: Final = 10_000
 _RATED: Final = (
-    "where", "what", "holder", "waiters", "commits/s", "waits/s", "used", "resident", "dead",
-    "users",
+    "where", "what", "holder", "waiters", "commits/s", "waits/s", "used", "resident", "held",
+    "dead", "users",
 )  # fmt: skip
 
 
 def watch(where: str, seconds: float | None, times: int | None, as_json: bool) -> int:
     """Print a line for each version that is seen, until the share ends."""
     found = one(where)
-    deadline = None if seconds is None else time.monotonic() + seconds
-    with outside.Outside.open(found.path) as region:
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    with found.open() as region:
         changes = _Changes(region)
         before = -1
         while times is None or times > 0:
-            version = region.version
-            if version != before:
-                commits = version - max(before, 0)
-                _say(region, changes, version, commits if before >= 0 else 0, as_json)
-                before = version
-                if times is not None:
-                    times -= 1
-                continue
+            # What a server has lost: whether it has ended, or went back, is told below.
+            with contextlib.suppress(StoreLostError):
+                version = region.version
+                if version != before:
+                    commits = version - max(before, 0)
+                    value = changes.told()
+                    _say(
+                        value, found.facts(region), version, commits if before >= 0 else 0, as_json
+                    )
+                    before = version
+                    if times is not None:
+                        times -= 1
+                    continue
             if _has_ended(region, found):
                 if not as_json:
                     print("it has ended")
                 return 0
-            if deadline is not None and time.monotonic() >= deadline:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 return 0
-            time.sleep(_LOOKED_S)
+            with contextlib.suppress(StoreLostError):
+                region.nap(before, left)
     return 0
 
 
-def _has_ended(region: outside.Outside, found: Found) -> bool:
+def _has_ended(region: Any, found: Found) -> bool:
     """Whether nobody can commit to it any more, by a name or because somebody has it open."""
+    if isinstance(found, OnServer):
+        return not found.stands(region)
     if found.has_name:
         return region.is_over(is_name=False) or not region.status().st_nlink
     if _file_at(found.path) == found.file:
@@ -69,10 +81,7 @@ def _file_at(path: str) -> File | None:
     return found.st_dev, found.st_ino
 
 
-def _say(
-    region: outside.Outside, changes: _Changes, version: int, commits: int, as_json: bool
-) -> None:
-    value, facts = changes.told(), facts_of(region)
+def _say(value: str, facts: Facts, version: int, commits: int, as_json: bool) -> None:
     if as_json:
         held = {"holder_pid": facts.holder_pid}
         output.as_json_line({"time": time.time(), "version": version, "value": value, **held})
@@ -86,14 +95,14 @@ def _say(
 class _Changes:
     """What is new since the last look: the value, or of a dict the keys that changed."""
 
-    def __init__(self, region: outside.Outside) -> None:
+    def __init__(self, region: Any) -> None:
         self._region = region
         self._store: Any = None
         self._places: dict[Any, Any] | None = None
         self._epoch: Any = None
 
     def told(self) -> str:
-        if not self._region.identity.kind:
+        if not self._region.has_keys:
             return reading.in_a_line(self._region)
         if self._store is None:
             self._store = self._region.store(placeholders, reading.SHOWN_MOST)
@@ -120,38 +129,41 @@ class _Changes:
         return f"{len(places):,} keys; {', '.join([*said, *gone[:ITEMS]])}"
 
 
-def top(every: float, times: int | None, as_json: bool) -> int:
-    """Show all shares, those that change most first, again and again."""
+def top(where: list[str], every: float, times: int | None, as_json: bool) -> int:
+    """Show shares, those that change most first, again and again."""
+    rounds = _rounds(where, every, times)
     if as_json:
-        for rows, rates in _rounds(every, times):
+        for rows, rates in rounds:
             output.as_json_line({"time": time.time(), "shares": _as_json(rows, rates)})
         return 0
     with output.screen() as screen:
-        for rows, rates in _rounds(every, times):
+        for rows, rates in rounds:
             shown = [_cells(seen, rates) for seen in rows]
             screen.draw(shown or [{"where": "no shares"}], _RATED)
     return 0
 
 
-Rates = dict[tuple[int, int], tuple[float, float]]
-"""Commits and contended waits a second, by file."""
+Rates = dict[str, tuple[float, float]]
+"""Commits and contended waits a second, by region."""
 
 
-def _rounds(every: float, times: int | None) -> Iterator[tuple[list[Seen], Rates]]:
-    before: dict[tuple[int, int], tuple[float, int, int]] = {}
+def _rounds(
+    where: list[str], every: float, times: int | None
+) -> Iterator[tuple[list[Seen], Rates]]:
+    before: dict[str, tuple[float, int, int]] = {}
     while times is None or times > 0:
         waiters = blocked()
         rates, last, before = {}, before, {}
-        chosen, _ = everything()
+        chosen = chosen_of(where) if where else everything()[0]
         rows = [seen for found in chosen if (seen := see(found, waiters, with_value=False))]
         for seen in rows:
             if seen.facts is not None:
-                file, facts = seen.found.file, seen.facts
-                before[file] = now = time.monotonic(), facts.version, facts.contended_waits
-                then = last.get(file, now)
+                key, facts = seen.key, seen.facts
+                before[key] = now = time.monotonic(), facts.version, facts.contended_waits
+                then = last.get(key, now)
                 took = max(now[0] - then[0], 1e-9)
-                rates[file] = (now[1] - then[1]) / took, (now[2] - then[2]) / took
-        rows.sort(key=lambda seen: -rates.get(seen.found.file, (-1.0, 0.0))[0])
+                rates[key] = (now[1] - then[1]) / took, (now[2] - then[2]) / took
+        rows.sort(key=lambda seen: -rates.get(seen.key, (-1.0, 0.0))[0])
         yield rows, rates
         if times is not None:
             times -= 1
@@ -162,7 +174,7 @@ def _rounds(every: float, times: int | None) -> Iterator[tuple[list[Seen], Rates
 def _cells(seen: Seen, rates: Rates) -> dict[str, str]:
     row = cells(seen)
     if seen.facts is not None:
-        commits, waits = rates[seen.found.file]
+        commits, waits = rates[seen.key]
         row |= {"commits/s": f"{commits:,.0f}", "waits/s": f"{waits:,.0f}" if waits else ""}
     return row
 
@@ -170,6 +182,6 @@ def _cells(seen: Seen, rates: Rates) -> dict[str, str]:
 def _as_json(rows: list[Seen], rates: Rates) -> list[dict[str, Any]]:
     found = []
     for seen in rows:
-        commits, waits = rates.get(seen.found.file, (None, None))
+        commits, waits = rates.get(seen.key, (None, None))
         found.append(seen.as_json() | {"commits_per_s": commits, "waits_per_s": waits})
     return found

@@ -11,15 +11,15 @@ import attrs
 
 from .. import _proc
 from .._display import size
-from .._store import outside
-from ..errors import MmapShareError, UnsafePathError
+from ..errors import MmapShareError, ShareNotFoundError
 from . import output, reading
-from .facts import Facts, facts_of
-from .finding import File, Found, Others, blocked, everything, one, shares_of, users_of
+from .facts import Facts
+from .finding import Others, blocked, everything, one, shares_of, users_of
+from .found import File, Found
 
 LISTED: Final = (
-    "where", "kind", "what", "version", "used", "resident", "holder", "waiters", "dead", "users",
-    "value",
+    "where", "kind", "what", "version", "used", "resident", "held", "holder", "waiters",
+    "dead", "users", "value",
 )  # fmt: skip
 _PIDS_SHOWN: Final = 4
 
@@ -34,13 +34,18 @@ class Seen:
     trouble: str = ""
     waiters: list[int] | None = None
 
+    @property
+    def key(self) -> str:
+        """What tells it from others, copies of it and what has its name later."""
+        return f"{self.found.where} {self.facts and self.facts.region_id}"
+
     def as_json(self) -> dict[str, Any]:
         """Names and plain data."""
         said: dict[str, Any] = {
             "where": self.found.where,
             "kind": self.found.kind,
             "has_name": self.found.has_name,
-            "users": self.found.users,
+            "users": None if self.found.is_remote else self.found.users,
             "waiters": self.waiters,
         }
         if self.facts is None:
@@ -50,16 +55,19 @@ class Seen:
 
 def see(found: Found, waiters: Mapping[File, list[int]] | None, with_value: bool) -> Seen | None:
     """Look at a share; None where it has ended meanwhile."""
-    seen = Seen(found, waiters=None if waiters is None else waiters.get(found.file, []))
+    seen = Seen(found)
+    if waiters is not None and not found.is_remote:
+        seen.waiters = waiters.get(found.file, [])
     try:
-        with outside.Outside.open(found.path) as region:
-            seen.facts = facts_of(region)
+        with found.open() as region:
+            seen.facts = found.facts(region)
             if with_value:
                 seen.value = reading.in_a_line(region)
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, ShareNotFoundError):
         return None
     except (OSError, MmapShareError) as err:
         seen.trouble = str(err)
+        seen.value = f"not shown: {type(err).__name__}: {err}"  # If there are facts beside it.
     return seen
 
 
@@ -74,6 +82,7 @@ def cells(seen: Seen) -> dict[str, str]:
         "version": f"{facts.version:,}",
         "used": size(facts.used_bytes),
         "resident": size(facts.resident_bytes),
+        "held": size(facts.held_bytes) if facts.held_bytes else "",
         "holder": holder(facts),
         "waiters": str(len(seen.waiters)) if seen.waiters else "",
         "dead": f"{facts.holders_found_dead:,}" if facts.holders_found_dead else "",
@@ -85,7 +94,18 @@ def holder(facts: Facts) -> str:
     """Who has the lock, and for how long; nothing where it is free."""
     if facts.holder_pid is None:
         return ""
-    return f"{_proc.called(facts.holder_pid)}, {facts.held_s:.1f} s"
+    who = _proc.called(facts.holder_pid)
+    if facts.holder_host is not None:
+        who = f"pid {facts.holder_pid} on {facts.holder_host}"
+    return f"{who}, {facts.held_s:.1f} s"
+
+
+def held(facts: Facts) -> str:
+    """What processes hold without a copy; nothing where they hold nothing."""
+    if not facts.held_bytes:
+        return ""
+    processes = "process" if facts.held_by == 1 else "processes"
+    return f"{size(facts.held_bytes)} by {facts.held_by or 'some'} {processes}"
 
 
 def pids(found: Sequence[int]) -> str:
@@ -101,7 +121,7 @@ def pids(found: Sequence[int]) -> str:
 def ls(where: list[str], as_json: bool) -> int:
     """List shares."""
     if where:
-        chosen, others = [found for each in where for found in shares_of(each)], None
+        chosen, others = chosen_of(where), None
         for found in chosen:
             found.users = found.users or users_of(found)
     else:
@@ -116,6 +136,11 @@ def ls(where: list[str], as_json: bool) -> int:
     else:
         print("no shares")
     return 0 if others is None else _say_of_others(others)
+
+
+def chosen_of(where: list[str]) -> list[Found]:
+    """The shares of these addresses."""
+    return [found for each in where for found in shares_of(each)]
 
 
 def _say_of_others(others: Others) -> int:
@@ -148,6 +173,7 @@ def show(where: str, as_json: bool) -> int:
         "version": f"{facts.version:,}",
         "used": f"{size(facts.used_bytes)} of {size(facts.max_size)}",
         "resident": size(facts.resident_bytes),
+        "held without a copy": held(facts),
         "held by": holder(facts) or "nobody",
         "holder waits for": facts.waits_for or "",
         "waiting": ", ".join(map(_proc.called, seen.waiters or [])),
@@ -156,7 +182,7 @@ def show(where: str, as_json: bool) -> int:
         "open in": ", ".join(map(_proc.called, found.users)),
         "durable": _durable(facts),
         "region": facts.region_id,
-        "file": found.path,
+        "file": "" if found.is_remote else found.path,
     }
     output.facts({name: fact for name, fact in said.items() if fact})
     return 0
@@ -167,6 +193,7 @@ _KINDS: Final = {
     "path": "in a file",
     "memfd": "anonymous",
     "file": "anonymous, in a private file",
+    "redis": "on a server",
 }
 _NO_NAME: Final = "; nobody finds it by name"
 
@@ -179,22 +206,13 @@ def _durable(facts: Facts) -> str:
 
 def get(where: str, key: str | None, load: bool, as_json: bool) -> int:
     """Print a value."""
-    with outside.Outside.open(one(where).path) as region:
+    found = one(where)
+    with found.open() as region:
         if load:
-            _check_trust(where, region)
+            found.check_trust(region)
             sys.path.insert(0, os.getcwd())  # As `python -m` has it: for the value's own classes.
             value = reading.loaded(region, key)
         else:
             value = reading.sketched(region, key)
     print(reading.as_json(value) if as_json else repr(value))
     return 0
-
-
-def _check_trust(where: str, region: outside.Outside) -> None:
-    """Who could write the file decides what runs."""
-    stat = region.status()
-    if stat.st_uid != os.geteuid() or stat.st_mode & 0o077:
-        raise UnsafePathError(
-            f"{where} is another user's, or open to others (user {stat.st_uid}, mode "
-            f"{stat.st_mode & 0o777:o}): what they wrote would run here. It is shown without --load"
-        )

@@ -15,15 +15,17 @@ from .removing import rm
 from .tracing import trace
 
 _WHERE: Final = """\
-WHERE is a name ("jobs"), a path with a slash ("./state.mmapshare"), or the begin of a region's id,
-as `ls` shows it for a share without a name and `repr(share)` does for each.
+WHERE is a name ("jobs"), a path with a slash ("./state.mmapshare"), the URL of a share on a server
+("redis://host/0/jobs"), or the begin of a region's id, as `ls` shows it for a share without a name
+and `repr(share)` does for each.
 """
+_ALL_IN: Final = "only these; of a folder or a server (redis://host/0) all"
 _CODES: Final = """\
 exit codes: 0 done; 1 there is no such share, or it cannot be done; 2 the command is wrong.
 """
 _ABOUT: Final = f"""\
-Look at shares from outside: named ones, those in files, and the anonymous ones of live processes,
-as far as they are this user's own. Looking takes no lock and changes nothing.
+Look at shares from outside: named ones, those in files or on a Redis server, and the anonymous ones
+of live processes, as far as they are this user's own. Looking takes no lock and changes nothing.
 
 {_WHERE}
 Nothing is unpickled but by `get --load`: values are shown by a reader that makes plain data, and
@@ -71,7 +73,7 @@ def _parser(version: str) -> argparse.ArgumentParser:
         return made
 
     made = command(ls, "list shares", *_LS)
-    made.add_argument("where", nargs="*", metavar="WHERE", help="only these, or all in a folder")
+    made.add_argument("where", nargs="*", metavar="WHERE", help=_ALL_IN)
     made = command(show, "all that is known of one share", *_SHOW)
     made.add_argument("where", metavar="WHERE")
     made = command(get, "print a value", *_GET)
@@ -82,7 +84,8 @@ def _parser(version: str) -> argparse.ArgumentParser:
     made.add_argument("where", metavar="WHERE")
     made.add_argument("--seconds", type=_positive, help="end after so long")
     made.add_argument("--times", type=_count, help="end after so many lines")
-    made = command(top, "all shares, again and again", *_TOP)
+    made = command(top, "shares, again and again", *_TOP)
+    made.add_argument("where", nargs="*", metavar="WHERE", help=_ALL_IN)
     made.add_argument("--every", type=_positive, default=1.0, metavar="SECONDS", help="default: 1")
     made.add_argument("--times", type=_count, help="end after so many looks")
     made = command(rm, "take a share's name away", *_RM)
@@ -115,12 +118,13 @@ List this user's shares: those with a name, and all that live processes have ope
 has nothing is left out. What belongs to other users is only counted.
 
 where is what the other commands take; used is the newest value, resident the memory or disk that
-the share takes now; waiters are processes that the system has asleep for the lock; dead says how
-often a process died holding it; users are the processes that have the share open.
+the share takes now; held is what processes got without a copy, and still use; waiters are processes
+that the system has asleep for the lock; dead says how often a process died holding it; users are
+the processes that have the share open. A server knows neither its waiters nor its users.
 """,
     """\
   mmapshare ls                     all that can be found
-  mmapshare ls ./state /var/app/   a file (give it a slash), and all shares in a folder
+  mmapshare ls ./state /var/app/ redis://host/0    a file, all in a folder, all on a server
   mmapshare ls --json | jq '.shares[] | select(.holder_pid) | .where'
 """,
 )
@@ -141,7 +145,8 @@ Print the value of a share as Python writes it. Plain data is shown as it is; ea
 as a placeholder, such as <shop.Order(id=7)>: none is made, and nothing is imported or called.
 
 --load unpickles the value and prints its repr. That runs what the value says, as opening the share
-in a program does. With --json, what JSON has no word for is its repr as a string.
+in a program does; what is signed needs MMAPSHARE_SECRET. With --json, what JSON has no word for is
+its repr as a string.
 
 {_WHERE}""",
     """\
@@ -166,21 +171,21 @@ are counted. It ends when the share does, and by Ctrl-C.
 _TOP: Final = (
     """\
 Show all shares again and again, those that change most first: who holds the lock and for how long,
-who waits, commits and contended waits a second, sizes, holders found dead. In a terminal it is
-drawn in one place, with colours where the package rich is installed (pip install 'mmapshare[cli]').
-It ends by Ctrl-C.
+who waits, commits and contended waits a second, sizes, what is held without a copy, holders found
+dead. In a terminal it is drawn in one place, with colours where the package rich is installed
+(pip install 'mmapshare[cli]'). It ends by Ctrl-C.
 """,
     """\
   mmapshare top
-  mmapshare top --every 0.2
+  mmapshare top redis://host/0 --every 0.2
   mmapshare top --times 2 --json   a first look, and one with rates
 """,
 )
 _RM: Final = (
     f"""\
 Take the name of a share away, or remove its file, after a question. Processes that have it open go
-on with it; who opens the name from then on makes a new share. A share without a name ends with its
-users, and cannot be removed.
+on with it; who opens the name from then on makes a new share. What is on a server is gone at once
+for all. A share without a name ends with its users, and cannot be removed.
 
 {_WHERE}""",
     """\

@@ -11,12 +11,14 @@ from typing import Any, Final
 
 from .._late import importing
 
-_RIGHT: Final = {"version", "used", "resident", "waiters", "commits/s", "waits/s", "dead"}
+_RIGHT: Final = {"version", "used", "resident", "held", "waiters", "commits/s", "waits/s", "dead"}
 _STYLES: Final = {"where": "bold", "holder": "yellow", "waiters": "yellow", "dead": "red"}
 _CUT: Final = ("value", "users")
 """What is cut off where the line is full, and then to how much."""
 _CUT_TO: Final = 12
-_LEFT_OUT: Final = ("resident", "kind", "users", "used", "version", "dead", "waiters", "what")
+_LEFT_OUT: Final = (
+    "resident", "kind", "users", "used", "version", "held", "dead", "waiters", "what",
+)  # fmt: skip
 """What goes next."""
 _CUT_LAST: Final = ("holder", "where")
 _GAP: Final = 2

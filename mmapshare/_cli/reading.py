@@ -22,20 +22,20 @@ _READ_MOST: Final = 64 << 20
 _DEPTH_MOST: Final = 50
 
 
-def in_a_line(region: outside.Outside) -> str:
+def in_a_line(region: Any) -> str:
     """The value, as far as there is place."""
-    if region.identity.kind:
+    if region.has_keys:
         return _keys_in_a_line(region)
     store = region.store(placeholders, SHOWN_MOST)
-    version, frames, *_ = store.read_or_lock(store.try_read)
+    version, frames, *_ = store.read()
     if not version:
         return "empty"
-    if len(frames[0]) < SHOWN_MOST:
+    if isinstance(frames[0], outside.Left) or len(frames[0]) < SHOWN_MOST:
         return _sketched(frames, None)
     return f"{kind_of(bytes(frames[0][:GLIMPSE_BYTES]))}, {size(store.used_bytes())}"
 
 
-def _keys_in_a_line(region: outside.Outside) -> str:
+def _keys_in_a_line(region: Any) -> str:
     store = region.store(placeholders, SHOWN_MOST)
 
     def look(state: Any) -> str:
@@ -53,20 +53,22 @@ def sketched_in_a_line(store: Any, state: Any, key: Any) -> str:
 
 
 def _sketched(frames: Any, definitions: Any) -> str:
+    if isinstance(frames[0], outside.Left):
+        return f"<{size(frames[0].size_bytes)}>"
     try:
         return shortened(placeholders.sketch(frames, definitions))
     except Exception as err:
         return f"not shown: {type(err).__name__}: {err}"
 
 
-def sketched(region: outside.Outside, key: str | None) -> Any:
+def sketched(region: Any, key: str | None) -> Any:
     """The value, or that of a key, with placeholders for all that is not plain data."""
     store = region.store(placeholders, _READ_MOST)
     return _value(region, store, key, _sketch)
 
 
 def _sketch(frames: Any, definitions: Any = None) -> Any:
-    if len(frames[0]) >= _READ_MOST:
+    if isinstance(frames[0], outside.Left) or len(frames[0]) >= _READ_MOST:
         raise OpenError(f"the value takes more than {size(_READ_MOST)}: --load loads it")
     try:
         return placeholders.sketch(frames, definitions)
@@ -74,16 +76,16 @@ def _sketch(frames: Any, definitions: Any = None) -> Any:
         raise OpenError(f"the value cannot be shown ({type(err).__name__}: {err})") from err
 
 
-def loaded(region: outside.Outside, key: str | None) -> Any:
+def loaded(region: Any, key: str | None) -> Any:
     """The value itself: this runs what it says."""
     return _value(region, region.store(codec, None), key, decode)
 
 
-def _value(region: outside.Outside, store: Any, key: str | None, load: Any) -> Any:
-    if not region.identity.kind:
+def _value(region: Any, store: Any, key: str | None, load: Any) -> Any:
+    if not region.has_keys:
         if key is not None:
             raise OpenError("this is a Share, which has no keys: leave out --key")
-        version, frames, *_ = store.read_or_lock(store.try_read)
+        version, frames, *_ = store.read()
         if not version:
             raise EmptyShareError("the share is empty: it has no value yet")
         return load(frames)

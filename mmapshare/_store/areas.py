@@ -84,7 +84,8 @@ class Areas:
         return holds.held(segment.fd, HEADER_BYTES, segment.size_bytes) is None
 
     def _full_of_holds(self, size: int) -> RegionFullError:
-        held, by = holds.held_bytes(self._segment), holds.holders(self._segment)
+        fd = self._segment.fd
+        held, by = holds.held_bytes(fd, self._segment.size_bytes), holds.holders(fd)
         return RegionFullError(
             f"{size:,} bytes find no room beside what is stored and the {held:,} bytes that "
             f"{by or 'some'} process{' holds' if by == 1 else 'es hold'}, which got them with "

@@ -95,16 +95,16 @@ def all_held(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
             left += [(start, at), (until, end)]
 
 
-def held_bytes(segment: Segment) -> int:
-    """Bytes of the region that are held, by however many."""
-    extents = all_held(segment.fd, 0, segment.size_bytes)
+def held_bytes(fd: int, size_bytes: int) -> int:
+    """Bytes of a region's file that are held, by however many."""
+    extents = all_held(fd, 0, size_bytes)
     return sum(until - at for at, until in extents)
 
 
-def holders(segment: Segment) -> int:
-    """Processes that hold something of the region, among those that one may look into."""
+def holders(fd: int) -> int:
+    """Processes that hold something of it, among those that one may look into."""
     try:
-        file = os.fstat(segment.fd)
+        file = os.fstat(fd)
         return _proc.private_mappers(file.st_dev, file.st_ino)
     except OSError:  # No descriptor to spare: it is told without.
         return 0

@@ -191,11 +191,13 @@ class MemoryStore(Store):
 
     def stats(self) -> Stats:
         region = self.region
+        segment = region.segment
+        held = held_bytes(segment.fd, segment.size_bytes) if self._words[HOLDS] else 0
         return Stats(
             version=self.version,
             used_bytes=self.used_bytes(),
-            resident_bytes=region.segment.resident_bytes(),
+            resident_bytes=segment.resident_bytes(),
             max_size=self.max_size,
-            kind=region.segment.kind,
-            held_bytes=held_bytes(region.segment) if self._words[HOLDS] else 0,
+            kind=segment.kind,
+            held_bytes=held,
         )

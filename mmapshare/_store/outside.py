@@ -17,8 +17,9 @@ from typing import Any, Final, Self, TypeVar
 import attrs
 
 from ..errors import CorruptRegionError, MmapShareError
+from . import holds
 from .areas import Areas
-from .format import HEADER_BYTES, IDENTITY_BYTES, LOG_KIND, VERSION, Identity
+from .format import HEADER_BYTES, HOLDS, IDENTITY_BYTES, LOG_KIND, VERSION, Identity
 from .keyed import MemoryKeyedStore
 from .manifest import Extents
 from .named import is_over
@@ -29,6 +30,7 @@ T = TypeVar("T")
 
 _ATTEMPTS: Final = 100
 _PAUSE_S: Final = 1e-3
+_LOOKED_S: Final = 0.02
 _READ_MOST: Final = 1 << 30
 """Linux reads little more at once."""
 
@@ -43,7 +45,7 @@ class Left:
 class Outside(Region):
     """A region, for who may read its file; nothing of it can be changed."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_fd", "_size")
 
     def __init__(self, fd: int) -> None:
         """Owns ``fd``; CorruptRegionError where that is no region's."""
@@ -59,6 +61,7 @@ class Outside(Region):
         except BaseException:
             os.close(fd)
             raise
+        self._size = size
         nothing: Any = None
         found: Any = _Bytes(fd, size)
         words: Any = _Words(found)
@@ -96,9 +99,23 @@ class Outside(Region):
         """What the system says of its file."""
         return os.fstat(self._fd)
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether it is a SharedDict's."""
+        return self.identity.kind == LOG_KIND
+
     def is_over(self, is_name: bool) -> bool:
         """Whether it was unlinked; of a name also, whether it is from before this boot."""
         return is_over(self.words[:HEADER_BYTES], is_name)
+
+    def held(self) -> tuple[int, int]:
+        """Bytes that are held (see `_store.holds`), and by how many processes; 0 where unknown."""
+        held = holds.held_bytes(self._fd, self._size) if self.words[HOLDS] else 0
+        return held, holds.holders(self._fd) if held else 0
+
+    def nap(self, version: int, seconds: float) -> None:
+        """Wait until that may not be the newest version any more, at most so long."""
+        time.sleep(min(seconds, _LOOKED_S))
 
     def store(self, codec: Any, most: int | None) -> Any:
         """What is in it, to be read: an `OutsideValue` or an `OutsideKeyed`.
@@ -107,7 +124,7 @@ class Outside(Region):
         first frame is read up to so many bytes, and each further one is
         `Left` where it is.
         """
-        if self.identity.kind == LOG_KIND:
+        if self.has_keys:
             return OutsideKeyed(self, codec, most)
         return OutsideValue(self, most)
 

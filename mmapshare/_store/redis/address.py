@@ -55,7 +55,13 @@ class Server:
     replicas: tuple[int, float]
 
     def __str__(self) -> str:
-        return self.public().url
+        """As a user writes it, without the password."""
+        parts = urlsplit(self.public().url)
+        options = dict(parse_qsl(parts.query))
+        if parts.scheme != "unix":
+            return parts.geturl()
+        path = f"unix://{parts.path}/{options.pop('db')}"
+        return f"{path}?{urlencode(options)}" if options else path
 
     def public(self) -> Server:
         """The same without user and password."""
@@ -122,7 +128,7 @@ def secret_of(given: str | bytes | None) -> bytes | None:
 
 def address_of(url: str, lease_s: float, secret: bytes | None) -> ServerAddress:
     """The address that a URL says; ValueError where it says none."""
-    server, name = _split(url)
+    server, name = split(url)
     if not name or not _NAME.fullmatch(name):
         raise ValueError(
             f"{_shown(url)} ends with no name for a share: write redis://host:6379/0/jobs, with a "
@@ -133,18 +139,26 @@ def address_of(url: str, lease_s: float, secret: bytes | None) -> ServerAddress:
 
 def server_of(url: str) -> Server:
     """The server that a URL leads to, which names no share."""
-    server, name = _split(url)
+    server, name = split(url)
     if name:
         raise ValueError(f"{_shown(url)} names a share: write redis://host:6379/0")
     return server
 
 
-def _split(url: str) -> tuple[Server, str]:
+def split(url: str) -> tuple[Server, str]:
+    """The server of a URL, and the name of a share there, empty where there is none."""
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES:
         raise ValueError(
             f"{_shown(url)} begins with none of {', '.join(f'{one}://' for one in _SCHEMES)}"
         )
+    try:
+        parts.port  # noqa: B018
+    except ValueError:  # It may be a password whose host was forgotten: it is not shown.
+        raise ValueError(
+            "the address has a port that is no number: write redis://host:6379/0/jobs, and "
+            "redis://user:password@host:6379/0/jobs where there is a password"
+        ) from None
     scheme, found = _SCHEMES[parts.scheme], _PATH.fullmatch(parts.path)
     if found is None or bool(found[1]) != (scheme == "unix"):
         raise ValueError(
@@ -166,7 +180,8 @@ def _split(url: str) -> tuple[Server, str]:
 
 
 def _shown(url: str) -> str:
-    return repr(re.sub(r"//[^@/]*@", "//", url))
+    """Without what may be a password: one that was not quoted may have anything in it."""
+    return repr(re.sub(r"//.*@", "//...@", url.partition("?")[0]))
 
 
 class RedisMaker:

@@ -144,7 +144,7 @@ class Lease:
             self.blocked = None
             store.taken(rest)
             if died:
-                _report_dead(Holder.unpacked(died))
+                self._report_dead(Holder.unpacked(died))
             return
         if what != b"held":
             store.refuse(reply)
@@ -200,8 +200,13 @@ class Lease:
         if blocked.holder is None or not self._is_gone(blocked):
             return False
         self._break(blocked.token)
-        _report_dead(blocked.holder)
+        self._report_dead(blocked.holder)
         return True
+
+    def _report_dead(self, holder: Holder) -> None:
+        logger.warning(
+            "%s died holding the lock; its unfinished change is dropped, the value is whole", holder
+        )
 
     def _wait_in_line(self, most_s: float, backend: Backend) -> Generator[Pause, None, None]:
         """Until somebody lets go, or the holder has ended; or so long."""
@@ -254,12 +259,6 @@ class Lease:
         return False
 
 
-def _report_dead(holder: Holder) -> None:
-    logger.warning(
-        "%s died holding the lock; its unfinished change is dropped, the value is whole", holder
-    )
-
-
 class LeaseLock(Lock):
     """`Lock`, whose words are this process's alone: what they tell of all stands on the server."""
 
@@ -307,6 +306,11 @@ class LeaseLock(Lock):
         )
 
     def holder(self) -> tuple[int, float] | None:
+        found = self.holding()
+        return found and (found[0].pid, found[1])
+
+    def holding(self) -> tuple[Holder, float] | None:
+        """The same with all that is known of the holder."""
         token, *found = self._store.fields(b"lt", b"lh", b"lu", b"ls")
         if not token:
             return None
@@ -315,7 +319,7 @@ class LeaseLock(Lock):
         holder = Holder.unpacked(found[0])
         if int(found[1]) <= now_us or (holder.is_beside_us() and holder.has_ended()):
             return None
-        return holder.pid, max(0.0, (now_us - int(found[2])) / 1e6)
+        return holder, max(0.0, (now_us - int(found[2])) / 1e6)
 
     @property
     def contended(self) -> int:

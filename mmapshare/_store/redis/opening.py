@@ -19,7 +19,8 @@ from .keys import keys_of, name_of
 from .remote import STORES, Found
 from .wire import Wire
 
-_FORMAT: Final = b"1"
+FORMAT: Final = b"1"
+"""Of what a hash says of itself."""
 _ATTEMPTS: Final = 100
 _PAGE: Final = b"1000"
 _warned: set[str] = set()
@@ -56,10 +57,10 @@ def _found(address: ServerAddress, wire: Wire) -> Found | None:
     region_id, kind, max_size, form, python, signed = told
     if region_id is None:
         return None
-    if form != _FORMAT or len(region_id) != 16 or kind is None or max_size is None:
+    if form != FORMAT or len(region_id) != 16 or kind is None or max_size is None:
         raise OpenError(
             f"share {address} was made by another mmapshare, in format {_shown(form)}; this one "
-            f"knows {_shown(_FORMAT)}"
+            f"knows {_shown(FORMAT)}"
         )
     if python != _python():
         raise OpenError(
@@ -152,27 +153,30 @@ def listing(server: Server) -> list[ListedShare]:
     """The shares of a database, in the order of their names; what is no share is left out."""
     wire = Wire(RedisMaker(server), server.reply_s)
     try:
-        found, cursor = {}, b"0"
-        while True:
-            cursor, keys = wire.call(
-                b"SCAN", cursor, b"MATCH", keys_of("*", ())[0].replace(b"{*}", b"*"), b"COUNT",
-                _PAGE, b"TYPE", b"hash",
-            )  # fmt: skip
-            for key in keys:
-                listed = _listed(wire, key)
-                if listed is not None:
-                    found[listed.name] = listed
-            if cursor == b"0":
-                return [found[name] for name in sorted(found)]
+        listed = [_listed(wire, name) for name in names(wire)]
+        return [one for one in listed if one is not None]
     finally:
         wire.close()
 
 
-def _listed(wire: Wire, key: bytes) -> ListedShare | None:
-    name = name_of(key)
+def names(wire: Wire) -> list[str]:
+    """What may be shares, in the order of their names."""
+    found, cursor = set(), b"0"
+    while True:
+        cursor, keys = wire.call(
+            b"SCAN", cursor, b"MATCH", keys_of("*", ())[0].replace(b"{*}", b"*"), b"COUNT",
+            _PAGE, b"TYPE", b"hash",
+        )  # fmt: skip
+        found |= {name for key in keys if (name := name_of(key)) is not None}
+        if cursor == b"0":
+            return sorted(found)
+
+
+def _listed(wire: Wire, name: str) -> ListedShare | None:
+    (key,) = keys_of(name, ())
     fields = (b"kind", b"max", b"v", b"fmt", b"lt", b"lh")
     kind, max_size, version, form, token, holder = wire.call(b"HMGET", key, *fields)
-    if name is None or form != _FORMAT:
+    if form != FORMAT:
         return None
     return ListedShare(
         name=name,
