@@ -99,9 +99,11 @@ def save_chrome(recording: Recording, path: str | os.PathLike[str]) -> None:
     """Write a Chrome trace, whole or not at all."""
     beside = f"{os.fspath(path)}.{os.getpid()}.part"
     try:
-        with open(beside, "w", encoding="utf-8") as file:
+        # As it is, but for what is no UTF-8: some versions of Perfetto know no other escapes.
+        with open(beside, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
-            file.write(",\n".join(map(json.dumps, chrome(recording))))
+            lines = (json.dumps(event, ensure_ascii=False) for event in chrome(recording))
+            file.write(",\n".join(lines))
             file.write("\n]}\n")
         os.replace(beside, path)
     except BaseException:
@@ -111,21 +113,35 @@ def save_chrome(recording: Recording, path: str | os.PathLike[str]) -> None:
 
 
 def chrome(recording: Recording) -> Iterator[dict[str, Any]]:
-    """Its events; a track for each share in each thread, since holds of several may cross."""
-    began, tracks = recording.began, dict[tuple[int, int, str], int]()
+    """Its events, in the Trace Event Format, of which Perfetto reads a part.
+
+    There spans of one track may lie within one another, and must not cross. So a track is for one
+    share in one thread, and tasks of a thread that wait side by side have several. No track has a
+    process's number, which would be taken for that one's main thread.
+    """
+    began, track = recording.began, max(recording.processes, default=0)
     for pid, name in recording.processes.items():
-        yield {"ph": "M", "name": "process_name", "pid": pid, "args": {"name": name}}
+        yield _named("process_name", name, {"pid": pid, "tid": pid})
     threads: dict[tuple[int, int], int] = {}
-    for event in recording.events:
-        key = event.pid, event.thread, event.share
+    tracks: dict[tuple[int, int, str], list[tuple[int, int]]] = defaultdict(list)
+    for event in sorted(recording.events, key=lambda event: event.begun):
+        own = tracks[event.pid, event.thread, event.share]
         name = recording.names[event.share]
-        if key not in tracks:
-            tracks[key] = len(tracks) + 1
-            thread = threads.setdefault(key[:2], sum(pid == event.pid for pid, _ in threads) + 1)
-            label = f"{name}, thread {thread}"
-            about = {"pid": event.pid, "tid": tracks[key]}
-            yield {"ph": "M", "name": "thread_name", **about, "args": {"name": label}}
-        yield from _chrome(event, name, {"pid": event.pid, "tid": tracks[key]}, began)
+        at = next((n for n, (_, end) in enumerate(own) if end <= event.begun), len(own))
+        place = {"pid": event.pid, "tid": own[at][0] if at < len(own) else track + 1}
+        if at == len(own):
+            track += 1
+            own.append((track, 0))
+            number = sum(pid == event.pid for pid, _ in threads) + 1
+            thread = threads.setdefault((event.pid, event.thread), number)
+            beside = f" ({at + 1})" if at else ""
+            yield _named("thread_name", f"{name}, thread {thread}{beside}", place)
+        own[at] = place["tid"], event.ended
+        yield from _chrome(event, name, place, began)
+
+
+def _named(what: str, name: str, place: dict[str, int]) -> dict[str, Any]:
+    return {"ph": "M", "name": what, "ts": 0, **place, "args": {"name": name}}
 
 
 def _chrome(event: Event, name: str, place: dict[str, int], began: int) -> Iterator[dict[str, Any]]:

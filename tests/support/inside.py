@@ -367,6 +367,7 @@ PLACES = {
     "trace_svg": "_trace.showing.svg",
     "trace_chrome": "_trace.showing.chrome",
     "trace_summary": "_trace.showing.summary",
+    "TraceOfRecording": "_trace.Trace",
     "TraceRecorder": "_trace.recorder.Recorder",
     "Event": "_trace.reading.Event",
     "Recording": "_trace.reading.Recording",

@@ -1,5 +1,6 @@
 """What a recording is shown as: a table, a Chrome trace, a picture."""
 
+import asyncio
 import json
 import os
 import xml.etree.ElementTree as ET
@@ -85,16 +86,72 @@ def test_the_chrome_trace_has_a_track_for_each_share_of_a_thread(recording):
     ]
 
 
-def test_spans_of_one_track_do_not_cross(recording):
-    """Else Perfetto draws them wrong."""
-    tracks = {}
-    for event in inside.trace_chrome(recording):
-        if event["ph"] == "X":
-            span = event["ts"], event["ts"] + event["dur"]
-            tracks.setdefault((event["pid"], event["tid"]), []).append(span)
-    for spans in tracks.values():
-        for (_, end), (start, _) in pairwise(sorted(spans)):
-            assert start >= end
+def _as_perfetto_reads(events):
+    """The Trace Event Format, as far as these events use it; spans by their tracks."""
+    named, spans = {"process_name": set(), "thread_name": set()}, {}
+    for event in events:
+        assert event["ph"] in {"M", "X", "i"}
+        assert all(type(event[at]) is int and event[at] > 0 for at in ("pid", "tid"))
+        assert type(event["ts"]) in {int, float}
+        assert event["ts"] >= 0
+        assert isinstance(event["name"], str)
+        track = event["pid"], event["tid"]
+        if event["ph"] == "M":
+            assert event["args"]["name"]
+            named[event["name"]].add(event["pid"] if event["name"] == "process_name" else track)
+            continue
+        assert track in named["thread_name"]  # Before it is used.
+        assert event["pid"] in named["process_name"]
+        assert not any(isinstance(arg, list | dict) for arg in event["args"].values())
+        if event["ph"] == "i":
+            assert event["s"] in {"t", "p", "g"}
+        else:
+            assert event["dur"] >= 0
+            begin = round(1000 * event["ts"])
+            spans.setdefault(track, []).append((begin, begin + round(1000 * event["dur"])))
+    for own in spans.values():
+        for (_, end), (start, _) in pairwise(sorted(own)):
+            assert start >= end  # Those that cross are dropped.
+    # A thread by a process's number is its main one, whichever process it is said to be of.
+    threads = {tid for _, tid in named["thread_name"]}
+    assert not threads & named["process_name"]
+    assert len(threads) == len(named["thread_name"])
+    return spans
+
+
+def test_the_chrome_trace_is_what_perfetto_reads(recording):
+    spans = _as_perfetto_reads(inside.trace_chrome(recording))
+    assert sorted(map(len, spans.values())) == [1, 1, 1, 1, 3]
+    assert _as_perfetto_reads(inside.trace_chrome(inside.Recording({}, {}, []))) == {}
+
+
+def test_tasks_that_wait_side_by_side_have_tracks_of_their_own(tmp_path):
+    share = Share({"n": 0})
+
+    async def change():
+        async with share.locked():
+            await asyncio.sleep(0.001)
+
+    async def all_of_them():
+        await asyncio.gather(*[change() for _ in range(4)])
+
+    with mmapshare.trace(tmp_path / "run.json"):
+        asyncio.run(all_of_them())
+    events = json.loads((tmp_path / "run.json").read_text())["traceEvents"]
+    spans = _as_perfetto_reads(events)
+    assert sum(map(len, spans.values())) >= 7  # Four holds, and three have waited.
+    assert len(spans) == 4
+    labels = [event["args"]["name"] for event in events if event["name"] == "thread_name"]
+    assert [label.partition("thread 1")[2] for label in labels] == ["", " (2)", " (3)", " (4)"]
+
+
+def test_a_name_of_any_letters_is_written_as_it_is(tmp_path):
+    """Perfetto knew no escapes by number, and refused the whole trace."""
+    found = inside.Recording({1: "é"}, {"a": "t\udc80"}, [_event(got=1, begun=1, ended=2)])
+    inside.TraceOfRecording(None, found).save(tmp_path / "run.json")
+    written = (tmp_path / "run.json").read_text()
+    assert '"é"' in written
+    assert json.loads(written)["traceEvents"][1]["args"]["name"].startswith("t\udc80, ")
 
 
 def test_the_picture_has_a_row_a_process_with_its_colours(recording):
@@ -136,7 +193,7 @@ def test_a_trace_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
         "process_name", "thread_name", "hold", "commit",
     ]  # fmt: skip
     before = path.read_text()
-    monkeypatch.setattr("json.dumps", lambda *_: 1 / 0)
+    monkeypatch.setattr("json.dumps", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         trace.save(path)
     monkeypatch.undo()
