@@ -19,6 +19,7 @@ from .._lock import HOLDER, Lock, deadlock, is_ours, status
 from .._store import base, format, region
 from .._transaction import Conflict, ReadSet
 from ..errors import DeadlockError, LockTimeout, VersionConflict
+from . import servers
 from .recorder import (
     CONFLICT,
     END_AT,
@@ -32,7 +33,7 @@ from .recorder import (
 )
 
 _VERSION: Final = format.VERSION
-_NO_WORDS: Final = [0] * (_VERSION + 1)
+_NO_WORDS: Final[Any] = [0] * (_VERSION + 1)
 """In the place of a header, where there is none."""
 _SWAPPED: Final = (
     (Lock, "acquire"),
@@ -46,7 +47,6 @@ _SWAPPED: Final = (
     (base.KeyedStore, "check"),
     (ReadSet, "_look"),
 )
-_real: Final = {(owner, name): owner.__dict__[name] for owner, name in _SWAPPED}
 
 
 class Known:
@@ -77,6 +77,7 @@ class Hooks:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._made = self._make()
+        self._real = {(owner, name): owner.__dict__[name] for owner, name in self._made}
 
     def begin(self) -> None:
         """From now on each lock's use is recorded; a hold that runs is not."""
@@ -84,21 +85,24 @@ class Hooks:
         for (owner, name), made in self._made.items():
             setattr(owner, name, made)
 
-    @staticmethod
-    def end() -> None:
+    def end(self) -> None:
         """Have all as it was; a hold that runs stays without an end."""
-        for (owner, name), real in _real.items():
+        for (owner, name), real in self._real.items():
             setattr(owner, name, real)
         forget_all()
 
     def _introduce(self, lock: Any) -> Known:
         """A lock that is met for the first time."""
-        found = next((one for one in region.all_regions() if one.lock is lock), None)
-        address = None if found is None else found.segment.address
+        address, words = None, _NO_WORDS
+        for found in region.all_regions():
+            if found.lock is lock:
+                address, words = found.segment.address, found.words
+        store = getattr(lock, "store", None)
+        if store is not None:
+            address, words = store.address, servers.Versions(store)
         share = deadlock.name_of(lock.region_id)
         said = {"share": share, "name": None if address is None else str(address)}
-        number = self._recorder.number_of(("share", share), said)
-        known = lock.known = Known(number, _NO_WORDS if found is None else found.words)
+        known = lock.known = Known(self._recorder.number_of(("share", share), said), words)
         return known
 
     def _site(self, frame: FrameType) -> int:
@@ -126,7 +130,9 @@ class Hooks:
         )  # fmt: skip
         known.place, known.page = place + END_AT, page
 
-    def _once(self, kind: int, lock: Any, begun: int, before: int = 0, after: int = 0) -> None:
+    def _once(
+        self, kind: int, lock: Any, begun: int, before: int = 0, after: int = 0, got: int = 0
+    ) -> None:
         """Record what is over by now."""
         known = lock.known or self._introduce(lock)
         found = self._recorder.take()
@@ -137,11 +143,12 @@ class Hooks:
         pack_end(page.map, place + END_AT, after, now)
         pack_begin(
             page.map, place,
-            get_ident(), begun or now, 0, site, before, kind | known.number << 8,
+            get_ident(), begun or now, got, site, before, kind | known.number << 8,
         )  # fmt: skip
 
     def _make(self) -> dict[Any, Any]:  # noqa: PLR0915  # What is hot has all at hand here.
-        acquire_, acquire_async_, steps_, *others = _real.values()
+        real = [owner.__dict__[name] for owner, name in _SWAPPED]
+        acquire_, acquire_async_, steps_, *others = real
         release_, let_go_, report_, sleep_, *refusing = others
         recorder, record_hold, once = self._recorder, self._hold, self._once
         now, getframe, ident, pack = monotonic_ns, sys._getframe, get_ident, pack_begin
@@ -239,7 +246,7 @@ class Hooks:
             acquire, acquire_async, steps, release, let_go, report_dead, sleep,
             *map(noting, refusing),
         )  # fmt: skip
-        return dict(zip(_SWAPPED, made, strict=True))
+        return dict(zip(_SWAPPED, made, strict=True)) | servers.swapped(once, noting)
 
 
 def forget_all() -> None:

@@ -41,6 +41,10 @@ PLACES = {
     "open_found": "_store.redis.remote.Found.open_store",
     "give_name_on_server": "_store.redis.opening._give_name",
     "PUT_KEYED": "_store.redis.keyed.PUT_KEYED",
+    "remote_sleeping": "_store.redis.remote.RemoteStore.sleeping",
+    "lease_report_dead": "_store.redis.lease.Lease._report_dead",
+    "put_value_at_once": "_store.redis.value.RemoteValueStore._put_at_once",
+    "put_keys_at_once": "_store.redis.keyed.RemoteKeyedStore._put_at_once",
     "connection_send": "_store.redis.wire.Connection.send",
     "connection_read": "_store.redis.wire.Connection.read",
     # --- _store.holds

@@ -85,6 +85,14 @@ class IndexedStore(RemoteStore, KeyedStore):
     def version(self) -> int:
         return self._see(self._newest, int(self.fields(b"v")[0]))
 
+    @property
+    def base_version(self) -> int:
+        return self._base
+
+    @property
+    def seen_version(self) -> int:
+        return self._newest
+
     def _see(self, seen: int, version: int) -> int:
         """That is there now; ``seen`` is what had been seen when it was asked for."""
         if version < seen:

@@ -271,6 +271,11 @@ class LeaseLock(Lock):
         super().__init__(lease, words, 0, int.from_bytes(store.region_id[:8], "little"))
 
     @property
+    def store(self) -> Any:
+        """What it is the lock of."""
+        return self._store
+
+    @property
     def lease(self) -> Lease:
         lease: Any = self.process_lock
         return lease  # type: ignore[no-any-return]

@@ -315,6 +315,18 @@ class RemoteStore(Store):
     ) -> Generator[Pause, None, None]:
         return self._ears.listening(lambda: self.version == version, timeout_s, backend)
 
+    # --- What is known without asking, of a recorder ---------------------------------------
+
+    @property
+    def base_version(self) -> int:
+        """The version that the holder changes, or has made."""
+        raise NotImplementedError
+
+    @property
+    def seen_version(self) -> int:
+        """The newest version that this process has seen."""
+        raise NotImplementedError
+
     # --- Its life --------------------------------------------------------------------------
 
     @property

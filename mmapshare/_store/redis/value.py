@@ -43,6 +43,14 @@ class RemoteValueStore(RemoteStore, ValueStore):
         seen = self._seen
         return self._see(seen, int(self.fields(b"v")[0]))
 
+    @property
+    def base_version(self) -> int:
+        return self._base[0]
+
+    @property
+    def seen_version(self) -> int:
+        return self._seen[0]
+
     def _see(self, seen: tuple[int, bytes | None], version: int, blob: bytes | None = None) -> int:
         """That is there now; ``seen`` is what had been seen when it was asked for."""
         if version < seen[0]:
