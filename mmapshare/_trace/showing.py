@@ -99,8 +99,8 @@ def save_chrome(recording: Recording, path: str | os.PathLike[str]) -> None:
     """Write a Chrome trace, whole or not at all."""
     beside = f"{os.fspath(path)}.{os.getpid()}.part"
     try:
-        # As it is, but for what is no UTF-8: some versions of Perfetto know no other escapes.
-        with open(beside, "w", encoding="utf-8", errors="backslashreplace") as file:
+        # Letters as they are: at some escapes by number versions of Perfetto refuse all.
+        with open(beside, "w", encoding="utf-8", errors="replace") as file:
             file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
             lines = (json.dumps(event, ensure_ascii=False) for event in chrome(recording))
             file.write(",\n".join(lines))
@@ -144,14 +144,19 @@ def _named(what: str, name: str, place: dict[str, int]) -> dict[str, Any]:
     return {"ph": "M", "name": what, "ts": 0, **place, "args": {"name": name}}
 
 
+def _us(ns: int) -> float:
+    """Microseconds as they are read: times a thousand, and cut off. Spans that met would cross."""
+    return (ns + 0.2) / 1e3 if ns % 1000 else ns // 1000
+
+
 def _chrome(event: Event, name: str, place: dict[str, int], began: int) -> Iterator[dict[str, Any]]:
     def span(what: str, start: int, end: int, **more: Any) -> dict[str, Any]:
-        times = {"ts": (start - began) / 1e3, "dur": (end - start) / 1e3}
+        times = {"ts": _us(start - began), "dur": _us(end - start)}
         args = {"args": {"at": event.where, **more}}
         return {"ph": "X", "name": f"{what} {name}", "cat": what, **times, **place, **args}
 
     def moment(what: str, at: int, **more: Any) -> dict[str, Any]:
-        about = {"ts": (at - began) / 1e3, "args": {"at": event.where, **more}}
+        about = {"ts": _us(at - began), "args": {"at": event.where, **more}}
         return {"ph": "i", "s": "t", "name": f"{what} {name}", "cat": what, **about, **place}
 
     if event.kind == HOLD:
