@@ -36,13 +36,10 @@ def watch(where: str, seconds: float | None, times: int | None, as_json: bool) -
         while times is None or times > 0:
             # What a server has lost: whether it has ended, or went back, is told below.
             with contextlib.suppress(StoreLostError):
-                version = region.version
-                if version != before:
-                    commits = version - max(before, 0)
-                    value = changes.told()
-                    _say(
-                        value, found.facts(region), version, commits if before >= 0 else 0, as_json
-                    )
+                if region.version != before:
+                    version, value = changes.told()
+                    commits = version - before if before >= 0 else 0
+                    _say(value, found.facts(region), version, commits, as_json)
                     before = version
                     if times is not None:
                         times -= 1
@@ -101,23 +98,26 @@ class _Changes:
         self._places: dict[Any, Any] | None = None
         self._epoch: Any = None
 
-    def told(self) -> str:
+    def told(self) -> tuple[int, str]:
+        """A version, the newest, and what is new in it."""
         if not self._region.has_keys:
-            return reading.in_a_line(self._region)
+            return reading.versioned(self._region)
         if self._store is None:
             self._store = self._region.store(placeholders, reading.SHOWN_MOST)
-        return str(self._store.read(self._keys))
+        found: tuple[int, str] = self._store.read(lambda state: (state.version, self._keys(state)))
+        return found
 
     def _keys(self, state: Any) -> str:
         before, places = self._places, state.places
         same_area = self._epoch == state.epoch
         self._epoch = state.epoch
+        count = f"{len(places):,} key{'' if len(places) == 1 else 's'}"
         if len(places) > _KEYS_COMPARED_MOST:
             self._places = None
-            return f"{len(places):,} keys"
+            return count
         self._places = dict(places)
         if before is None or not same_area:
-            return reading.in_a_line(self._region)
+            return reading.keys_in_a_line(self._store, state)
         gone = [f"-{shortened(key)}" for key in before if key not in places]
         changed = [key for key in places if before.get(key) != places[key]]
         said = [
@@ -126,7 +126,7 @@ class _Changes:
         ]
         if len(changed) > ITEMS:
             said.append(f"... {len(changed) - ITEMS:,} more")
-        return f"{len(places):,} keys; {', '.join([*said, *gone[:ITEMS]])}"
+        return f"{count}; {', '.join([*said, *gone[:ITEMS]])}"
 
 
 def top(where: list[str], every: float, times: int | None, as_json: bool) -> int:

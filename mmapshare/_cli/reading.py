@@ -24,27 +24,30 @@ _DEPTH_MOST: Final = 50
 
 def in_a_line(region: Any) -> str:
     """The value, as far as there is place."""
-    if region.has_keys:
-        return _keys_in_a_line(region)
+    return versioned(region)[1]
+
+
+def versioned(region: Any) -> tuple[int, str]:
+    """The same with its version."""
     store = region.store(placeholders, SHOWN_MOST)
+    if region.has_keys:
+        found: tuple[int, str] = store.read(
+            lambda state: (state.version, keys_in_a_line(store, state))
+        )
+        return found
     version, frames, *_ = store.read()
     if not version:
-        return "empty"
+        return 0, "empty"
     if isinstance(frames[0], outside.Left) or len(frames[0]) < SHOWN_MOST:
-        return _sketched(frames, None)
-    return f"{kind_of(bytes(frames[0][:GLIMPSE_BYTES]))}, {size(store.used_bytes())}"
+        return version, _sketched(frames, None)
+    kind = kind_of(bytes(frames[0][:GLIMPSE_BYTES]))
+    return version, f"{kind}, {size(store.used_bytes())}"
 
 
-def _keys_in_a_line(region: Any) -> str:
-    store = region.store(placeholders, SHOWN_MOST)
-
-    def look(state: Any) -> str:
-        first = [
-            (key, sketched_in_a_line(store, state, key)) for key in islice(state.places, ITEMS)
-        ]
-        return listed(first, len(state.places))
-
-    return str(store.read(look))
+def keys_in_a_line(store: Any, state: Any) -> str:
+    """The first keys with their values, within a `read` of the store."""
+    first = [(key, sketched_in_a_line(store, state, key)) for key in islice(state.places, ITEMS)]
+    return str(listed(first, len(state.places)))
 
 
 def sketched_in_a_line(store: Any, state: Any, key: Any) -> str:

@@ -7,7 +7,7 @@ import threading
 
 import numpy
 import pytest
-from support import Child, inside, redis_server
+from support import Child, in_child, inside, redis_server
 from support.command import as_json, command, complaint, id_of, printed, program, running
 from support.redis_server import Server
 
@@ -108,7 +108,7 @@ def test_a_holder_on_another_machine_is_said_with_its_name(server):
         server.command("HSET", "mmapshare:{jobs}", "lh", holder)
         found = as_json("show", f"{server.url}/jobs")
         assert (found["holder_pid"], found["holder_host"]) == (77, "far")
-        assert "pid 77 on far, 0." in printed("ls", server.url)
+        assert "pid 77 on far, " in printed("ls", server.url)
 
 
 def test_what_the_server_counts_is_told(server):
@@ -210,10 +210,14 @@ def test_who_loads_from_another_machine_is_warned(server):
 
 def test_a_share_that_goes_before_it_is_loaded_is_none(server):
     Share.open(f"{server.url}/jobs", 5)
-    with inside.found_by_id(f"{server.url}/jobs").open() as region:
-        server.command("FLUSHALL")
-        with pytest.raises(ShareNotFoundError, match="any more"):
-            region.store(None, None)
+
+    def look():
+        with inside.found_by_id(f"{server.url}/jobs").open() as region:
+            server.command("FLUSHALL")
+            with pytest.raises(ShareNotFoundError, match="any more"):
+                region.store(None, None)
+
+    in_child(look)  # Whose connections no later command has.
 
 
 # --- Shares as they change -------------------------------------------------------------------
@@ -309,8 +313,8 @@ def test_rm_takes_a_share_off_its_server_once_agreed_to(server):
         ("redis://localhost/0/no name", "ends with no name for a share"),
         ("redis://localhost/0/jobs?hush=1", "has an option that redis-py does not know"),
         ("redis://localhost/0/jobs?socket_timeout=soon", "could not convert"),
-        ("redis://u:hush@localhost", "'redis://...@localhost' names no database"),
-        ("redis://u:hush@x@localhost", "'redis://...@localhost' names no database"),
+        ("redis://u:hush@localhost", "'redis://localhost' names no database"),
+        ("redis://u:hush@x@localhost", "'redis://localhost' names no database"),
         ("redis://:hu/sh@localhost/0/jobs", "a port that is no number"),
         ("redis://user:hush/0/jobs", "a port that is no number"),
         ("redis://hu/sh@localhost/0/jobs", "names no database"),

@@ -181,7 +181,7 @@ def split(url: str) -> tuple[Server, str]:
 
 def _shown(url: str) -> str:
     """Without what may be a password: one that was not quoted may have anything in it."""
-    return repr(re.sub(r"//.*@", "//...@", url.partition("?")[0]))
+    return repr(re.sub(r"//.*@", "//", url.partition("?")[0]))
 
 
 class RedisMaker:
