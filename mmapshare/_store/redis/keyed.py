@@ -13,7 +13,8 @@ from ..base import Changes, KeyCodec, too_large
 from .fields import OTHER, field_of
 from .index import VALUE, Index, Place, mark_of
 from .indexed import IndexedStore
-from .remote import STORES, Found, Order
+from .orders import Order
+from .remote import STORES, Found
 from .scripts_keyed import COMMIT_KEYED, CREATE_KEYED, PUT_KEYED, TAKE_KEYED
 from .sealing import body_of
 

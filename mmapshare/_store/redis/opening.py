@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
-from ..._lock import level_of_caller
 from ...errors import OpenError, ShareExistsError, ShareNotFoundError
 from ..format import CONTENTS, LOG_KIND, VALUE_KIND
 from ..named import ListedShare
@@ -16,14 +14,13 @@ from . import keyed, value
 from .address import RedisMaker, Server, ServerAddress
 from .holder import Holder
 from .keys import keys_of, name_of
-from .remote import STORES, Found
+from .remote import STORES, Found, warn_of
 from .wire import Wire
 
 FORMAT: Final = b"1"
 """Of what a hash says of itself."""
 _ATTEMPTS: Final = 100
 _PAGE: Final = b"1000"
-_warned: set[str] = set()
 
 assert {False: value.RemoteValueStore, True: keyed.RemoteKeyedStore} == STORES
 
@@ -88,7 +85,7 @@ def find_or_make(
     that is kept here, and then made with it in one step: whole, or not, since the name is taken.
     """
     wire = Wire(RedisMaker(address.server), address.server.reply_s)
-    _warn_of(address)
+    warn_of(address)
     address.remember()
     stores: list[Any] = []
 
@@ -186,17 +183,3 @@ def _listed(wire: Wire, name: str) -> ListedShare | None:
         max_size=int(max_size),
         holder_pid=Holder.unpacked(holder).pid if token else None,
     )
-
-
-def _warn_of(address: ServerAddress) -> None:
-    """Say once what it means that anybody on the way could change what is loaded here."""
-    server = str(address.server)
-    if address.secret is None and not address.server.is_beside_us() and server not in _warned:
-        _warned.add(server)
-        warnings.warn(
-            f"{server} is another machine, and the share has no secret: whoever has that server, "
-            "or the way to it, can have this process run any code, since values are pickles. Give "
-            "secret=, or MMAPSHARE_SECRET, and all values are signed; and use rediss://",
-            RuntimeWarning,
-            stacklevel=level_of_caller(),
-        )

@@ -18,8 +18,9 @@ from .address import ServerAddress
 from .holder import Holder
 from .index import Place
 from .keyed import RemoteKeyedStore
+from .keys import keys_of
 from .opening import FORMAT, find
-from .remote import STORES, Found, keys_of
+from .remote import STORES, Found
 from .sealing import SIGNED, SIGNED_BEGIN, Seal
 from .value import RemoteValueStore
 from .wire import Wire

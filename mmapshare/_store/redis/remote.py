@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Any, ClassVar, NoReturn
 import attrs
 
 from ..._closed import CLOSED
-from ..._lock import THREAD, Backend, LockToken, Pause
+from ..._lock import THREAD, Backend, LockToken, Pause, level_of_caller
 from ..._weak import members
 from ...errors import (
     DurabilityError,
@@ -27,12 +28,14 @@ from .address import ServerAddress
 from .ear import Ears
 from .keys import keys_of
 from .lease import LeaseLock
+from .orders import Order, Writer
 from .resp import packed
 from .scripts import TOUCH, UNLINK
 from .sealing import Seal
 from .together import commit_together
 from .wire import Script, Wire
 
+_warned: set[str] = set()
 _live: weakref.WeakSet[Any] = weakref.WeakSet()
 """The stores of this process, for forks."""
 
@@ -57,36 +60,8 @@ class Found:
         self.wire.close()
 
 
-@attrs.frozen
-class Order:
-    """A commit by who has the lock, as it is to be sent."""
-
-    changes: Any
-    base: int
-    """The version that it follows."""
-    last: bool
-    """Whether the lock is let go with it."""
-    arguments: list[bytes]
-    """What of it is to be stored, as the script wants it."""
-
-
 STORES: dict[bool, type[Any]] = {}
 """The stores on a server: of a value, and, True, of values by key."""
-
-
-class Writer:
-    """Numbers the commits of one who makes one after the other, so that they are told apart."""
-
-    __slots__ = ("_id", "_number")
-
-    def __init__(self) -> None:
-        self._id = os.urandom(8)
-        self._number = 0
-
-    def next(self) -> bytes:
-        """The tag of the next one."""
-        self._number += 1
-        return self._id + self._number.to_bytes(8, "little")
 
 
 class RemoteStore(Store):
@@ -374,6 +349,20 @@ class RemoteStore(Store):
         self._ears.close()
         self.wire.close()
         self.names = CLOSED
+
+
+def warn_of(address: ServerAddress) -> None:
+    """Say once what it means that anybody on the way could change what is loaded here."""
+    server = str(address.server)
+    if address.secret is None and not address.server.is_beside_us() and server not in _warned:
+        _warned.add(server)
+        warnings.warn(
+            f"{server} is another machine, and the share has no secret: whoever has that server, "
+            "or the way to it, can have this process run any code, since values are pickles. Give "
+            "secret=, or MMAPSHARE_SECRET, and all values are signed; and use rediss://",
+            RuntimeWarning,
+            stacklevel=level_of_caller(),
+        )
 
 
 def _after_fork_in_child() -> None:

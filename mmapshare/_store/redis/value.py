@@ -8,7 +8,8 @@ from typing import Any, Final
 from ..._bytes import Frame
 from ...errors import VersionConflict
 from ..base import Base, ValueStore, too_large
-from .remote import STORES, Found, Order, RemoteStore
+from .orders import Order
+from .remote import STORES, Found, RemoteStore
 from .scripts import COMMIT, CREATE, PUT, TAKE
 from .sealing import SIGNED_BEGIN, body_of, frames_of
 
