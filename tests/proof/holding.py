@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import pickle
 import random
 import signal
 import time
@@ -16,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from blobs import Blob
 from holding_planted import PLANTED
 from lean import Events
 from support import Child, inside, kill_self, trap
@@ -26,16 +26,6 @@ SIZE = 20_000
 LARGE_BYTES = 16 << 10
 _NUMBERS = 250
 """Even, so that a version's number is odd where the version is."""
-
-
-class Blob:
-    """Some bytes that travel out of band."""
-
-    def __init__(self, raw: Any) -> None:
-        self.raw = raw
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return Blob, (pickle.PickleBuffer(self.raw),)
 
 
 def blob(version: int) -> Blob:

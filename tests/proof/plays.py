@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
+from blobs import Blob
 from stepping import Points
 from support import inside
 from support.inside import VERSION
 
 from mmapshare import Share, SharedDict, VersionConflict
 
+TOUCHED_BYTES = 40_000
 Value = Callable[[int], dict[str, Any]]
 Act = Callable[[Any, Value], Any]
 
@@ -60,6 +62,18 @@ def array(version: int) -> dict[str, Any]:
     return {"n": version, "pad": bytearray([version]) * 5000, "more": bytearray([version]) * 4500}
 
 
+def blob(version: int) -> dict[str, Any]:
+    """What can be held; another one from end to end."""
+    return {"n": version, "pad": Blob(bytearray([version]) * 5000)}
+
+
+def touched(version: int) -> dict[str, Any]:
+    """What can be held; another one in two pages of many."""
+    raw = bytearray(TOUCHED_BYTES)
+    raw[0] = raw[TOUCHED_BYTES // 2] = version
+    return {"n": version, "pad": Blob(raw)}
+
+
 def _share(value: Value) -> Any:
     return Share(value(1))
 
@@ -72,6 +86,12 @@ def _each_moves(value: Value) -> Any:
     """No record fits behind the one before it: each goes to the other area."""
     inside.put("WINDOW_LEAST", 64)
     inside.put("WINDOW_RECORDS", 1)
+    return _share(value)
+
+
+def _large(value: Value) -> Any:
+    """Values of this size can be held."""
+    inside.put("LARGE_BYTES", 4096)
     return _share(value)
 
 
@@ -105,6 +125,15 @@ def _adds(share: Any, value: Value) -> None:
         view.value = value(view["n"] + 1)
 
 
+def _touches_twice(share: Any, value: Value) -> None:
+    """Write some pages of the draft: the first time aside, then over the version before."""
+    for _ in range(2):
+        with share.locked() as view:
+            view["n"] += 1
+            raw = view["pad"].raw
+            raw[0] = raw[TOUCHED_BYTES // 2] = view["n"]
+
+
 def _adds_optimistically(share: Any, value: Value) -> None:
     share.update(lambda found: value(found["n"] + 1), optimistic=True)
 
@@ -136,6 +165,14 @@ def _snapshots(share: Any, value: Value) -> Any:
     return snapshot.version, dict(snapshot.value if isinstance(share, Share) else snapshot)
 
 
+def _holds(share: Any, value: Value) -> Any:
+    """What is held is told when a writer may have gone on."""
+    snapshot = share.snapshot(copy=False)
+    for _ in range(3):
+        assert share.version >= snapshot.version
+    return snapshot.version, snapshot.value
+
+
 def _gets_item(share: Any, value: Value) -> Any:
     found = share["n"]
     return found, {"n": found}
@@ -164,6 +201,11 @@ PLAYS: dict[str, Callable[[], Play]] = {
         _gives_back, [_sets(2)], [_gets], 1, value=large_first, warm=False
     ),
     "arrays": lambda: Play(_each_moves, [_sets(2, 3)], [_gets], value=array),
+    "held": lambda: Play(_large, [_sets(2, 3)], [_holds], points=Points(holds=True), value=blob),
+    "held, and written by pages": lambda: Play(
+        _large, [_touches_twice], [_holds], points=Points(holds=True), value=touched
+    ),
+    "read, and written by pages": lambda: Play(_large, [_touches_twice], [_gets], value=touched),
     "two blocks": lambda: Play(
         _share, [_adds, _adds], [_gets], points=Points(lock=True), value=small
     ),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
+from holding_planted import PLANTED as PLANTED_IN_HOLDS
 from lean import Events
 from plays import PLAYS, Act, Play, Value
 from scenes import forget
@@ -29,10 +30,12 @@ def every_order(events: Events, name: str, more: int = 0, planted: str | None = 
     """Play all schedules of a play, with ``more`` of its readers than usual; how many."""
     patch_mappings()
     _stay_on_one_core(events.shard)
-    if planted is not None:
+    if planted in PLANTED:
         PLANTED[planted]()
     play = PLAYS[name]()
     share = play.make(play.value)
+    if planted in PLANTED_IN_HOLDS:
+        PLANTED_IN_HOLDS[planted](share)
     actors: list[Actor] = []
     try:
         for act in play.writers:

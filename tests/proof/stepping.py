@@ -50,6 +50,7 @@ class Points:
     slot: int = 1
     record: int = 1
     lock: bool = False
+    holds: bool = False
 
 
 class Map(mmap.mmap):
@@ -216,6 +217,18 @@ def _step_through(actor: Actor, share: Any, points: Points, loads: bool) -> None
 
     if points.lock:
         inside.flock_of.set(store.lock, flock)
+
+    def stepping(act: Callable[..., Any], stores: bool) -> Callable[..., Any]:
+        def stops(where: Any, begin: int, end: int) -> Any:
+            if inside.map_of(store).step is not None:
+                actor.stop(begin, end, stores)
+            return act(where, begin, end)
+
+        return stops
+
+    if points.holds:
+        inside.put("hold", stepping(inside.hold, True))
+        inside.put("held", stepping(inside.held, False))
 
 
 def patch_mappings() -> None:

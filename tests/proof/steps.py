@@ -24,17 +24,40 @@ from lean import Events
 from scenes import SCENES, Scene
 from support import in_child, inside
 
+from mmapshare import Share
+
 
 def _small_compaction() -> Scene:
     inside.put("SPARE_BYTES", -(1 << 30))
     return SCENES["one key"]()
 
 
-ALL: Final = {**SCENES, "small compaction": _small_compaction}
+def _patch() -> Scene:
+    """A block that writes some pages of a large array over the version before."""
+    import numpy
+
+    inside.put("LARGE_BYTES", 16 << 10)
+    share = Share(numpy.zeros(10_000), max_size="1M")
+    while share.version < _CARRY:
+        with share.locked() as view:
+            view.value[0] = view.version
+
+    def act() -> None:
+        with share.locked() as view:
+            view.value[[5, 600]] = 7
+
+    before = share.get()
+    after = before.copy()
+    after[[5, 600]] = 7
+    assert inside.words_of(inside.store_of(share))[inside.LAG] == _CARRY
+    return Scene([share], act, [before], [after])
+
+
+ALL: Final = {**SCENES, "small compaction": _small_compaction, "patch": _patch}
 NAMES: Final = [name for name in ALL if name != "catching up"]  # Which stores nothing.
 KINDS: Final = (
     "block", "set", "lock, set, unlock", "portable block", "first store", "other area", "shrink",
-    "one key", "several keys", "small compaction", "first items", "several shares",
+    "one key", "several keys", "small compaction", "first items", "several shares", "patch",
 )  # fmt: skip
 """One of each kind; the others publish in one of these ways, or copy for seconds."""
 
@@ -119,7 +142,7 @@ def _scene(name: str) -> Scene:
     scenes.BIG_OLD, scenes.BIG_NEW = b"o" * 90_000, b"n" * 120_000
     scene = ALL[name]()
     for share, before in zip(scene.shares, scene.before, strict=True):
-        if share.version:
+        if share.version not in {0, _CARRY}:
             # More than 1 to go, so that the last one but one is another value.
             more = (_CARRY - share.version - 2) % 256 + 2
             for left in reversed(range(more)):

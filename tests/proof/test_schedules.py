@@ -34,6 +34,8 @@ def test_every_order_of_three_processes_in_every_play(events, name):
         ("late reader of snapshots", "trusting index"),
         ("two optimistic updates", "no version check"),
         ("two blocks", "no lock"),
+        ("held", "no second look"),
+        ("held", "holds not asked for"),
     ],
 )
 def test_a_planted_bug_is_caught(events, name, bug):

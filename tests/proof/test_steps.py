@@ -10,7 +10,9 @@ pytestmark = pytest.mark.skipif(bool(why := tracing.why_not()), reason=str(why))
 
 def pytest_generate_tests(metafunc):
     if "swept" in metafunc.fixturenames:
-        metafunc.parametrize("swept", NAMES if metafunc.config.getoption("soak") else ["block"])
+        metafunc.parametrize(
+            "swept", NAMES if metafunc.config.getoption("soak") else ["block", "patch"]
+        )
 
 
 @pytest.mark.whole
