@@ -144,6 +144,7 @@ PLACES = {
     "loads_in_share": "_share.loads",
     "recover_in_share": "_share.recover",
     # --- _lock.process_lock
+    "PATIENCE_NS": "_lock.process_lock._PATIENCE_NS",
     "ProcessLock": "_lock.process_lock.ProcessLock",
     "process_lock_close": "_lock.process_lock.ProcessLock.close",
     "process_lock_reopen": "_lock.process_lock.ProcessLock.reopen",
