@@ -57,7 +57,7 @@ def test_what_has_our_mark_and_is_no_share_is_listed_as_what_it_is(proc, tmp_pat
     (tmp_path / "101" / "fdinfo" / "8").write_bytes(b"pos:\t10\n")
     (one,) = inside.everything_found()[0]
     assert (one.kind, one.where, one.users) == ("path", str(file), [101])
-    with pytest.raises(ShareNotFoundError):
+    with pytest.raises(ShareNotFoundError):  # It has no id either.
         inside.found_by_id("beef")
     monkeypatch.setattr("os.scandir", lambda path: (_ for _ in ()).throw(PermissionError))
     (one,) = inside.everything_found()[0]

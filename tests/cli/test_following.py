@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import signal
 import sys
 
@@ -80,20 +79,29 @@ def test_watch_counts_what_it_did_not_see():
 def test_watch_goes_on_while_anybody_has_the_share_and_ends_with_the_last():
     def make(child):
         share = Share("first")
-        child.say((id_of(share), pickle.dumps(share)))
+        child.say(share)
         child.hear()
 
-    first = Child(make)
-    region, handle = first.hear()
-    with running("watch", region) as watching:
-        assert _said(watching) == "version 1  'first'"  # Found where alone it could be.
-        share = pickle.loads(handle)
-        assert share.get() == "first"
+    def go_on(child):
+        share = child.hear()
+        child.say()
+        share.set(child.hear())
+        child.hear()
+
+    first, second = Child(make), Child(go_on)
+    share = first.hear()
+    second.say(share)
+    second.hear()
+    begin = id_of(share)
+    share.close()
+    with running("watch", begin) as watching:
+        assert _said(watching) == "version 1  'first'"
         first.say()
-        first.result()
-        share.set("second")
+        first.result()  # The one through which it was found.
+        second.say("second")
         assert _said(watching) == "version 2  'second'"
-        share.close()
+        second.say()
+        second.result()
         assert watching.stdout.read() == "it has ended\n"
         assert watching.wait() == 0
 

@@ -8,7 +8,7 @@ signed it; one that is to be loaded is opened as a program opens it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from ...errors import OpenError, ShareNotFoundError
 from ..base import Base, Stats
@@ -63,12 +63,6 @@ class Outside:
         self._signs = signed == b"1"
         self._found = Found(address, wire, region_id, CONTENTS[int(kind)], int(max_size))
         self._facts = self.store(None, 0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     @property
     def region_id(self) -> bytes:
