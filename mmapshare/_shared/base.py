@@ -334,7 +334,7 @@ def locked(*shares: Shared[Any], timeout: float | None = None) -> Together:
 
     Safety: a process that is *killed between two of the commits* leaves each share whole, but may
     part them. Where that must not be, keep the values under the keys of one `SharedDict`, whose
-    block commits as one.
+    block commits as one. Shares of one database of one server are committed as one.
 
     >>> from mmapshare import Share, locked
     >>> a, b = Share(10), Share(0)

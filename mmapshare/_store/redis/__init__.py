@@ -18,7 +18,8 @@ or single keys waits only where they meet.
 by the name, where it is opened, and the same on all hosts: ``servers[crc32(name) % len(servers)]``.
 To add a server, move names one by one: lock, copy, unlink, then open anew; who still has the old
 one gets `StoreLostError`. Nothing here moves them by itself: a commit belongs to one server, and a
-name that is on two has two lives.
+name that is on two has two lives. What `locked` takes together from one database of one server is
+committed by one script, all or none, whoever is killed; from two servers, one after the other.
 
 **In a cluster.** All keys of a share have its name in braces, so they are in one slot, and each
 node answers for its own; one node as the address is enough, since ``MOVED`` is followed. A name may
