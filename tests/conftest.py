@@ -36,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "alone: it measures, or fills the machine: nothing beside it"
     )
+    config.addinivalue_line("markers", "untraced: under a tracer it fails, or takes minutes")
     config.addinivalue_line("markers", "forks_beside_threads: a child of a fork beside busy ones")
     config.addinivalue_line("markers", "classes_end: where nobody uses a class any more, it goes")
     config.addinivalue_line("markers", "timeout(seconds): for pytest-timeout, where that is")
@@ -55,6 +56,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if unfit and item.get_closest_marker(marker) is not None:
                 item.add_marker(pytest.mark.skip(reason=why))
     items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: half of the time a test waits for processes that wait for others."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(optionalhook=True)

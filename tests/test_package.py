@@ -125,6 +125,7 @@ def test_what_is_imported_late_keeps_forks_away():
         assert late <= guarded or path.parent.name == "integrations", path
 
 
+@pytest.mark.untraced
 def test_importing_pulls_in_nothing_heavy():
     program = (
         "import sys, mmapshare; "
@@ -135,6 +136,7 @@ def test_importing_pulls_in_nothing_heavy():
     assert done.stdout == "[]\n", done.stdout + done.stderr
 
 
+@pytest.mark.untraced
 def test_using_a_memfd_share_pulls_in_nothing_heavy():
     program = (
         "import sys, pickle, mmapshare; s = mmapshare.Share([1]); s.update(list.append, 2);"

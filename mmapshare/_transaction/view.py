@@ -204,9 +204,7 @@ class View(LockToken, Generic[T]):
 
     def _committed(self) -> Any:
         """A fresh copy of what is stored; a `Missing` if there is none."""
-        base = self._share._store.current()
-        if base[0] == self._base[0]:  # With the lock it is; what is held is the new draft's.
-            self._base = base
+        self._base = base = self._share._store.current()
         try:
             return decode(base[1]) if base[0] else MISSING
         except (UnloadableError, HandleError) as err:

@@ -90,6 +90,7 @@ def test_a_pickling_hook_that_uses_its_own_share_is_refused(make):
     share.set(1)
 
 
+@pytest.mark.untraced
 def test_an_interrupted_release_does_not_let_go_of_anothers_lock():
     """After it had left the thread lock, an interrupted release unlocked what another thread had
     locked since."""

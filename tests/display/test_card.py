@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 
+import numpy
 import pytest
 from support import Child, inside
 
@@ -24,6 +25,15 @@ def test_a_large_value_is_named_by_what_its_pickle_makes(monkeypatch, value, kin
     monkeypatch.setattr(Share, "get", None)  # Not loaded for that.
     text = share._repr_mimebundle_()["text/plain"]
     assert f"; value {kind}, ".replace("\\", "") in text
+
+
+def test_what_is_held_without_a_copy_stands_on_the_card_while_it_is():
+    share = Share(numpy.zeros(1 << 20))
+    assert "held without" not in share._repr_mimebundle_()["text/plain"]
+    held = share.get(copy=False)
+    assert "held without a copy 8.0 MiB" in share._repr_mimebundle_()["text/plain"]
+    del held
+    assert "held without" not in share._repr_mimebundle_()["text/plain"]
 
 
 def test_holders_found_dead_stand_on_the_card_once_there_is_one(make):

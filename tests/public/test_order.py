@@ -111,6 +111,7 @@ def test_a_block_that_takes_many_lists_none_of_them_for_its_ends(medium, no_list
 
 @pytest.mark.needs("crosses_fork")
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_other_processes_that_take_from_a_queue_are_caught_up_with(medium):
     shared = medium.dict(dict.fromkeys(range(MANY), 0))
     assert next(iter(shared)) == 0

@@ -5,6 +5,7 @@ import threading
 from decimal import Decimal
 from fractions import Fraction
 
+import numpy
 import pytest
 from support import SEED, Child, in_child, inside
 
@@ -248,3 +249,17 @@ def test_large_values_come_only_where_they_are_wanted(url, server):
     assert sent() - before < 100_000
     assert len(shared["large"]) == 3_000_000
     assert sent() - before > 3_000_000
+
+
+def test_what_asks_for_no_copy_is_copied_as_a_server_gives_nothing_else(url):
+    array = numpy.arange(1 << 20)
+    share, shared = Share.open(url, array), SharedDict.open(url + "-keys", {"a": array})
+    snapshot = shared.snapshot(copy=False)
+    for found in (
+        share.get(copy=False),
+        share.snapshot(copy=False).value,
+        shared.get("a", copy=False),
+        snapshot["a"],
+    ):
+        assert (found == array).all()
+    assert share.info().held_bytes == 0

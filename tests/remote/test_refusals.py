@@ -39,6 +39,27 @@ def test_a_replica_takes_no_change_and_is_read(start, kind):
             act(shared)
 
 
+def test_several_are_refused_as_one(start, kind):
+    server = start()
+    shares = [opened(kind, f"{server.url}/{name}") for name in ("one", "two")]
+
+    def move():
+        with locked(*shares) as views:
+            for view in views:
+                view["n"] += 1
+            yield
+
+    moving = move()
+    next(moving)
+    server.command("CONFIG", "SET", "min-replicas-to-write", "1")
+    with pytest.raises(StoreRefusedError, match="only while it has replicas"):
+        next(moving)
+    server.command("CONFIG", "SET", "min-replicas-to-write", "0")
+    assert [read(shared) for shared in shares] == [0, 0]
+    assert len(list(move())) == 1
+    assert [read(shared) for shared in shares] == [1, 1]
+
+
 def test_a_server_without_memory_is_full(start, kind):
     server = start("--maxmemory", "3mb", "--maxmemory-policy", "noeviction")
     shared = opened(kind, server.url + "/jobs")
