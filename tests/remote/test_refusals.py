@@ -1,6 +1,7 @@
 """What a server refuses, and what it takes though it is large; what is sent again, and closed."""
 
 import signal
+import socket
 import threading
 import time
 
@@ -132,9 +133,22 @@ def test_too_many_clients_are_told_and_leave(start, kind):
     assert read(opened(kind, server.url + "/jobs")) == 0
 
 
-def server_client(server):
-    import socket
+@pytest.mark.parametrize(
+    ("last", "error"), [(b"-ERR no more\r\n", "no more"), (b":1\r\n", "Broken"), (b"", "Broken")]
+)
+def test_a_server_that_takes_no_more_is_heard_out(last, error):
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b":7\r\n" + last)
+    conn = inside.Connection(ours, [], 5.0)
+    assert conn.client_id == b"7"
+    assert b"ID" in theirs.recv(1000)
+    theirs.close()
+    with pytest.raises(Exception, match=error):
+        conn.send(b"*1\r\n$4\r\nPING\r\n")
+    conn.close()
 
+
+def server_client(server):
     sock = socket.create_connection(("127.0.0.1", server.port))
     sock.sendall(b"PING\r\n")
     assert sock.recv(100) == b"+PONG\r\n"

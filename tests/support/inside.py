@@ -45,6 +45,7 @@ PLACES = {
     "lease_report_dead": "_store.redis.lease.Lease._report_dead",
     "put_value_at_once": "_store.redis.value.RemoteValueStore._put_at_once",
     "put_keys_at_once": "_store.redis.keyed.RemoteKeyedStore._put_at_once",
+    "Connection": "_store.redis.wire.Connection",
     "connection_send": "_store.redis.wire.Connection.send",
     "connection_read": "_store.redis.wire.Connection.read",
     # --- _store.holds
