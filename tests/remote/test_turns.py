@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from support import Child
+from support import Child, in_child, inside
 from support.remote import add, opened, put, read
 
 from mmapshare import (
@@ -119,3 +119,23 @@ def test_who_waits_is_not_forgotten_when_another_has_its_turn_and_leaves(kind, u
         child.say()
         child.result()
     assert max(late) < 0.3, late
+
+
+def test_a_commit_whose_answer_came_late_is_none_that_its_server_has_lost(kind, url):
+    """Another thread had seen a later one before: that looked like a server that went back."""
+    shared = opened(kind, url)
+    store = inside.store_of(shared)
+    real, met = store.wire.run, []
+
+    def late(script, keys, *arguments):
+        reply = real(script, keys, *arguments)
+        if script is store.commit_script and not met:
+            met.append(script)
+            in_child(add, shared)
+            assert shared.version == 3
+        return reply
+
+    with inside.as_it_was(store.wire, late):
+        add(shared)
+    assert met and read(shared) == 2
+    assert shared.version == 3

@@ -254,13 +254,14 @@ class IndexedStore(RemoteStore, KeyedStore):
         index = self._index
         hot, self._hot = self._hot, {}
         fields = self._values.wanted(hot)
+        self._base = self._newest  # What is there now is not older.
         if index is None or index.changing:
             return (b"-1", *fields)
         return (b"%d" % index.version, *fields)
 
     def taken(self, rest: list[Any]) -> None:
         version, serial, heads, values = rest
-        self._base = self._see(self._newest, int(version))
+        self._base = self._see(self._base, int(version))
         news = News(self._base, int(serial or 0), heads, self._values.told(values))
         index = self._index
         if index is None or not self._apply(index, index.version, news):

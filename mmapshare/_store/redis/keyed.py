@@ -121,7 +121,7 @@ class RemoteKeyedStore(IndexedStore):
 
     def committed(self, order: KeyedOrder, version: int) -> None:  # type: ignore[override]
         if not self.is_unborn:
-            self._see(self._newest, version)
+            self._see(order.base, version)  # Another thread may have seen a later one by now.
         self._base = version
         self._made(order.index, order.base, version, order.gone, order.writes)
 

@@ -124,7 +124,8 @@ class RemoteValueStore(RemoteStore, ValueStore):
     def committed(self, order: Order, version: int) -> None:
         self._base = version, order.arguments[0]
         if not self.is_unborn:
-            self._see(self._seen, *self._base)
+            # Another thread may have seen a later one by now.
+            self._see((order.base, None), *self._base)
 
     def put(
         self, frames: Sequence[Frame], expect: int | None, timeout_s: float | None, kept: Any
