@@ -94,7 +94,7 @@ class Together:
         return DONE
 
     def _commit(self) -> None:
-        """Encode every draft and make room for it; then commit one behind the other."""
+        """Encode every draft and make room for it; then commit, server by server in one step."""
         made: list[Made] = []
         views = [transaction.own_view for transaction in self._entered]
         for transaction, view in zip(self._entered, views, strict=True):
