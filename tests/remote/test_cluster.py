@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from support import in_child, inside, redis_server
+from support import in_child, inside
 from support.remote import add, opened, put, read
 
 from mmapshare import Share, SharedDict, locked
@@ -12,7 +12,7 @@ from mmapshare import Share, SharedDict, locked
 @pytest.fixture
 def nodes(start):
     options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-    made = [start(*options, port=_low_port()) for _ in range(3)]
+    made = [start(*options) for _ in range(3)]
     for number, (node, first, last) in enumerate(
         zip(made, (0, 5461, 10923), (5460, 10922, 16383), strict=True)
     ):
@@ -25,13 +25,6 @@ def nodes(start):
         assert time.monotonic() < end
         time.sleep(0.05)
     return made
-
-
-def _low_port():
-    """The nodes talk to each other on another one, 10 000 above."""
-    while (port := redis_server.free_port()) > 55_000:
-        pass
-    return port
 
 
 def _owner(nodes, name):

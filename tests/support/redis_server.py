@@ -35,11 +35,15 @@ def program() -> str | None:
 
 
 def free_port() -> int:
-    """One that no connection is given as its own: a server that starts again finds it free."""
+    """One that no connection is given as its own: a server that starts again finds it free.
+
+    Nor is the one 10 000 above, on which the nodes of a cluster talk to each other.
+    """
     while True:
-        port = random.SystemRandom().randrange(10_000, 30_000)
-        with socket.socket() as sock, contextlib.suppress(OSError):
+        port = random.SystemRandom().randrange(10_000, 20_000)
+        with socket.socket() as sock, socket.socket() as bus, contextlib.suppress(OSError):
             sock.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + 10_000))
             return port
 
 
@@ -62,14 +66,15 @@ class Server:
     that ends.
     """
 
-    def __init__(self, *options: str, port: int | None = None, folder: str | None = None) -> None:
+    def __init__(self, *options: str, folder: str | None = None) -> None:
         self._folder = None if folder else tempfile.TemporaryDirectory(prefix="redis-")
         self.folder = Path(folder or self._folder.name)  # type: ignore[union-attr]
-        self.port = port or free_port()
         self.options = options
         self.pid = 0
         try:
-            self.start()
+            self.port = free_port()
+            while not self._begins():  # Another one took it just now.
+                self.port = free_port()
         except BaseException:
             self.close()
             raise
@@ -83,16 +88,22 @@ class Server:
         return f"unix://{self.folder}/socket/0"
 
     def start(self) -> None:
+        """Begin again, on the same port."""
+        assert self._begins(), "its port was taken meanwhile"
+
+    def _begins(self) -> bool:
+        """False where the port is another's."""
         found = program()
         assert found is not None
-        pidfile = self.folder / "pid"
-        pidfile.unlink(missing_ok=True)
+        pidfile, log = self.folder / "pid", self.folder / "log"
+        for old in (pidfile, log):
+            old.unlink(missing_ok=True)
         subprocess.run(
             [
                 found, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder),
                 "--unixsocket", str(self.folder / "socket"), "--pidfile", str(pidfile),
                 "--daemonize", "yes", "--save", "", "--repl-diskless-sync-delay", "0",
-                "--logfile", str(self.folder / "log"),
+                "--logfile", str(log),
                 *self.options,
             ],
             check=True, stdout=subprocess.DEVNULL, close_fds=True,
@@ -103,13 +114,17 @@ class Server:
                 self.pid = int(pidfile.read_text())
                 if self.command("PING") in {b"+PONG", b"-NOAUTH Authentication required."}:
                     break
-            assert time.monotonic() < end, "the server does not start"
+            said = log.read_text() if log.exists() else ""
+            if "Failed listening on port" in said:
+                return False
+            assert time.monotonic() < end, f"the server does not start: {said}"
             time.sleep(0.01)
         subprocess.run(
             [sys.executable, "-I", "-S", "-c", _END_WITH, str(os.getpid()), str(self.pid)],
             check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        return True
 
     def command(self, *words: Any) -> bytes:
         """The first line of what it answers, by nobody's client."""
