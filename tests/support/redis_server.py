@@ -34,16 +34,17 @@ def program() -> str | None:
     return os.environ.get("MMAPSHARE_TEST_SERVER") or shutil.which("redis-server")
 
 
-def free_port() -> int:
-    """One that no connection is given as its own: a server that starts again finds it free.
+BUS: Final = 10_000
+"""So far above its port is that on which a node of a cluster talks to the others."""
 
-    Nor is the one 10 000 above, on which the nodes of a cluster talk to each other.
-    """
+
+def free_port() -> int:
+    """One that no connection is given as its own: a server that starts again finds it free."""
     while True:
         port = random.SystemRandom().randrange(10_000, 20_000)
         with socket.socket() as sock, socket.socket() as bus, contextlib.suppress(OSError):
             sock.bind(("127.0.0.1", port))
-            bus.bind(("127.0.0.1", port + 10_000))
+            bus.bind(("127.0.0.1", port + BUS))
             return port
 
 
@@ -115,7 +116,7 @@ class Server:
                 if self.command("PING") in {b"+PONG", b"-NOAUTH Authentication required."}:
                     break
             said = log.read_text() if log.exists() else ""
-            if "Failed listening on port" in said:
+            if any(f"listening on port {port} " in said for port in (self.port, self.port + BUS)):
                 return False
             assert time.monotonic() < end, f"the server does not start: {said}"
             time.sleep(0.01)
