@@ -122,17 +122,23 @@ if "MMAPSHARE_TRACE" in os.environ:
 def trace(path: str | os.PathLike[str] | None = None) -> Tracing:
     """Record who waits for which share, who holds it and what is committed, in a ``with`` block.
 
-    ``with mmapshare.trace("run.json") as trace:`` records this process, and those that are forked
-    or started (spawned, by subprocess) in the block; a server or a pool that was there before is
-    not told. At its end a Chrome trace is written to ``path``, which https://ui.perfetto.dev opens,
-    and ``trace`` has a `summary`, an `svg`, and shows itself in a notebook. A process that is
-    killed leaves what it had written up to then; one that goes on afterwards is cut off.
+    It records this process, and those that are forked or started (spawned, by subprocess) in the
+    block; a server or a pool that was there before is not told. For programs that are not ours to
+    change set ``MMAPSHARE_TRACE`` to a folder, to which each process records that imports
+    mmapshare then; ``mmapshare trace FOLDER`` shows what is there.
 
-    For programs that are not ours to change set ``MMAPSHARE_TRACE`` to a folder, to which each
-    process records that imports mmapshare then; ``mmapshare trace FOLDER`` shows what is there.
+    Args:
+        path: where a Chrome trace is written at the end, which https://ui.perfetto.dev opens;
+            None: nowhere.
 
-    While nothing is recorded this costs nothing. While it is, a small block takes about a fifth
-    longer. Any thread may begin it; a second one within the first sees what comes in its own time.
+    Returns:
+        What the ``with`` block is given: it has a `summary`, an `svg`, and shows itself in a
+        notebook.
+
+    Safety: any thread may begin it; a second one within the first sees what comes in its own time.
+    A process that is killed leaves what it had written up to then; one that goes on afterwards is
+    cut off. While nothing is recorded this costs nothing; while it is, a small block takes about a
+    fifth longer.
 
     >>> import mmapshare
     >>> share = mmapshare.Share(0)

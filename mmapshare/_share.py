@@ -103,35 +103,46 @@ class Share(NotAContainer, Shared[T]):
     ) -> Self:
         """The share of that name, path or URL, which all processes that know it can open.
 
+        Made with ``initial`` where there is none yet; of several that do so at once the first
+        one's counts, whole. Opened twice in a process it is the same object.
+
         A **name**, such as "jobs", has up to 128 letters, digits and ``. _ @ + -``. It lasts until
         `unlink` or until the machine starts again, whoever made it and whether or not anybody has
         it open. A **path**, a `pathlib.Path` or a str with a slash, is a file, and lasts as long
-        as that is there. With ``durable=True`` a commit to it that has returned, or that anybody
-        has seen, outlives a power cut, and takes as long as the disk takes (one ``fdatasync``);
-        so for all processes from then on. Should the disk refuse: DurabilityError, then and ever
-        after, as nobody knows what it has.
+        as that is there; a copied file is another share. A **URL**, such as
+        ``redis://host:6379/0/jobs``, leads to a Redis or Valkey, for processes on many hosts
+        (``rediss://`` with TLS, ``unix:///run/redis.sock/0/jobs``; redis-py's options after a
+        ``?``); install ``mmapshare[redis]``. What is weaker there stands in the README.
 
-        A **URL**, such as ``redis://host:6379/0/jobs``, leads to a Redis or Valkey, for processes
-        on many hosts (``rediss://`` with TLS, ``unix:///run/redis.sock/0/jobs``; redis-py's options
-        after a ``?``); install ``mmapshare[redis]``. There the lock is a lease: a block that takes
-        longer than ``lease`` seconds, and that somebody overtook, ends in LeaseLostError, with
-        nothing written. With ``secret`` (or ``$MMAPSHARE_SECRET``) all that is stored is signed,
-        and nothing else is loaded. StoreUnreachableError where the server does not answer for two
-        seconds, StoreLostError where it has lost the share, or commits that were seen. What else
-        is weaker there stands in the README.
+        Args:
+            where: the name, path or URL.
+            initial: the value of a new one; without it that is empty.
+            create: True, there must be none yet; False, there must be one; None, either.
+            max_size: of a new one, in bytes or as "64G" (default 1 GiB); of another it must be so.
+            timeout: how many seconds this process's blocks wait for the lock; None: for ever.
+            durable: of a path. A commit that has returned, or that anybody has seen, outlives a
+                power cut, and takes as long as the disk takes (one ``fdatasync``); so for all
+                processes from then on.
+            lease: of a URL, in seconds. A block that takes longer, and that somebody overtook,
+                ends in LeaseLostError, with nothing written.
+            secret: of a URL (default ``$MMAPSHARE_SECRET``). All that is stored is signed with
+                it, and nothing else is loaded.
 
-        Made with ``initial`` where there is none yet; of several that do so at once the first
-        one's counts, whole. With ``create=True`` there must be none yet (ShareExistsError), with
-        ``create=False`` there must be one (ShareNotFoundError). ``max_size`` is that of a new one
-        (default 1 GiB); where it is given and the share has another, OpenError. ``timeout`` is
-        this process's own. Opened twice in a process it is the same object.
+        Raises:
+            ValueError: it is no name, path or URL that can be opened, or a size is none.
+            ShareExistsError, ShareNotFoundError: as ``create`` says.
+            OpenError: it has another ``max_size``, or is a SharedDict.
+            UnsafePathError: a link, a FIFO, a device or a folder, a file that has two names or
+                that others own or can open, a file system of several hosts (NFS, CIFS, FUSE).
+                What is no share's file is not opened, nor changed.
+            CorruptRegionError: the file is damaged, shortened, or another program's.
+            DurabilityError: the disk refused, then and ever after: nobody knows what it has.
+            StoreUnreachableError: the server does not answer for two seconds.
+            StoreLostError: the server has lost the share, or commits that were seen.
 
-        What is no share's file, or not this user's alone, is not opened, nor changed:
-        UnsafePathError for a link, a FIFO, a device or a folder, for a file that has two names or
-        that others own or can open, and for file systems of several hosts (NFS, CIFS, FUSE);
-        CorruptRegionError for a damaged or shortened file, or one of another program. A copied file
-        is another share. A program of this user that shortens the file later is found out before
-        the next change; a read that comes first ends in a SIGBUS.
+        Safety: any thread and process may open it at any time. A program of this user that
+        shortens the file later is found out before the next change; a read that comes first ends
+        in a SIGBUS.
 
         The files of names lie in ``$MMAPSHARE_DIR``, else in ``/dev/shm/mmapshare-UID``:
 

@@ -237,10 +237,20 @@ def open_shares() -> list[Shared[Any]]:
 
 
 def list_shares(url: str | None = None) -> list[ListedShare]:
-    """This user's named shares on this machine, by name; takes no lock and opens none of them.
+    """This user's named shares on this machine, or those on a server.
 
-    With ``url``, such as ``redis://host/0``, those on that server. What stands in the folder of
-    names, or on the server, and is no share is left out.
+    Args:
+        url: of a server's database, such as ``redis://host/0``; None: this machine's names.
+
+    Returns:
+        A list in the order of the names, each with ``name``, ``version``, ``holder_pid`` and what
+        else is known. What stands beside them and is no share is left out.
+
+    Raises:
+        ValueError: it is no URL of a server.
+        StoreUnreachableError: the server cannot be reached.
+
+    Safety: takes no lock, opens none of them, and loads nothing.
 
     >>> from mmapshare import Share, list_shares
     >>> share = Share.open("doctest-listed", 1)
