@@ -24,7 +24,8 @@ collect_ignore_glob = ["conftest.py", "*/conftest.py", "support/planted_*.py"]
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     group = parser.getgroup("proof", "what tests/proof does")
-    group.addoption("--whole", action="store_true", help="all of it, planted bugs included")
+    group.addoption("--planted", action="store_true", help="planted bugs too, and all media")
+    group.addoption("--whole", action="store_true", help="that, and all events")
     group.addoption("--soak", action="store_true", help="a lot more of everything")
     group.addoption("--seed", type=int, help="where chance begins; each failure prints its own")
     group.addoption("--event", type=int, help="the one event to run, as a failure printed it")
@@ -36,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "alone: it measures, or fills the machine: nothing beside it"
     )
+    config.addinivalue_line("markers", "planted: only with --planted or --whole; all events")
     config.addinivalue_line("markers", "untraced: under a tracer it fails, or takes minutes")
     config.addinivalue_line("markers", "forks_beside_threads: a child of a fork beside busy ones")
     config.addinivalue_line("markers", "classes_end: where nobody uses a class any more, it goes")

@@ -21,8 +21,9 @@ test_soak.py           nothing grows
 =====================  ==================================================================
 
 Each check has a planted bug that it must catch. A plain run of the tests takes one event in so
-many, others each time; ``--whole`` takes all of them, and the planted bugs; ``--soak`` does more
-of everything, for an hour or a night. A failure prints the command that repeats its one event.
+many, others each time; with ``--planted`` the planted bugs come too; ``--whole`` takes all events;
+``--soak`` does more of everything, for an hour or a night. A failure prints the command that
+repeats its one event.
 """
 
 from __future__ import annotations
@@ -55,19 +56,18 @@ _SEED = int.from_bytes(os.urandom(4), "little")
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_counts] = Counter()
     config.addinivalue_line("markers", "part(n): one event in n is run, without --whole")
-    config.addinivalue_line("markers", "whole: only with --whole, or --soak")
     config.addinivalue_line("markers", "soak: only with --soak")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    soak, whole = config.getoption("soak"), _is_whole(config)
+    soak, planted = config.getoption("soak"), _is_whole(config) or config.getoption("planted")
     if soak:
         for item in items:
             item.add_marker(pytest.mark.timeout(0))
 
     def is_left_out(item: pytest.Item) -> bool:
         left_out = item.get_closest_marker("soak") is not None and not soak
-        return left_out or (item.get_closest_marker("whole") is not None and not whole)
+        return left_out or (item.get_closest_marker("planted") is not None and not planted)
 
     left_out = [item for item in items if is_left_out(item)]
     if left_out:
@@ -90,8 +90,9 @@ def soak(request: pytest.FixtureRequest) -> bool:
 def events(request: pytest.FixtureRequest, soak: bool) -> Iterator[Events]:
     """The events of this test; see `lean`. What it counts is told at the end of the run."""
     seed, only = request.config.getoption("seed"), request.config.getoption("event")
-    part = request.node.get_closest_marker("part")
-    some = 1 if part is None or _is_whole(request.config) else part.args[0]
+    planted, part = map(request.node.get_closest_marker, ("planted", "part"))
+    all_events = _is_whole(request.config) or planted is not None or part is None
+    some = 1 if all_events else part.args[0]
     events = Events(_SEED if seed is None else seed, only, some)
     request.node.stash[_events] = events
     yield events

@@ -21,7 +21,7 @@ def test_a_folder_that_is_not_synced_is_caught(events):
         lean.run(events, "disk", "names", True)
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @pytest.mark.parametrize(
     ("name", "bug"),
     [

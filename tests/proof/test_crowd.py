@@ -15,7 +15,7 @@ def test_what_a_crowd_was_told_is_done_stays_done(events, soak):
     assert met["changes"] > met["children"]
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @pytest.mark.parametrize("bug", ["no lock", "late commit"])
 def test_a_planted_bug_is_caught(events, bug):
     with pytest.raises(lean.FailedCheckError, match="lost|a child failed") as caught:

@@ -23,14 +23,14 @@ def test_a_storm_of_signals_leaves_no_lock_held(events, soak):
 cpython = pytest.mark.skipif(sys.implementation.name != "cpython", reason="CPython's bytecode")
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @cpython
 def test_locks_that_are_held_without_the_guard_are_cleared_by_the_next_block(events):
     held = lean.run(events, "exceptions", "second_line", 3000)
     assert sum(held) > 0
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @cpython
 def test_a_planted_bug_is_caught_by_the_storm(events):
     """Without the guard at the first instruction of ``__exit__`` some locks stay held."""
@@ -38,7 +38,7 @@ def test_a_planted_bug_is_caught_by_the_storm(events):
         lean.run(events, "exceptions", "storm", 20, 500, "no guard")
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 def test_a_planted_bug_is_caught_by_the_sweep(events):
     with pytest.raises(lean.FailedCheckError, match="the lock"):
         lean.run(events, "exceptions", "sweep", "set", 1, "no abandon")

@@ -26,7 +26,7 @@ def test_histories_of_killed_processes_are_linearizable(events, name, soak):
         assert met["killed"] > count / 2
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @pytest.mark.parametrize(
     ("name", "bug"),
     [

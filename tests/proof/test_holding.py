@@ -42,7 +42,7 @@ def test_nothing_is_torn_where_all_are_killed_at_any_time(events, soak):
     assert done["kills"] > seconds and done["versions"] > 10 * seconds
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("check", "args", "bug"),

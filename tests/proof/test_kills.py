@@ -19,14 +19,14 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_value(events, name):
             assert left["parted"] < left.total() / 5
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @pytest.mark.parametrize("name", SCENES)
 def test_a_kill_of_the_one_who_comes_after_too(events, name, soak):
     count = 50_000 // len(SCENES) + 1 if soak else 10
     lean.run(events, "kills", "pairs", name, count, timeout_s=None if soak else 100)
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @pytest.mark.parametrize(
     ("name", "bug"),
     [

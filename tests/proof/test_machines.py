@@ -16,7 +16,7 @@ def test_two_workers_and_the_model_are_told_the_same(events, name, soak):
     assert not events.whole or steps > 10 * lots * EXAMPLES
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @pytest.mark.parametrize(
     ("name", "bug"),
     [

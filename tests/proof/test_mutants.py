@@ -41,7 +41,7 @@ def _run(events, soak, *what):
     return lean.run(events, *what, timeout_s=None if soak else 100)
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @pytest.mark.parametrize(
     ("name", "bug", "said"),
     [
@@ -60,28 +60,28 @@ def test_a_planted_bug_is_caught(events, name, bug, said):
     assert caught.value.event is not None
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 def test_a_planted_endless_loop_is_caught_at_its_event(events):
     with pytest.raises(lean.FailedCheckError, match="hangs: more than 1 s") as caught:
         lean.run(events, "mutants", "check", "small", 10_000, "floor believed", 1)
     assert caught.value.event is not None
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 def test_a_planted_wait_for_a_fifo_is_caught_at_its_event(events):
     with pytest.raises(lean.FailedCheckError, match="hangs: more than 1 s") as caught:
         lean.run(events, "mutants_outside", "waits", 10_000, "anything opened", 1)
     assert caught.value.event is not None
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 def test_a_planted_crash_is_caught_at_its_event(events):
     with pytest.raises(lean.FailedCheckError, match="crashed: SIGSEGV") as caught:
         lean.run(events, "mutants", "check", "small", 10_000, "floor followed")
     assert caught.value.event is not None
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 def test_a_planted_trust_in_a_file_is_caught(events):
     """What is read beyond the file's end is nothing, or an error of many kinds."""
     said = r"(AssertionError|IndexError|TypeError|CorruptRegionError): \S+"

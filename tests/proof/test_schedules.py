@@ -11,7 +11,7 @@ def test_every_order_of_loads_and_stores_reads_one_version(events, name):
     assert not events.whole or sum(played) > 10
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @pytest.mark.parametrize("name", ["halves of slots", "other area"])
 def test_every_order_of_a_writer_and_two_readers_reads_one_version(events, name):
     played = lean.run(events, "schedules", "every_order", name, 1)
@@ -24,7 +24,7 @@ def test_every_order_of_three_processes_in_every_play(events, name):
     lean.run(events, "schedules", "every_order", name, 1, timeout_s=None)
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @pytest.mark.parametrize(
     ("name", "bug"),
     [

@@ -6,13 +6,13 @@ import pytest
 MINUTES = 30
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 def test_nothing_grows_over_many_rounds(events, soak):
     seconds = MINUTES * 60 if soak else 0
     lean.run(events, "soak", "soak", 5000 if soak else 160, seconds, timeout_s=None)
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @pytest.mark.parametrize(
     ("kept", "said"),
     [

@@ -15,7 +15,7 @@ def pytest_generate_tests(metafunc):
         )
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 def test_a_commit_is_whole_after_every_instruction_and_after_a_kill_at_every_store(
     events, swept, soak
 ):
@@ -26,7 +26,7 @@ def test_a_commit_is_whole_after_every_instruction_and_after_a_kill_at_every_sto
         assert max(stores) >= 7  # Holder and since when, record, slot, version, holder again.
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 def test_publishing_of_each_kind_is_whole_after_every_instruction(events, soak):
     names = list(NAMES if soak else KINDS)
     walks = sum(lean.run(events, "steps", "tour", names, timeout_s=None if soak else 100), [])
@@ -34,7 +34,7 @@ def test_publishing_of_each_kind_is_whole_after_every_instruction(events, soak):
         assert steps > 1000 and stores >= 4, (name, steps, stores)
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @pytest.mark.parametrize(
     ("name", "bug", "said"),
     [

@@ -23,7 +23,7 @@ def test_whichever_system_call_fails_nothing_is_torn_held_or_left(events, kind, 
         assert ended["RegionFullError"] > 10
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @pytest.mark.parametrize(
     ("name", "bug", "said"),
     [

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from support import inside, redis_server
-from support.media import WITH_WHOLE, Medium, Redis, fitting
+from support.media import WITH_PLANTED, Medium, Redis, fitting
 
 NO_SERVER = pytest.mark.skipif(bool(redis_server.why_not()), reason=redis_server.why_not())
 
@@ -22,11 +22,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marks = list(metafunc.definition.iter_markers("needs"))
     needs = {promise for mark in marks for promise in mark.args}
     slow = metafunc.definition.get_closest_marker("slow") is not None
-    whole = metafunc.config.getoption("whole") or metafunc.config.getoption("soak")
-    media = [cls for cls in fitting(needs, slow) if whole or cls not in WITH_WHOLE]
-    params = [
-        pytest.param(cls, id=cls.name, marks=NO_SERVER if cls is Redis else []) for cls in media
-    ]
+    every = any(map(metafunc.config.getoption, ("planted", "whole", "soak")))
+    media = [cls for cls in fitting(needs, slow) if every or cls not in WITH_PLANTED]
+    marks_of = {Redis: NO_SERVER, **dict.fromkeys(WITH_PLANTED, pytest.mark.planted)}
+    params = [pytest.param(cls, id=cls.name, marks=marks_of.get(cls, ())) for cls in media]
     metafunc.parametrize("medium", params, indirect=True)
 
 

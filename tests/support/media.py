@@ -207,8 +207,8 @@ def unlink_all() -> None:
 
 
 MEDIA: list[type[Medium]] = [Anonymous, PrivateFile, Named, Durable, OneProcess, Redis]
-WITH_WHOLE: set[type[Medium]] = {Named, Durable}
-"""Those on which the contract runs with ``--whole`` only: a disk takes its time."""
+WITH_PLANTED: set[type[Medium]] = {Named, Durable}
+"""Those on which the contract runs with ``--planted`` only: a disk takes its time."""
 
 
 def fitting(needs: set[str], slow: bool, media: list[type[Medium]] = MEDIA) -> list[type[Medium]]:
