@@ -5,7 +5,6 @@ import errno
 import os
 import threading
 import time
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,25 +15,13 @@ from support.inside import (
     LEASE,
     RELEASE,
     TRY,
-    ThreadOwner,
     current_owner,
     shares_thread,
     token_by,
 )
+from support.owners import ELSEWHERE
 
 from mmapshare import LockTimeout, Share, TransactionError
-
-THREADS = ThreadOwner(), ThreadOwner()
-HERE, ELSEWHERE = map(weakref.ref, THREADS)
-for _thread in THREADS:
-    _thread.main = None  # Whatever has imported greenlet here: they are not this one.
-WAITERS = []
-
-
-@pytest.fixture(autouse=True)
-def nobody_waits():
-    yield
-    WAITERS.clear()
 
 
 def _held_by_a_child(share):

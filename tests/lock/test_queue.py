@@ -8,23 +8,11 @@ import weakref
 
 import pytest
 from support import inside
-from support.inside import (
-    HOLDER,
-    ThreadOwner,
-    current_owner,
-    shares_thread,
-    token_by,
-)
+from support.inside import HOLDER, current_owner, shares_thread, token_by
+from support.owners import ELSEWHERE, HERE
 
-from mmapshare import (
-    LockTimeout,
-    Share,
-)
+from mmapshare import LockTimeout, Share
 
-THREADS = ThreadOwner(), ThreadOwner()
-HERE, ELSEWHERE = map(weakref.ref, THREADS)
-for _thread in THREADS:
-    _thread.main = None  # Whatever has imported greenlet here: they are not this one.
 WAITERS = []
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from support import inside, redis_server
+from support.loops import Loop, loop_of
 from support.media import WITH_PLANTED, Medium, Redis, fitting
 
 NO_SERVER = pytest.mark.skipif(bool(redis_server.why_not()), reason=redis_server.why_not())
@@ -36,3 +37,9 @@ def medium(request: pytest.FixtureRequest) -> Iterator[Medium]:
     yield made
     made.close()
     inside.handed_out.clear()
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def loop(request: pytest.FixtureRequest) -> Loop:
+    """How to run, to gather, to pause, and to make an event."""
+    return loop_of(request.param)

@@ -6,38 +6,10 @@ import random
 
 import pytest
 from support import Child, Wanted, in_child, inside
+from support.loops import add, trio_gather
 
 trio = Wanted("trio")
 SEED = int.from_bytes(os.urandom(4), "little")
-
-
-async def add(share, times, pause):
-    for _ in range(times):
-        async with share.locked() as view:
-            n = view["n"]
-            await pause(0)
-            view["n"] = n + 1
-
-
-def run_with_asyncio(func, *args):
-    return asyncio.run(func(*args))
-
-
-async def asyncio_gather(*calls):
-    await asyncio.gather(*[func(*args) for func, *args in calls])
-
-
-async def trio_gather(*calls):
-    async with trio.open_nursery() as nursery:
-        for func, *args in calls:
-            nursery.start_soon(func, *args)
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def loop(request):
-    if request.param == "asyncio":
-        return run_with_asyncio, asyncio_gather, asyncio.sleep, asyncio.Event
-    return trio.run, trio_gather, trio.sleep, trio.Event
 
 
 @pytest.mark.needs("crosses_fork")
