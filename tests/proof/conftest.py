@@ -16,7 +16,7 @@ test_crowd.py          200 children, most of them killed
 test_mutants.py        any byte of the region changed
 test_schedules.py      two processes in every order of their loads and stores
 test_many_threads.py   many threads do everything at once
-test_remote.py         on a server: kills, cuts at every byte, lost answers, pauses, forgery
+test_remote.py         on a server: kills of all, cuts, lost and late answers, pauses, forgery
 test_soak.py           nothing grows
 =====================  ==================================================================
 

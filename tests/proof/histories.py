@@ -10,6 +10,7 @@ repeats a history many times.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import random
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any
 
+from disturbed import disturbed
 from lean import Events
 from linearizable import Operation
 from linearizable import check as check_linearizable
@@ -27,12 +29,16 @@ from planted import SELDOM, sometimes_no_lock
 from subjects import REMOTE_SUBJECTS, SUBJECTS, Subject, spread
 from support import inside
 
+from mmapshare import StoreUnreachableError
+
 PROCESSES = 4
 AGAIN = 50
 """How often a history that failed is repeated."""
 
 # A record of a tape, in words. The stamps are stored last: each seals what stands before it.
 ACT, GIVEN, OUTCOME, COUNTS, INVOKED, RETURNED, RECORD = 0, 1, 5, 12, 13, 14, 16
+UNKNOWN = 0xFF
+"""In the place of how much one was told: whether the operation has happened is not known."""
 
 
 def check(
@@ -48,18 +54,36 @@ def check(
     return met
 
 
-def _checked(subject: Subject, rng: random.Random, length: int) -> Counter[str]:
+def check_disturbed(
+    events: Events, name: str, count: int, length: int, planted: str | None = None
+) -> Counter[str]:
+    """The same on servers that are killed, and started again, and whose answers are late."""
+    if planted is not None:
+        PLANTED[planted]()
+    met = Counter[str]()
+    for _ in events(range(count)):
+        rng = events.rng()
+        with disturbed(rng) as restart:
+            met += _checked(REMOTE_SUBJECTS[name], rng, length, restart)
+    return met
+
+
+def _checked(
+    subject: Subject, rng: random.Random, length: int, restart: Callable[[], None] | None = None
+) -> Counter[str]:
     spread(rng.choice([1, 30, 1000]))
     shared, initial = subject.make(rng)
     begin = monotonic_ns()
-    history = _History(subject, shared, rng, length // PROCESSES).recorded()
+    run = _History(subject, shared, rng, length // PROCESSES, restart)
+    history = run.recorded()
     made = monotonic_ns()
     check_linearizable(history, initial, subject.specified)
     shared.close()
     return Counter(
         operations=len(history),
         overlapping=_overlapping(history),
-        killed=sum(each.outcome is None for each in history),
+        killed=len(run.gone_ns),
+        unknown=sum(each.outcome is None for each in history) - len(run.gone_ns),
         ns_made=made - begin,
         ns_checked=monotonic_ns() - made,
     )
@@ -77,8 +101,16 @@ def _overlapping(history: list[Operation]) -> int:
 class _History:
     """Four processes, and whoever takes the place of one that is killed."""
 
-    def __init__(self, subject: Subject, shared: Any, rng: random.Random, each: int) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        shared: Any,
+        rng: random.Random,
+        each: int,
+        restart: Callable[[], None] | None,
+    ) -> None:
         self.subject, self.shared, self.rng, self.each = subject, shared, rng, each
+        self.restart = restart
         self.names = list(subject.acts)
         self.bytes = each * RECORD * 8
         self.memory = mmap.mmap(-1, PROCESSES * self.bytes)
@@ -95,6 +127,9 @@ class _History:
                     time.sleep(self.rng.uniform(0, 1e-3))
                     if len(self.pids) > 1:
                         self._kill(self.rng.choice(list(self.pids)))
+                    if self.restart is not None and self.rng.random() < 1 / 2:
+                        time.sleep(self.rng.uniform(0, 0.1))
+                        self.restart()
                 for place in list(self.pids):
                     self._reap(place)
                 found = self._operations()
@@ -164,17 +199,23 @@ class _History:
         for index in range(self._next(place), self.each):
             at, act = self._at(place, index), rng.randrange(len(names))
             n = 2 * (place * self.each + index + 1)
-            given = self.subject.drawn(shared, names[act], rng, n)
+            given = _told(self.subject.drawn, shared, names[act], rng, n)
             words[at + ACT] = act
             for word, argument in enumerate(given, at + GIVEN):
                 words[word] = argument
             words[at + COUNTS] = len(given)
             words[at + INVOKED] = monotonic_ns()
-            outcome = acts[act](shared, *given)
+            try:
+                outcome = acts[act](shared, *given)
+                count = len(outcome)
+            except StoreUnreachableError:
+                outcome, count = (), UNKNOWN
+                # What was sent to it before has happened by then, or never will.
+                _told(getattr, shared, "version")
             returned = monotonic_ns()
             for word, told in enumerate(outcome, at + OUTCOME):
                 words[word] = told
-            words[at + COUNTS] = len(given) | len(outcome) << 8
+            words[at + COUNTS] = len(given) | count << 8
             words[at + RETURNED] = returned
 
     def _operations(self) -> list[Operation]:
@@ -189,13 +230,21 @@ class _History:
         record = self.words[at : at + RECORD].tolist()
         given, told = record[COUNTS] & 0xFF, record[COUNTS] >> 8
         returned_ns = record[RETURNED]
+        is_known = returned_ns and told != UNKNOWN
         return Operation(
             place,
             (self.names[record[ACT]], *record[GIVEN : GIVEN + given]),
-            tuple(record[OUTCOME : OUTCOME + told]) if returned_ns else None,
+            tuple(record[OUTCOME : OUTCOME + told]) if is_known else None,
             record[INVOKED],
             returned_ns or self.gone_ns[place, index],
         )
+
+
+def _told(ask: Callable[..., Any], *arguments: Any) -> Any:
+    """What one is told, as soon as the server answers."""
+    while True:
+        with contextlib.suppress(StoreUnreachableError):
+            return ask(*arguments)
 
 
 # --- Planted bugs ----------------------------------------------------------------------------
@@ -241,10 +290,22 @@ def _unseen_change() -> None:
     inside.put("read_set_is_valid_at", lambda places, state: True)
 
 
+def _made_twice() -> None:
+    """A server takes what is sent to it once more for another commit."""
+    real = inside.wire_run
+
+    def broken(wire: Any, script: Any, *arguments: Any) -> Any:
+        source = script.source.replace(b"if made then", b"if false then")
+        return real(wire, type(script)(source.decode()), *arguments)
+
+    inside.put("wire_run", broken)
+
+
 PLANTED = {
     "no lock": sometimes_no_lock,
     "stale read": _stale_read,
     "stale index": _stale_index,
     "any version": _any_version,
     "unseen change": _unseen_change,
+    "made twice": _made_twice,
 }

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 from support import inside
 
-from mmapshare import Share, SharedDict, VersionConflict
+from mmapshare import Share, SharedDict, StoreUnreachableError, VersionConflict
 
 Outcome = tuple[int, ...]
 MISSING = -1
@@ -98,9 +98,11 @@ def _undone(share: Any, n: int) -> Outcome:
 
 def _explicit(share: Any, n: int) -> Outcome:
     share.lock()
-    before = number(share.get())
-    version = share.set(made(n))
-    share.unlock()
+    try:
+        before = number(share.get())
+        version = share.set(made(n))
+    finally:
+        share.unlock()
     return before, version
 
 
@@ -252,8 +254,11 @@ SERVER = "MMAPSHARE_PROOF_SERVER"
 
 def _make_remote(kind: Any, first: Any, state: Any) -> Callable[[random.Random], tuple[Any, Any]]:
     def make(rng: random.Random) -> tuple[Any, Any]:
-        url = f"{os.environ[SERVER]}/history-{os.getpid()}-{rng.getrandbits(60):x}"
-        return kind.open(url, first(), create=True), state
+        server, mark, options = os.environ[SERVER].partition("?")
+        url = f"{server}/history-{os.getpid()}-{rng.getrandbits(60):x}{mark}{options}"
+        while True:
+            with contextlib.suppress(StoreUnreachableError):  # It may have little patience.
+                return kind.open(url, first()), state
 
     return make
 

@@ -44,6 +44,29 @@ def test_histories_of_killed_clients_are_linearizable(events: Events, kind: str)
         assert met["killed"] > 5
 
 
+@pytest.mark.part(32)
+@pytest.mark.parametrize("kind", KINDS)
+def test_histories_beside_a_server_that_is_killed_are_linearizable(
+    events: Events, kind: str
+) -> None:
+    """It answers late, too; and clients are killed."""
+    arguments = "histories", "check_disturbed", f"{kind} on a server", 16, LENGTH // 2
+    met = sum(lean.run(events, *arguments, timeout_s=300), Counter())
+    if events.whole:
+        assert met["operations"] > 0.9 * 8 * LENGTH
+        assert met["overlapping"] > 0.1 * met["operations"]
+        assert met["killed"] > 5
+        assert met["unknown"] > 5
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_commit_that_is_made_twice_is_caught(events: Events, kind: str) -> None:
+    arguments = "histories", "check_disturbed", f"{kind} on a server", 50, LENGTH, "made twice"
+    with pytest.raises(lean.FailedCheckError, match="not linearizable|a process failed"):
+        lean.run(events, *arguments, timeout_s=300)
+
+
 @pytest.mark.part(40)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_cut_at_any_byte_changes_nothing(events: Events, kind: str) -> None:

@@ -47,6 +47,7 @@ PLACES = {
     "put_keys_at_once": "_store.redis.keyed.RemoteKeyedStore._put_at_once",
     "Connection": "_store.redis.wire.Connection",
     "connection_send": "_store.redis.wire.Connection.send",
+    "wire_run": "_store.redis.wire.Wire.run",
     "connection_read": "_store.redis.wire.Connection.read",
     # --- _store.holds
     "GETLK": "_store.holds._GETLK",

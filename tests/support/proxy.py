@@ -1,10 +1,13 @@
-"""What stands between a client and a server, and cuts: at a byte of the conversation, or always."""
+"""What stands between a client and a server: it cuts, at a byte or all, and holds answers back."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import random
 import socket
 import threading
+import time
 from typing import Self
 
 from .redis_server import free_port
@@ -14,10 +17,15 @@ class Proxy:
     """Passes on what both sides say, in threads; `cut_at` says when it ends a connection.
 
     Bytes are counted over all connections, each way for itself.
+
+    Given a seed and `late_s` it holds back some answers, for so long at most. Which ones, and for
+    how long, is drawn for each connection by its number, whatever the others do.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, seed: object = 0, late_s: float = 0) -> None:
         self._to = port
+        self._seed, self._late_s = seed, late_s
+        self._numbers = itertools.count()
         self.port = free_port()
         self.said = [0, 0]
         """Bytes that went to the server, and to the client."""
@@ -58,12 +66,19 @@ class Proxy:
                 continue
             with self._mutex:
                 self._open |= {client, server}
+            drawn = random.Random(f"{self._seed} {next(self._numbers)}")
             for way, (source, sink) in enumerate([(client, server), (server, client)]):
-                threading.Thread(target=self._pump, args=(way, source, sink), daemon=True).start()
+                threading.Thread(
+                    target=self._pump, args=(way, source, sink, drawn), daemon=True
+                ).start()
 
-    def _pump(self, way: int, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(
+        self, way: int, source: socket.socket, sink: socket.socket, drawn: random.Random
+    ) -> None:
         with contextlib.suppress(OSError):
             while piece := source.recv(1 << 16):
+                if way and self._late_s and drawn.random() < 1 / 16:
+                    time.sleep(drawn.uniform(0, self._late_s))
                 with self._mutex:
                     cut = self._cut
                     left = None

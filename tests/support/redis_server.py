@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, Final, Self
 
-from . import inside
+from .hosts import until_ended
 
 
 def why_not() -> str:
@@ -118,7 +118,7 @@ class Server:
             said = log.read_text() if log.exists() else ""
             if any(f"listening on port {port} " in said for port in (self.port, self.port + BUS)):
                 return False
-            assert time.monotonic() < end, f"the server does not start: {said}"
+            assert time.monotonic() < end, f"the server does not start: {said[-2000:]}"
             time.sleep(0.01)
         subprocess.run(
             [sys.executable, "-I", "-S", "-c", _END_WITH, str(os.getpid()), str(self.pid)],
@@ -140,11 +140,9 @@ class Server:
     def kill(self) -> None:
         """End it at once."""
         if self.pid:
-            with contextlib.suppress(ProcessLookupError):
+            # With all its threads: one of them may have the port for longer than the first.
+            with until_ended([self.pid]), contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
-            end = time.monotonic() + 20
-            while inside.start_of(self.pid) is not None and time.monotonic() < end:
-                time.sleep(0.005)
             self.pid = 0
 
     def pause(self) -> None:
