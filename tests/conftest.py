@@ -193,6 +193,7 @@ MAY_BE_SKIPPED = {
     "could not import 'torch': No module named 'torch'",
     "a file cannot be mounted as a disk here",
     "there is no swap here",
+    "no network namespaces can be made here",
 }
 _missed: set[str] = set()
 
