@@ -140,6 +140,7 @@ def test_a_server_that_takes_no_more_is_heard_out(last, error):
     ours, theirs = socket.socketpair()
     theirs.sendall(b":7\r\n" + last)
     conn = inside.Connection(ours, [], 5.0)
+    conn.greeted([])
     assert conn.client_id == b"7"
     assert b"ID" in theirs.recv(1000)
     theirs.close()

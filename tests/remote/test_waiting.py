@@ -107,6 +107,33 @@ def test_who_waits_for_the_lock_in_a_task_lets_the_loop_run(kind, url):
     assert read(shared) == 2
 
 
+@pytest.mark.parametrize("is_doubtful", [False, True])
+def test_a_task_that_has_no_good_connection_lets_the_loop_run(kind, start, is_doubtful):
+    """It took one in a thread's way: nothing else ran for two seconds, if the server was gone."""
+    server = start()
+    shared = opened(kind, server.url + "/jobs?socket_timeout=5")
+    wire = inside.store_of(shared).wire
+    if is_doubtful:  # What was sent by it is ended first, by another one.
+        conn, other = wire.take(), wire.take()
+        wire.drop(conn)
+        wire.give_back(other)
+    else:
+        wire.end_idle()
+
+    async def main():
+        ticks = Ticks()
+        server.pause()
+        other = asyncio.create_task(ticks.run())
+        asyncio.get_running_loop().call_later(0.7, server.resume)
+        async with shared.locked() as view:
+            view["n"] += 1
+        other.cancel()
+        return ticks.longest
+
+    assert asyncio.run(main()) < 0.35
+    assert read(shared) == 1
+
+
 def test_who_waits_for_a_commit_in_a_task_lets_the_loop_run(kind, url):
     shared = opened(kind, url)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from ..._closed import CLOSED_HERE
-from ..._lock import HOLDER, LOCK_WORDS, RELEASE_LOCK, Backend, Lock, Pause, Watch
+from ..._lock import HOLDER, LOCK_WORDS, RELEASE_LOCK, THREAD, Backend, Lock, Pause, Watch
 from ...errors import ClosedError, LockTimeout, MmapShareError
 from .holder import Holder, this_process
 from .resp import Refused, packed
@@ -102,6 +102,9 @@ class Lease:
         if operation == RELEASE_LOCK:
             self._release()
         elif not store.is_unborn:
+            if not store.wire.client_id:
+                for wait, seconds in store.wire.anchoring(THREAD):
+                    wait(seconds)
             arguments = self._arguments()
             self._understand(store.wire.run(store.take_script, store.names, *arguments))
 
@@ -132,7 +135,7 @@ class Lease:
             self.token,
             store.lease_us,
             self._who,
-            store.wire.client_id(),
+            store.wire.client_id,
             *store.take_arguments(),
         )
 
@@ -177,6 +180,7 @@ class Lease:
         known = self.blocked is not None and time.monotonic() - self.blocked.at_s < 1e-3
         while True:
             if not known:
+                yield from store.wire.anchoring(backend)
                 arguments = self._arguments()
                 try:
                     running = store.wire.running(
@@ -188,16 +192,16 @@ class Lease:
                 else:
                     return waited
             known, waited = False, True
-            if self._has_freed_from_dead():
+            if (yield from self._freeing_from_dead(backend)):
                 continue
             most_s = watch.at_most(_CHUNK_S)
             yield from self._wait_in_line(most_s, backend)
 
-    def _has_freed_from_dead(self) -> bool:
-        """Whether the holder was gone, and its lease has been broken."""
+    def _freeing_from_dead(self, backend: Backend) -> Generator[Pause, None, bool]:
+        """Whether the holder was gone, and its lease has been broken; by steps."""
         blocked = self.blocked
         assert blocked is not None
-        if blocked.holder is None or not self._is_gone(blocked):
+        if blocked.holder is None or not (yield from self._looking(blocked, backend)):
             return False
         self._break(blocked.token)
         self._report_dead(blocked.holder)
@@ -222,7 +226,7 @@ class Lease:
         pidfd = blocked.holder.watch()
         conn = None
         try:
-            conn = wire.take()
+            conn = yield from wire.taking(backend)
             conn.send(packed((b"BLPOP", self._store.names[1], b"%.3f" % wait_s)))
             end = time.monotonic() + wait_s + wire.reply_s
             fds = [conn.sock.fileno(), *([pidfd] if pidfd >= 0 else [])]
@@ -245,7 +249,7 @@ class Lease:
             if pidfd >= 0:
                 os.close(pidfd)
 
-    def _is_gone(self, blocked: Blocked) -> bool:
+    def _looking(self, blocked: Blocked, backend: Backend) -> Generator[Pause, None, bool]:
         """Whether the holder is gone for certain, or the server has its connection no more."""
         holder = blocked.holder
         assert holder is not None
@@ -254,7 +258,8 @@ class Lease:
         if blocked.held_s < _LOOK_S or not blocked.client_id:
             return False
         with contextlib.suppress(MmapShareError):
-            found = self._store.wire.call(b"CLIENT", b"LIST", b"ID", blocked.client_id)
+            ask = (b"CLIENT", b"LIST", b"ID", blocked.client_id)
+            found: bytes = yield from self._store.wire.calling(backend, *ask)
             return not found.strip()
         return False
 

@@ -17,7 +17,7 @@ import hashlib
 import select
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -80,9 +80,11 @@ class Connection:
         self.client_id = b""
         """By what the server knows it; empty where it does not say."""
         sock.settimeout(reply_s)
-        hello = [*hello, (b"CLIENT", b"ID")]
-        self.send(b"".join(map(packed, hello)))
-        for _ in hello:
+        self.send(b"".join(map(packed, [*hello, (b"CLIENT", b"ID")])))
+
+    def greeted(self, hello: list[tuple[bytes, ...]]) -> None:
+        """Hear the answers to how it began."""
+        for _ in range(len(hello) + 1):
             reply = self.read()
             if isinstance(reply, Refused) and reply.code != "NOPERM":
                 raise reply
@@ -160,10 +162,17 @@ class Wire:
 
     def fresh(self) -> Connection:
         """A new connection, which the caller closes."""
+        (conn,) = self._greeting()  # To its end: the answer is waited for as it is read.
+        return conn
+
+    def _greeting(self) -> Iterator[Connection]:
+        """Make one; yields it before its first answer is read."""
         if self.closed:
             raise ClosedError(CLOSED_HERE)
         try:
-            return Connection(self._maker.make(), self._maker.hello, self.reply_s)
+            conn = Connection(self._maker.make(), self._maker.hello, self.reply_s)
+            yield conn
+            conn.greeted(self._maker.hello)
         except Refused as reply:
             if reply.code in WAITS:
                 raise Cut(str(reply)) from None
@@ -176,13 +185,38 @@ class Wire:
         except IndexError:
             conn = self.fresh()
         if self._doubtful:
-            self._fence(conn)
+            for _ in self._fencing(conn):
+                pass
         return conn
 
-    def _fence(self, conn: Connection) -> None:
-        """See to it that what other connections have sent is done, or never will be."""
+    def taking(self, backend: Backend) -> Generator[Pause, None, Connection]:
+        """As `take`, by steps; but a host that does not take a connection is waited for."""
+        try:
+            conn = self._idle.pop()
+        except IndexError:
+            for conn in self._greeting():
+                yield from self._answering(conn, backend)
+        for _ in self._fencing(conn):
+            yield from self._answering(conn, backend)
+        return conn
+
+    def _answering(self, conn: Connection, backend: Backend) -> Generator[Pause, None, None]:
+        """Yields the pauses until an answer has begun to come in."""
+        end = time.monotonic() + self.reply_s
+        while not conn.can_read():
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                raise Cut("the server has not answered in time")
+            yield partial(backend.readable, [conn.sock.fileno()]), left_s
+
+    def _fencing(self, conn: Connection) -> Iterator[None]:
+        """See to it that what other connections have sent is done, or never will be.
+
+        Yields before it reads an answer.
+        """
         for client_id in list(self._doubtful):
             conn.send(packed((b"CLIENT", b"KILL", b"ID", client_id)))
+            yield
             conn.read()  # Perhaps it has ended by itself; or we may not, then that is all.
             with contextlib.suppress(ValueError):
                 self._doubtful.remove(client_id)
@@ -191,18 +225,26 @@ class Wire:
         """It is used no more, and nothing is left to be read from it."""
         self._idle.append(conn)
 
+    @property
     def client_id(self) -> bytes:
-        """By what the server knows a connection that stands for as long as this process does."""
+        """By what the server knows a connection that stands for as long as this process does.
+
+        Empty where there is none, or the server does not say.
+        """
+        anchor = self._anchor
+        return b"" if anchor is None else anchor.client_id
+
+    def anchoring(self, backend: Backend) -> Generator[Pause, None, None]:
+        """See to it that there is such a connection, by steps; yields the pauses until then."""
         attempts = None
-        while (anchor := self._anchor) is None:
+        while self._anchor is None:
             try:
-                self._anchor = conn = self.take()
+                self._anchor = conn = yield from self.taking(backend)
                 self.give_back(conn)
             except BaseException as err:
                 attempts = attempts or Attempts(self)
                 attempts.failed(err, None)
-                time.sleep(attempts.pause_s)
-        return anchor.client_id
+                yield backend.sleep, attempts.pause_s
 
     def drop(self, conn: Connection) -> None:
         """End a connection that may have sent what nobody has waited for."""
@@ -266,14 +308,9 @@ class Wire:
         while True:
             conn = None
             try:
-                conn = self.take()
+                conn = yield from self.taking(backend)
                 conn.send(data)
-                end = time.monotonic() + self.reply_s
-                while not conn.can_read():
-                    left_s = end - time.monotonic()
-                    if left_s <= 0:
-                        raise Cut("the server has not answered in time")
-                    yield partial(backend.readable, [conn.sock.fileno()]), left_s
+                yield from self._answering(conn, backend)
                 reply = conn.read()
                 self._idle.append(conn)
             except BaseException as err:
