@@ -47,7 +47,8 @@ class DeadlockError(MmapShareError):
     Either the caller's own thread has it, and would wait for itself; tasks of one event loop wait
     for one another with ``async with share.locked()``. Or its holder waits, directly or through
     others, for a lock that the caller holds, be it with a timeout; then the message names the
-    shares and processes.
+    shares and processes. Nobody sees that of processes that share over a server: there one of them
+    goes on when the other's lease is over, whose block ends in LeaseLostError.
     Take several shares together, with ``mmapshare.locked(a, b)``, or in one order everywhere.
 
     Attributes:
