@@ -59,7 +59,7 @@ def test_histories_beside_a_server_that_is_killed_are_linearizable(
         assert met["unknown"] > 5
 
 
-@pytest.mark.whole
+@pytest.mark.planted
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_commit_that_is_made_twice_is_caught(events: Events, kind: str) -> None:
     arguments = "histories", "check_disturbed", f"{kind} on a server", 50, LENGTH, "made twice"
