@@ -107,7 +107,7 @@ def read(folder: str, since: int = 0) -> Recording:
 def _names(path: str) -> tuple[int, str, dict[int, Any]]:
     """The pid, what the process is called, and what its numbers mean."""
     numbers: dict[int, Any] = {}
-    said: dict[str, Any] = {"process": "python"}
+    said: dict[str, Any] = {"pid": 0, "process": "python"}  # Until it has said so.
     with open(path, "rb") as file:
         for line in file.read().split(b"\n")[:-1]:  # Who was killed has ended within the last.
             found = json.loads(line)

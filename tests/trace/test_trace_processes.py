@@ -207,7 +207,7 @@ def test_what_was_cut_off_in_the_middle_of_a_line_is_read_up_to_there(tmp_path):
         file.write(b'{"number": 7, "fi')
     assert len(_of(inside.trace_opened(tmp_path), HOLD)) == 1
     again = names.with_name(f"{os.getpid()}-1.names")
-    again.write_bytes(b'{"pid": 1}\n')  # One that had our pid once.
+    again.write_bytes(b"")  # One that had our pid once, and had said nothing yet.
     inside.trace_start(str(tmp_path))
     _change(share)
     inside.trace_stop()
