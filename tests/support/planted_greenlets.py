@@ -150,12 +150,13 @@ assert len(share.get()["log"]) == before + 50
 
 # Another process, whose lock is waited for.
 ours, theirs = os.pipe()
+more, enough = os.pipe()
 child = os.fork()
 if child == 0:
     with share.locked() as view:
         os.write(theirs, b"x")
         view["n"] = 1000
-        select.select([], [], [], 0.05)
+        select.select([more], [], [], 10)
     os._exit(0)
 os.read(ours, 1)
 ticks = []
@@ -164,6 +165,8 @@ ticks = []
 def ticks_on():
     while not ticks or ticks[-1] != "done":
         ticks.append(1)
+        if len(ticks) == 4:
+            os.write(enough, b"x")
         green.sleep(0.001)
 
 
