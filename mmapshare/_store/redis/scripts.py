@@ -25,7 +25,9 @@ more, see `scripts_keyed`.
 
 The lock is a lease. Who has overstayed it may still commit, as long as nobody has come: then the
 fence is what it was. A process may take it again and again for three milliseconds, its turn. When
-that is over, who waits in line comes next: for two milliseconds the lock is only for those.
+that is over, who waits in line comes next: for two milliseconds the lock is only for those. A
+shorter turn, and an order of who waits, were measured: the longest wait of four processes gets
+shorter by a fifth to a half, at the price of about a tenth of their rate.
 
 Each script checks the region's id first. What one returns begins with a word: ``gone`` for another
 region, ``held`` with who has the lock, ``lost`` and ``stale`` for a holder who has it no more,
