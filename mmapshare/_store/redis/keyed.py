@@ -27,6 +27,8 @@ class Write(NamedTuple):
 
     place: Place
     key: Any
+    raw: bytes
+    """The key's pickle, for the case that it is new: this process may not know that it is."""
     blob: bytes
 
 
@@ -74,12 +76,11 @@ class RemoteKeyedStore(IndexedStore):
         writes = []
         for key, frames in changed:
             before = None if key in out else places.get(key)
-            size = sum(map(len, frames))
+            size, raw = sum(map(len, frames)), self._codec.encode_key(key)
             if before is not None:
                 place = before._replace(version=version, size=size)
             else:
                 serial += 1
-                raw = self._codec.encode_key(key)
                 field = field_of(key)
                 if field is None:
                     known = places.get(key)
@@ -88,16 +89,16 @@ class RemoteKeyedStore(IndexedStore):
             needs = self._codec.closure(self._codec.needs_of(frames[0], len(frames[0])), source)
             definitions = self._codec.encode_key(needs) if needs else b""
             blob = self.seal.sealed(VALUE + place.field, version, body_of(frames, definitions))
-            writes.append(Write(place, key, blob))
+            writes.append(Write(place, key, raw, blob))
         self._definitions.update(needed)
         return writes
 
     def _arguments(self, gone: Sequence[bytes], writes: list[Write]) -> list[bytes]:
         """As the scripts' `write` wants it."""
         arguments = [b"%d" % len(gone), *gone]
-        for place, _, blob in writes:
+        for place, _, raw, blob in writes:
             size = b"%d" % place.size
-            arguments += (place.field, place.raw, mark_of(place, self.seal), size, blob)
+            arguments += (place.field, raw, mark_of(place, self.seal), size, blob)
         return arguments
 
     def _put(self, changes: Changes) -> int:
@@ -134,8 +135,8 @@ class RemoteKeyedStore(IndexedStore):
         with self._mutex:
             if index is self._index and index.version == base and not index.changing:
                 serial = max([index.serial, *(write.place.serial for write in writes)])
-                index.change(version, serial, gone, [(place, key) for place, key, _ in writes])
-        for place, _, blob in writes:
+                index.change(version, serial, gone, [(place, key) for place, key, *_ in writes])
+        for place, _, _, blob in writes:
             self._values.add(place.field, version, blob)
 
     def put(self, changes: Changes, expect: Any, timeout_s: float | None, kept: Any) -> int | None:
@@ -151,7 +152,7 @@ class RemoteKeyedStore(IndexedStore):
         """Commit in one step; None, with nothing done, where one has to stand in line."""
         gone, changed, _ = changes
         # Where it must follow one version: where something is expected, or signed; or where only
-        # who knows all keys knows whether this one is new.
+        # who knows all keys knows whether this one is new, or by which field it is known.
         bound = expect is not None or bool(gone) or self.seal.signs
         bound = bound or any(field_of(key) is None for key, _ in changed)
         index = self._index
@@ -165,6 +166,7 @@ class RemoteKeyedStore(IndexedStore):
                 if expect is not None and not expect(index):
                     raise VersionConflict("something that was looked at has been changed meanwhile")
                 writes = self._writes(index, changes, base + 1)
+                bound = bound or any(write.place.field.startswith(OTHER) for write in writes)
                 fields = (
                     [index.places[key].field for key in gone if key in index.places]
                     if index
