@@ -7,7 +7,7 @@ import pytest
 from scenes import SCENES
 
 
-@pytest.mark.part(16)
+@pytest.mark.part(32)
 @pytest.mark.parametrize("name", SCENES)
 def test_an_exception_at_any_step_leaves_the_lock_free(events, name, soak):
     struck = lean.run(events, "exceptions", "sweep", name, 3 if soak else 1)

@@ -10,7 +10,7 @@ OVERTAKEN = [name for name in SUBJECTS if name != "drafts alone"]
 """Where nobody holds anything it is the same."""
 
 
-@pytest.mark.part(12)
+@pytest.mark.part(24)
 @pytest.mark.parametrize("commits", [1, 2, 3])
 @pytest.mark.parametrize("name", OVERTAKEN)
 def test_a_reader_that_is_overtaken_holds_one_version(events, name, commits):
@@ -18,7 +18,7 @@ def test_a_reader_that_is_overtaken_holds_one_version(events, name, commits):
     assert not events.whole or done > 300
 
 
-@pytest.mark.part(12)
+@pytest.mark.part(24)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", OVERTAKEN)
 def test_a_writer_that_is_overtaken_spares_what_is_held(events, name):
@@ -26,7 +26,7 @@ def test_a_writer_that_is_overtaken_spares_what_is_held(events, name):
     assert not events.whole or done > 300
 
 
-@pytest.mark.part(24)
+@pytest.mark.part(48)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["share", "drafts", "drafts alone", "dict", "compacting"])
 def test_a_kill_beside_what_is_held_leaves_the_old_or_the_new_value(events, name):

@@ -7,7 +7,7 @@ import pytest
 from scenes import SCENES
 
 
-@pytest.mark.part(24)
+@pytest.mark.part(48)
 @pytest.mark.parametrize("name", SCENES)
 def test_a_kill_at_any_step_leaves_the_old_or_the_new_value(events, name):
     left = sum(lean.run(events, "kills", "sweep", name), Counter())
