@@ -131,12 +131,13 @@ class Share(NotAContainer, Shared[T]):
         Raises:
             ValueError: it is no name, path or URL that can be opened, or a size is none.
             ShareExistsError, ShareNotFoundError: as ``create`` says.
-            OpenError: it has another ``max_size``, or is a SharedDict.
+            OpenError: it has another ``max_size``, is a SharedDict, or needs ``mmapshare[redis]``.
             UnsafePathError: a link, a FIFO, a device or a folder, a file that has two names or
                 that others own or can open, a file system of several hosts (NFS, CIFS, FUSE).
                 What is no share's file is not opened, nor changed.
             CorruptRegionError: the file is damaged, shortened, or another program's.
             DurabilityError: the disk refused, then and ever after: nobody knows what it has.
+            StoreRefusedError: the server refuses: a password, its access rules, a replica.
             StoreUnreachableError: the server does not answer for two seconds.
             StoreLostError: the server has lost the share, or commits that were seen.
 

@@ -248,6 +248,8 @@ def list_shares(url: str | None = None) -> list[ListedShare]:
 
     Raises:
         ValueError: it is no URL of a server.
+        OpenError: it needs ``mmapshare[redis]``.
+        StoreRefusedError: the server refuses: a password, its access rules.
         StoreUnreachableError: the server cannot be reached.
 
     Safety: takes no lock, opens none of them, and loads nothing.
