@@ -1,13 +1,14 @@
 """Waiting for a commit on a server, and event loops that run on meanwhile."""
 
 import asyncio
+import gc
 import importlib.util
 import threading
 import time
 import warnings
 
 import pytest
-from support import Child, in_child, inside
+from support import Child, in_child, inside, open_fds
 from support.remote import add, opened, put, read
 
 from mmapshare import DeadlockError, LockTimeout
@@ -107,18 +108,24 @@ def test_who_waits_for_the_lock_in_a_task_lets_the_loop_run(kind, url):
     assert read(shared) == 2
 
 
-@pytest.mark.parametrize("is_doubtful", [False, True])
-def test_a_task_that_has_no_good_connection_lets_the_loop_run(kind, start, is_doubtful):
-    """It took one in a thread's way: nothing else ran for two seconds, if the server was gone."""
+@pytest.fixture(params=["no connection", "a doubtful one"])
+def wireless(request, kind, start):
+    """A server, and a share whose next call has to make a connection, or to end one by another."""
     server = start()
     shared = opened(kind, server.url + "/jobs?socket_timeout=5")
     wire = inside.store_of(shared).wire
-    if is_doubtful:  # What was sent by it is ended first, by another one.
+    if request.param == "a doubtful one":
         conn, other = wire.take(), wire.take()
         wire.drop(conn)
         wire.give_back(other)
     else:
         wire.end_idle()
+    return server, shared
+
+
+def test_a_task_that_has_no_good_connection_lets_the_loop_run(wireless):
+    """It took one in a thread's way: nothing else ran for two seconds, if the server was gone."""
+    server, shared = wireless
 
     async def main():
         ticks = Ticks()
@@ -131,6 +138,23 @@ def test_a_task_that_has_no_good_connection_lets_the_loop_run(kind, start, is_do
         return ticks.longest
 
     assert asyncio.run(main()) < 0.35
+    assert read(shared) == 1
+
+
+def test_a_task_that_gives_up_getting_a_connection_leaves_none(wireless):
+    server, shared = wireless
+    before = {path for path in open_fds().values() if "socket" in path}
+
+    async def main():
+        server.pause()
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(shared.locked().__aenter__(), 0.1)
+
+    asyncio.run(main())
+    gc.collect()
+    assert {path for path in open_fds().values() if "socket" in path} <= before
+    server.resume()
+    add(shared)
     assert read(shared) == 1
 
 
