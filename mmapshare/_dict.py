@@ -255,6 +255,9 @@ class SharedDict(Merging, Reading[K, V], Shared[Any], MutableMapping[K, V], Gene
             changes = ((), ((key, frames),), definitions)
             if self._store.put(changes, None, self._timeout, kept) is not None:
                 return
+        self._set_in_block(key, value)
+
+    def _set_in_block(self, key: K, value: V) -> None:
         with self._change() as view:  # Or the caller has the lock.
             view._value[key] = value
 

@@ -24,6 +24,11 @@ collect_ignore_glob = ["conftest.py", "*/conftest.py", "support/planted_*.py"]
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     group = parser.getgroup("proof", "what tests/proof does")
+    parser.addoption(
+        "--core",
+        choices=["c", "python"],
+        help="what does the work; by default c, where it is built",
+    )
     group.addoption("--planted", action="store_true", help="planted bugs too, and all media")
     group.addoption("--whole", action="store_true", help="that, and all events")
     group.addoption("--soak", action="store_true", help="a lot more of everything")
@@ -41,7 +46,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "untraced: under a tracer it fails, or takes minutes")
     config.addinivalue_line("markers", "forks_beside_threads: a child of a fork beside busy ones")
     config.addinivalue_line("markers", "classes_end: where nobody uses a class any more, it goes")
+    config.addinivalue_line("markers", "core(name): it looks into the core of that name")
     config.addinivalue_line("markers", "timeout(seconds): for pytest-timeout, where that is")
+    if config.getoption("core") is not None:
+        os.environ["MMAPSHARE_CORE"] = config.getoption("core")  # For what is started too.
+    used = inside.use(os.environ.get("MMAPSHARE_CORE", "c"))
+    if config.getoption("core") not in {None, used}:
+        raise pytest.UsageError("the compiled core is not there: pip install -e '.[test]'")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell starts what it runs in the background so, and the tests' children inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -98,6 +109,23 @@ def folders_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("t"))
     yield
     tempfile.tempdir = before
+
+
+@pytest.fixture(autouse=True)
+def core(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The core that a test runs on: the one that it is of, else what was asked for."""
+    mark = request.node.get_closest_marker("core")
+    asked = os.environ.get("MMAPSHARE_CORE", "c")
+    wanted: str = mark.args[0] if mark else asked
+    used = inside.use(wanted)
+    if mark:
+        if used != wanted:
+            pytest.skip("this is of the compiled core, which is not there")
+        os.environ["MMAPSHARE_CORE"] = wanted  # For what it starts.
+    yield used
+    if mark:
+        os.environ["MMAPSHARE_CORE"] = asked
+    inside.use(asked)
 
 
 @pytest.fixture(autouse=True)

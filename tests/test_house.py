@@ -97,7 +97,7 @@ WINGS = {
 
 
 def test_each_test_stands_in_a_folder_that_says_what_it_is_about() -> None:
-    of_the_whole = {"conftest.py", "test_package.py", Path(__file__).name}
+    of_the_whole = {"conftest.py", "test_build.py", "test_package.py", Path(__file__).name}
     assert {path.name for path in Path(TESTS).glob("*.py")} == of_the_whole
     folders = {path.relative_to(TESTS).parts[0] for path in FILES if path.parent != Path(TESTS)}
     assert folders == WINGS

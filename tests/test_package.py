@@ -13,7 +13,7 @@ import mmapshare
 from mmapshare import errors
 
 PACKAGE = Path(mmapshare.__file__).parent
-HELPERS = {"errors", "_arguments", "_bytes", "_closed", "_late", "_proc", "_weak"}
+HELPERS = {"errors", "_arguments", "_bytes", "_closed", "_cores", "_late", "_proc", "_weak"}
 """Rooms of their own, which know nothing but each other."""
 WINGS = {
     "_lock": set(),
@@ -33,10 +33,12 @@ WINGS = {
 """What each wing may know of the others, from below to above."""
 PROGRAM = {"__main__", "_cli", "_trace"}
 """What stands above all of it, and is known to none of it."""
+TOP = {"__init__.py", "_compiled.py"}
+"""What puts all together, and is known by nobody."""
 ROOMS = {
     path.relative_to(PACKAGE).with_suffix("").parts: path
     for path in PACKAGE.rglob("*.py")
-    if path.parent != PACKAGE or path.name != "__init__.py"
+    if path.parent != PACKAGE or path.name not in TOP
 }
 ARROWS_MOST = 45
 """So many rooms may know another wing."""
@@ -213,5 +215,6 @@ def test_the_top_level_is_as_it_is_listed():
     listed = subprocess.run(["git", "ls-files"], cwd=top, capture_output=True, text=True).stdout
     entries = {line.split("/")[0] for line in listed.splitlines()}
     assert {name for name in entries if not name.startswith(".")} <= {
-        "CHANGELOG.md", "LICENSE", "README.md", "examples", "mmapshare", "pyproject.toml", "tests",
+        "CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "examples", "mmapshare",
+        "pyproject.toml", "tests",
     }  # fmt: skip

@@ -7,6 +7,7 @@ could load it, unless the process that stored it kept it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from threading import get_ident
 from types import FrameType
 from typing import Any, Final
@@ -14,6 +15,9 @@ from typing import Any, Final
 _CODEC: Final = __name__.rpartition(".")[0] + ".frames"
 _FRAMES_UP_TO_CODEC: Final = 8
 """``__reduce__``, and the Python methods of cloudpickle's pickler."""
+
+in_core: Callable[[], bool] = bool
+"""Whether the compiled core pickles, which is on no stack; until there is one, never."""
 
 named: dict[int, list[Any]] = {}
 """What is named in what a thread encodes, by its ident, until `take_named`."""
@@ -34,6 +38,8 @@ def is_being_stored() -> bool:
 
     Asked from `__reduce__`, by way of a function.
     """
+    if in_core():
+        return True
     frame: FrameType | None = sys._getframe(3)
     for _ in range(_FRAMES_UP_TO_CODEC):
         if frame is None:

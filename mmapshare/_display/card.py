@@ -98,6 +98,7 @@ def facts(info: Any) -> dict[str, str]:
         "held by": holder,
         "commits": f"{info.commits:,}",
         "contended waits": f"{info.contended_waits:,}",
+        "core": info.core,
     }
     if info.held_bytes:
         found["held without a copy"] = size(info.held_bytes)

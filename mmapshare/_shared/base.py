@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 import attrs
 
+from .. import _cores
 from .._arguments import timeout_s
 from .._closed import CLOSED
 from .._display import Showing, bundle
@@ -44,6 +45,7 @@ class ShareInfo:
         commits: how often a value was committed.
         contended_waits: how often somebody had to wait for another process.
         holders_found_dead: how often a process died holding the lock.
+        core: what does the work in this process: "c", the compiled core, or "python".
     """
 
     version: int
@@ -57,6 +59,7 @@ class ShareInfo:
     commits: int
     contended_waits: int
     holders_found_dead: int
+    core: str
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return bundle("ShareInfo", None, self)
@@ -151,6 +154,7 @@ class Shared(Showing, Waiting, Generic[T]):
             commits=stats.version,
             contended_waits=lock.contended,
             holders_found_dead=lock.found_dead,
+            core=_cores.used,
         )
 
     # --- Transactions ----------------------------------------------------------------------

@@ -11,6 +11,7 @@ the first place that is free. Nobody waits for a hold.
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from typing import Final
 
 from .._closed import CLOSED
@@ -21,6 +22,18 @@ from .segment import Segment
 
 _TRIMMED_EACH: Final = 16
 """In so many versions memory is given back once while something is held."""
+
+
+def in_order() -> None:
+    """What was stored before is seen before what is stored from now on.
+
+    On x86-64 that is so in any case. Elsewhere no store from before is seen later than that of who
+    lets go of a lock, and none from after sooner than that of who takes it then.
+    """
+    lock = allocate_lock()
+    lock.acquire()
+    lock.release()
+    lock.acquire()
 
 
 class Areas:
@@ -51,6 +64,7 @@ class Areas:
         """Leave the area of ``offset``, whose versions from ``epoch`` on stay whole; those of the
         other one end here. Where that begins."""
         self._words[OLDEST_READABLE] = epoch
+        in_order()
         return self.start(1 - self.of(offset))
 
     def free_place(self, size: int, newest: int, begin: int, end: int, wish: int = 0) -> int:
@@ -59,6 +73,7 @@ class Areas:
         ``newest`` is the version, or epoch, that stays whole, in [begin, end). Older ones end here.
         """
         self._words[OLDEST_READABLE] = newest  # Before anybody is asked for holds.
+        in_order()
         first = 1 - self.of(begin) if newest else 0
         for wanted in (size + wish, size) if wish else (size,):
             for area in (first, 1 - first):
@@ -129,6 +144,7 @@ class Areas:
         if allocated > begin + most:
             if version is not None:
                 self._words[OLDEST_READABLE] = version
+                in_order()
             self._give_back(area, begin + keep, allocated)
 
     def trim_past_holds(self, keep: int, newest: int, *spared: tuple[int, int]) -> None:
@@ -144,6 +160,7 @@ class Areas:
             limit, allocated = max(self.start(area) + keep, *ends, 0), self.allocated(area)
             if allocated > limit:
                 self._words[OLDEST_READABLE] = newest
+                in_order()
                 while (found := holds.held(self._segment.fd, limit, allocated)) is not None:
                     limit = max(found[1], limit + 1)
                 if allocated > limit:

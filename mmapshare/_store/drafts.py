@@ -26,6 +26,7 @@ import attrs
 from .._bytes import Frame
 from . import format as layout
 from . import holds
+from .areas import in_order
 from .base import Base
 from .format import (
     DURABLE,
@@ -205,6 +206,7 @@ class DraftStore(MemoryStore):
         if _check(start, raw) != words[LAG_RUNS] >> 32:
             return None
         words[OLDEST_READABLE] = slot.version  # Before anybody is asked for holds.
+        in_order()
         if holds.held(self.region.segment.fd, start, start + size) is not None:
             return None
         flat = struct.unpack(f"<{2 * count}Q", raw)

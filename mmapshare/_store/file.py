@@ -15,8 +15,9 @@ from zlib import crc32
 
 from ..errors import DurabilityError
 from . import format as layout
+from .areas import in_order
 from .format import ALIGN_BYTES, DURABLE, FLAGS, LOG_KIND, POISONED, SLOT_BYTES, SLOTS, VERSION
-from .region import Region
+from .region import ORDERED_STORES, Region
 from .segment import Segment
 from .sound import checked_slot
 
@@ -57,6 +58,8 @@ class FileRegion(Region):
         )
         if flags & DURABLE:
             self.barrier()
+        if not ORDERED_STORES:  # only without ordered stores
+            in_order()
         words[VERSION] = version  # The commit, for who looks.
 
     def _content(self, place: slice) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from .._bytes import Frame
 from .._closed import CLOSED
 from ..errors import CorruptRegionError, RegionFullError
 from . import format as layout
+from .areas import in_order
 from .base import too_large
 from .format import (
     FORMAT,
@@ -248,6 +249,7 @@ class Log:
         easy = areas.room(position[BASE], end, position[END])
         if self._words[HOLDS]:
             self._words[OLDEST_READABLE] = position[EPOCH]  # Before anybody is asked for holds.
+            in_order()
             easy = areas.free_until(position[END], easy)
         return easy
 
@@ -287,6 +289,7 @@ class Log:
         self._publish(version, start, end, version, parts)
         if held:
             words[OLDEST_READABLE] = version
+            in_order()
             areas.trim_past_holds(_KEEP_BYTES, version, (start, end + _KEEP_BYTES))
             if not large and areas.is_free_of_holds():
                 words[HOLDS] = 0

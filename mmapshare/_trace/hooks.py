@@ -2,7 +2,8 @@
 
 They are put into the classes for that time, and taken out again: while nothing is recorded there
 is nothing of them. Each does what it stands for, and records it. An exception goes where it would
-have gone; what it leaves undone is only in the record.
+have gone; what it leaves undone is only in the record. Meanwhile Python's core works, as the
+compiled one calls none of these.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from time import monotonic_ns
 from types import CodeType, FrameType
 from typing import Any, Final
 
+from .. import _cores
 from .._lock import HOLDER, Lock, deadlock, is_ours, status
 from .._store import base, format, region
 from .._transaction import Conflict, ReadSet
@@ -76,12 +78,15 @@ class Hooks:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._core = _cores.used
         self._made = self._make()
         self._real = {(owner, name): owner.__dict__[name] for owner, name in self._made}
 
     def begin(self) -> None:
         """From now on each lock's use is recorded; a hold that runs is not."""
         forget_all()
+        self._core = _cores.used
+        _cores.use("python")
         for (owner, name), made in self._made.items():
             setattr(owner, name, made)
 
@@ -89,6 +94,7 @@ class Hooks:
         """Have all as it was; a hold that runs stays without an end."""
         for (owner, name), real in self._real.items():
             setattr(owner, name, real)
+        _cores.use(self._core)
         forget_all()
 
     def _introduce(self, lock: Any) -> Known:

@@ -17,6 +17,7 @@ def _block(share):
         view.value += 1
 
 
+@pytest.mark.core("python")
 @pytest.mark.parametrize("use", ["set", "update"])
 @pytest.mark.parametrize(
     "action", [_block, lambda share: share.set(5), lambda share: (share.lock(), share.unlock())]

@@ -106,6 +106,17 @@ def test_a_wait_whose_end_is_interrupted_leaves_no_trace(monkeypatch):
         assert inside.lock_words_of(inside.lock_of(a))[inside.WAITS_ID] == 0
 
 
+@pytest.mark.core("c")
+def test_the_compiled_core_keeps_no_block_alive_whose_end_is_stopped(make):
+    """There is no frame of an `__exit__` in the traceback: the block is gone, and lets go."""
+    share = make([1])
+    interrupt_releases(share, 3)
+    with pytest.raises(KeyboardInterrupt), share.locked() as view:
+        view.append(2)
+    assert is_free(share)
+    assert share.get() == [1, 2]
+
+
 # --- A block whose end was stopped for good ------------------------------------------------------
 
 
@@ -150,6 +161,7 @@ def _append(share):
         view.append(3)
 
 
+@pytest.mark.core("python")
 @pytest.mark.parametrize(
     "handle",
     [_handled_at_once, _handled_as_a_context, _handled_as_a_cause],
@@ -162,6 +174,7 @@ def test_a_stopped_block_is_cleared_by_the_next_one_while_that_is_handled(make, 
     assert share.get() == [1, 2, 3]
 
 
+@pytest.mark.core("python")
 def test_an_exception_handled_in_ones_own_block_does_not_clear_it(make):
     share, other = make([1]), make([1])
     first, second = ValueError("first"), ValueError("second")

@@ -9,8 +9,8 @@ from support.inside import Lock, Together, Transaction
 
 @pytest.mark.parametrize(
     "function",
-    [Transaction.__exit__, Transaction.__aexit__, inside.view_abandoned, Together.__exit__,
-     Together.__aexit__, Lock.abandon],
+    [inside.of_python(Transaction, "__exit__"), Transaction.__aexit__, inside.view_abandoned,
+     Together.__exit__, Together.__aexit__, Lock.abandon],
 )  # fmt: skip
 def test_a_try_that_opens_its_function_covers_the_first_instruction(function):
     entries = dis.Bytecode(function).exception_entries

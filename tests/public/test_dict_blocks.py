@@ -110,6 +110,7 @@ def test_a_set_that_lists_its_members_in_another_order_is_unchanged(medium):
 
 
 @pytest.mark.needs("crosses_fork")
+@pytest.mark.core("python")
 def test_a_read_that_another_thread_overtakes_is_not_older_than_its_begin(medium):
     """Between the look at the index and the look at the version another thread caught up."""
     shared = medium.dict(a=1)

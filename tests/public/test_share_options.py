@@ -5,7 +5,7 @@ import math
 from functools import partial
 
 import pytest
-from support import in_child
+from support import in_child, inside
 
 import mmapshare
 from mmapshare import (
@@ -180,5 +180,5 @@ def test_closing_in_a_child_leaves_the_parents_share_open(medium):
 
 def test_defaults_that_are_no_values_read_as_what_they_stand_for():
     assert "initial: 'T' = <empty>" in str(inspect.signature(Share))
-    for method in (Share.locked, Share.lock):
+    for method in (inside.of_python(inside.Shared, "locked"), Share.lock):
         assert "= <the share's own>" in str(inspect.signature(method))

@@ -1,5 +1,6 @@
 """What several tests use; whatever reaches into the package does so through `inside`."""
 
+from . import built as built  # First: it says which build of the core the others import.
 from .children import TESTS, Child, as_somebody_else, in_child, stranger
 from .descriptors import no_more_descriptors, open_fds, region_mappings
 from .shares import forget, interrupt_releases, is_free, locked, opened_again

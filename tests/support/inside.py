@@ -19,7 +19,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -264,6 +264,7 @@ PLACES = {
     "say_blocked": "_lock.process_lock.say_blocked",
     "TASK": "_lock.loop.TASK",
     "THREAD": "_lock.hub.THREAD",
+    "IN_CORE": "_lock.interrupts.IN_CORE",
     # --- _store.log
     "LOG_BASE": "_store.log.BASE",
     "LOG_END": "_store.log.END",
@@ -396,7 +397,11 @@ PLACES = {
     "shape_of": "_codec.fingerprint.shape_of",
     "source_of": "_codec.fingerprint.source_of",
     "kind_of_memory": "_store.segment.kind_of_memory",
+    # --- _compiled
+    "bound_core": "_compiled._bound",
+    "is_of_before": "_compiled._is_of_before",
     # --- _shared.base
+    "Shared": "_shared.base.Shared",
     "open_shared": "_shared.base._open_shared",
     # --- _transaction.several
     "Together": "_transaction.several.Together",
@@ -432,8 +437,47 @@ FUTEX_MODULE = "mmapshare._lock.futex"
 """The module that `Share.wait` imports when it is first called."""
 
 
+CORE_MODULE = "mmapshare._core"
+"""The compiled core's module, where it was built."""
+CORE_FILE = "mmapshare/_core.c"
+"""What it is built of."""
+MIRRORED: Final = (
+    "_codec.frames.", "_dict.", "_lock.lock.", "_share.", "_store.base.", "_store.format.",
+    "_store.index.", "_store.keyed.", "_store.log.", "_store.memory.", "_store.region.",
+    "_store.value.", "_transaction.block.", "_transaction.mapping.", "_transaction.view.",
+)  # fmt: skip
+"""Of these the compiled core has a part of its own: who puts another thing there is of Python's."""
+
+
+def use(core: str) -> str:
+    """Have this process work by "c" or by "python"; what it works by then."""
+    cores: Any = importlib.import_module("mmapshare._cores")
+    return str(cores.use(core))
+
+
+def used() -> str:
+    """What this process works by."""
+    cores: Any = importlib.import_module("mmapshare._cores")
+    return str(cores.used)
+
+
+def of_python(cls: type, name: str) -> Any:
+    """A method of Python's core, whichever one works."""
+    cores: Any = importlib.import_module("mmapshare._cores")
+    return cores.methods["python"].get((cls, name), vars(cls)[name])
+
+
 def at(name: str) -> tuple[Any, str]:
-    """The module or class in which that stands, and its name there."""
+    """The module or class in which that stands, and its name there, for who puts another there.
+
+    From then on, and in a test until its end, this process works by Python's core.
+    """
+    if PLACES[name].startswith(MIRRORED):
+        use("python")
+    return _at(name)
+
+
+def _at(name: str) -> tuple[Any, str]:
     module, *path, last = PLACES[name].split(".")
     owner: Any = importlib.import_module(f"mmapshare.{module}")
     for part in path:
@@ -454,7 +498,7 @@ def put(name: str, value: Any) -> None:
 def __getattr__(name: str) -> Any:
     if name not in PLACES:
         raise AttributeError(name)
-    return getattr(*at(name))
+    return getattr(*_at(name))
 
 
 def modules_with_constants() -> list[ModuleType]:
@@ -662,6 +706,7 @@ thread_lock_of = Attribute("thread_lock")  # Who has it within this process, und
 waiters_of = Attribute("_queue")  # Who waits within this process, as weak references.
 clearing_of = Attribute("_clearing")
 looked_ns_of = Attribute("_look_ns")  # When it last looked whether its descriptor is still its own.
+busy_of = Attribute("_busy")  # Of a token or a view.
 owner_of = Attribute("_owner")  # Of a token or a view.
 clear = Method("_clear")
 turn_page = Method("_turn")  # Of what records: the page after one that is full.
