@@ -4,7 +4,8 @@
 file                   the check
 =====================  ==================================================================
 test_kills.py          SIGKILL at every bytecode of every commit
-test_steps.py          a commit, one machine instruction at a time
+test_steps.py          a commit, one machine instruction at a time, by either core
+test_core.py           the compiled core under sanitizers
 test_exceptions.py     an exception at every bytecode; storms of signals
 test_syscalls.py       the N-th system call fails
 test_holding.py        readers that hold a version, writers and kills at every bytecode

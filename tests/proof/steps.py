@@ -61,6 +61,9 @@ KINDS: Final = (
 )  # fmt: skip
 """One of each kind; the others publish in one of these ways, or copy for seconds."""
 
+COMPILED: Final = ("block", "set", "block on a name", "one key")
+"""Those whose commits the compiled core makes itself, one of each kind."""
+
 _CARRY: Final = 255
 """The version that the commit begins at: in its successor more than one byte is another."""
 _LOCK_STORES: Final = 2
@@ -69,14 +72,17 @@ _PIECE_BYTES: Final = 4096
 _ORDER: Final = ("old", "parted", "new")
 
 
-def sweep(events: Events, name: str, whole: bool, planted: str | None = None) -> int:
+def sweep(
+    events: Events, name: str, whole: bool, planted: str | None = None, core: str = "python"
+) -> int:
     """All of one scene: event 0 walks through it, event k kills after the k-th store.
 
     Unless it is ``whole``, the kills after the lock's stores are those of its publishing, which
-    is reached at full speed. Returns how many stores the walk has seen. Each event counts its
-    instructions.
+    is reached at full speed; by the compiled core all of it is so short. Returns how many stores
+    the walk has seen. Each event counts its instructions.
     """
     tracing.stay_on_one_core(events.shard)
+    assert inside.use(core) == core
     if planted is not None:
         PLANTED[planted]()
     found = 0
@@ -85,7 +91,7 @@ def sweep(events: Events, name: str, whole: bool, planted: str | None = None) ->
         if number == 0:
             steps, found = _walk(scene)
         else:
-            late = number > _LOCK_STORES and not whole
+            late = number > _LOCK_STORES and not whole and core == "python"
             wanted = number - _LOCK_STORES * late
             steps, stores = _kill(scene, wanted, late)
         events.count += steps - 1
@@ -95,23 +101,25 @@ def sweep(events: Events, name: str, whole: bool, planted: str | None = None) ->
     return found
 
 
-def tour(events: Events, names: list[str]) -> list[tuple[str, int, int]]:
+def tour(events: Events, names: list[str], core: str) -> list[tuple[str, int, int]]:
     """A walk through the commit of each scene, from publishing to letting go of the lock.
 
-    Returns names with instructions and stores.
+    By the compiled core it is all of the operation. Returns names with instructions and stores.
     """
     tracing.stay_on_one_core(events.shard)
     found = []
     for number in events(range(len(names))):
         # Scenes change the library's constants: each one in a process of its own.
-        steps, stores = in_child(_walk_alone, names[number])
+        steps, stores = in_child(_walk_alone, names[number], core)
         events.count += steps - 1
         found.append((names[number], steps, stores))
     return found
 
 
-def _walk_alone(name: str) -> tuple[int, int]:
-    return _walk(_scene(name), late=True)
+def _walk_alone(name: str, core: str) -> tuple[int, int]:
+    inside.use(core)
+    scene = _scene(name)  # Perhaps it changes a constant, which is Python's: it goes on by that.
+    return _walk(scene, late=inside.used() == "python")
 
 
 def _only_publishing() -> None:

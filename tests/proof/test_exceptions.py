@@ -8,6 +8,7 @@ from scenes import SCENES
 
 
 @pytest.mark.part(32)
+@pytest.mark.core("python")
 @pytest.mark.parametrize("name", SCENES)
 def test_an_exception_at_any_step_leaves_the_lock_free(events, name, soak):
     struck = lean.run(events, "exceptions", "sweep", name, 3 if soak else 1)

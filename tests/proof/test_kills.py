@@ -6,6 +6,8 @@ import lean
 import pytest
 from scenes import SCENES
 
+pytestmark = pytest.mark.core("python")  # The compiled one's steps are instructions: test_steps.py.
+
 
 @pytest.mark.part(48)
 @pytest.mark.parametrize("name", SCENES)

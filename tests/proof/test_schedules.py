@@ -4,6 +4,8 @@ import lean
 import pytest
 from plays import PLAYS
 
+pytestmark = pytest.mark.core("python")
+
 
 @pytest.mark.parametrize("name", PLAYS)
 def test_every_order_of_loads_and_stores_reads_one_version(events, name):
