@@ -24,6 +24,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("P
 from tests.benchmarks import (  # noqa: E402
     arrays,
     contention,
+    cores,
     decorated,
     dict_processes,
     dicts,
@@ -48,6 +49,8 @@ BENCHMARKS = {
     "set": (small_values.set_, 1.0),
     "block": (small_values.block, 1.0),
     "block-recorded": (tracing.block, 1.0),
+    "cores": (cores.small_values, 1.0),
+    "cores-dict": (cores.dicts, 0.3),
     "decorated-call": (decorated.decorated_call, 1.0),
     "children": (contention.children, 0.04),
     "get-while-held": (readers.get_while_held, 0.5),

@@ -51,14 +51,14 @@ def _rows(what: str, times: Times, baseline: str, most: float) -> list[Row]:
 
 
 def _compare(ours: str, floor: str, naive: str, rounds: int) -> Times:
-    with _names() as names:
+    with names() as given:
         statements = {"floor": floor, "ours": ours, "naive": naive}
-        timers = {name: Timer(code, globals=names) for name, code in statements.items()}
+        timers = {name: Timer(code, globals=given) for name, code in statements.items()}
         return take_turns(timers, rounds)
 
 
 @contextmanager
-def _names() -> Iterator[dict[str, Any]]:
+def names() -> Iterator[dict[str, Any]]:
     """The statements' globals. The floor locks a description that it opened for itself."""
     memfd = os.memfd_create("floor")
     fd = os.open(f"/proc/self/fd/{memfd}", os.O_RDWR)
