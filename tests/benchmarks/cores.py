@@ -1,6 +1,8 @@
 """The compiled core beside Python's, and both beside the floor or LMDB.
 
-Here a time is the processor's: the two take turns in one process, on a machine that is busy too.
+Here a time is the processor's: they take turns in one process, on a machine that is busy too. The
+cores do not take turns with one another: to change the core has the interpreter begin anew with what
+it knows of the classes.
 """
 
 from __future__ import annotations
@@ -30,11 +32,10 @@ def small_values(rounds: int) -> list[Row]:
         ("set()", "share.set(value)", f"{LOCK}; dumps(value); {UNLOCK}", 1.5),
         ("`locked()` block", BLOCK, f"{LOCK}; loads(stream); dumps(value); {UNLOCK}", 1.45),
     ):
-        with names() as given:
-            timers = {core: _timer(ours, given, core) for core in _BY}
-            timers["floor"] = _timer(floor, given)
-            times = take_turns(timers, rounds)
         for core, by in _BY.items():
+            with names() as given:
+                timers = {core: _timer(ours, given, core), "floor": _timer(floor, given)}
+                times = take_turns(timers, rounds)
             wanted = most if core == "c" else None
             rows.append(ratio_row(f"{what} {by}", times, core, "floor", wanted, "the floor"))
     return rows
@@ -49,15 +50,12 @@ def dicts(rounds: int) -> list[Row]:
             rows += lmdb_dict.not_measured(title)
             continue
         first = items(number)
-        # Each core has a dict of its own: what one writes the other had to read.
-        timers = {
-            core: _timer(_UPDATE, {"d": SharedDict(first), "keys": random_keys(number)}, core)
-            for core in _BY
-        }
-        with lmdb_dict.stored(first) as folder, lmdb_dict.opened(folder) as env:
-            timers["lmdb"] = lmdb_dict.updater(env, random_keys(number), process_time)
-            times = take_turns(timers, rounds)
         for core, by in _BY.items():
+            d = SharedDict(first)
+            timers = {core: _timer(_UPDATE, {"d": d, "keys": random_keys(number)}, core)}
+            with lmdb_dict.stored(first) as folder, lmdb_dict.opened(folder) as env:
+                timers["lmdb"] = lmdb_dict.updater(env, random_keys(number), process_time)
+                times = take_turns(timers, rounds)
             wanted = 0.85 if core == "c" else None
             rows.append(ratio_row(f"{title} {by}", times, core, "lmdb", wanted, "LMDB's"))
     return rows
