@@ -131,3 +131,4 @@ _cores.methods["python"] = {(cls, place): vars(cls)[place] for cls, place, _ in 
 _found: Final = _bound()
 if _found is not None:
     _cores.methods["c"] = _methods(_found)
+    _cores.put["c"] = _found.put

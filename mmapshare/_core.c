@@ -245,9 +245,22 @@ static int is_quick(PyObject *store, const Map *m) {
 /* A number of a slot; -1 for what is none that we know. */
 static int64_t number(PyObject *n) {
     if (!n || !PyLong_CheckExact(n)) return -1;
+#if PY_VERSION_HEX < 0x030C0000
+    if (Py_SIZE(n) == 1) return ((PyLongObject *)n)->ob_digit[0];
+#else
+    if (PyUnstable_Long_IsCompact((PyLongObject *)n)) return PyUnstable_Long_CompactValue((PyLongObject *)n);
+#endif
     int over;
     int64_t found = PyLong_AsLongLongAndOverflow(n, &over);
     return over ? -1 : found;
+}
+static PyObject *numbers(const uint64_t *all, int count) {
+    PyObject *found = PyTuple_New(count);
+    for (int i = 0; found && i < count; i++) {
+        PyObject *one = PyLong_FromUnsignedLongLong(all[i]);
+        if (one) PyTuple_SET_ITEM(found, i, one); else Py_CLEAR(found);
+    }
+    return found;
 }
 static int is_stored(const Map *m, int64_t begin, int64_t end) {
     return begin >= HEADER_BYTES && begin <= end && (uint64_t)end <= m->bytes;
@@ -271,9 +284,16 @@ static PyObject *here(void) {
 }
 /* `current_owner`, a new reference. */
 static PyObject *current_owner(void) {
+#if PY_VERSION_HEX < 0x030C0000 /* Later ones say no more whether a dict has changed. */
+    static uint64_t without;
+    if (((PyDictObject *)py.modules)->ma_version_tag == without) return Py_XNewRef(here());
+#endif
     if (PyDict_GetItemWithError(py.modules, asyncio_tasks) || PyDict_GetItemWithError(py.modules, greenlets)
         || PyDict_GetItemWithError(py.modules, trio))
         return PyObject_CallNoArgs(py.current_owner);
+#if PY_VERSION_HEX < 0x030C0000
+    without = ((PyDictObject *)py.modules)->ma_version_tag;
+#endif
     return Py_XNewRef(here());
 }
 /* A new token of this kind, of the caller, busy; without a tracked field that is not set. */
@@ -670,12 +690,14 @@ static int open_keys(PyObject *view, PyObject *share, PyObject *store);
 static int changes_of_keys(PyObject *view, PyObject **changes);
 static PyObject *commit_keys(PyObject *store, PyObject *changes);
 
-static int guard(PyObject *block, PyObject *view) {
-    PyObject *let_go = PyMethod_New(py.abandoned, view);
-    PyObject *guard = let_go ? PyWeakref_NewRef(block, let_go) : NULL;
-    Py_XDECREF(let_go);
-    if (guard) SET(view, View__guard, guard);
-    return guard ? 0 : -1;
+/* A transaction's finalizer: what `View._guard` does for those that Python has entered. */
+static void gone(PyObject *block) {
+    PyObject *view = SLOT(block, Transaction__view);
+    if (!view || view == Py_None || SLOT(view, View__guard) != in_core || SLOT(view, LockToken__owner) == Py_None
+        || SLOT(block, Transaction__role) != zero) return;
+    PyObject *err = PyErr_Occurred() ? take_raised() : NULL;
+    if (done(PyObject_CallFunctionObjArgs(py.abandoned, view, Py_None, NULL))) PyErr_WriteUnraisable(view);
+    if (err) raise_again(err);
 }
 /* `Transaction.__enter__` */
 static PyObject *enter(PyObject *block, PyObject *unused) {
@@ -691,9 +713,10 @@ static PyObject *enter(PyObject *block, PyObject *unused) {
     Py_INCREF(store);
     if (!view) goto over;
     SLOT(view, View__lock) = Py_NewRef(lock);
+    SLOT(view, View__guard) = Py_NewRef(in_core);
     SET(block, Transaction__view, Py_NewRef(view));
-    int taken = guard(block, view);
-    if (!taken && !(taken = take(store, lock, view, SLOT(block, Transaction__timeout)))) { /* The caller has it already. */
+    int taken = take(store, lock, view, SLOT(block, Transaction__timeout));
+    if (!taken) { /* The caller has it already. */
         SET(block, Transaction__view, Py_NewRef(Py_None));
         SET(view, View__guard, Py_NewRef(Py_None));
         found = PyObject_CallOneArg(py.enter, block);
@@ -804,8 +827,8 @@ static int follow(PyObject *state, PyObject *key, const Position *p, uint64_t be
     PyObject *places = SLOT(state, State_places), *old = PyDict_GetItemWithError(places, key);
     if (!old && PyErr_Occurred()) return -1;
     int64_t was = size_of(old), before = (int64_t)p->version - 1;
-    PyObject *extents = Py_BuildValue("(KK)", begin, p->end), *version = PyLong_FromUnsignedLongLong(p->version);
-    PyObject *position = Py_BuildValue("(KKKKKK)", p->version, p->epoch, p->base, p->end, p->easy, p->parts);
+    PyObject *extents = numbers((uint64_t[]){begin, p->end}, 2), *version = PyLong_FromUnsignedLongLong(p->version);
+    PyObject *position = numbers((const uint64_t *)p, 6);
     PyObject *dead = PyLong_FromLongLong(number(SLOT(state, State_dead)) + was);
     PyObject *live = PyLong_FromLongLong(number(SLOT(state, State_live)) - was + (int64_t)(p->end - begin));
     int failed = !extents || !version || !position || !dead || !live;
@@ -1087,7 +1110,11 @@ static int changes_of_keys(PyObject *view, PyObject **changes) {
         Py_DECREF(key); Py_DECREF(value);
     }
     Py_DECREF(writes);
-    if (!way && changed) way = (*changes = Py_BuildValue("([]OO)", changed, definitions)) ? 0 : -1;
+    if (!way && changed) {
+        PyObject *gone = PyList_New(0);
+        way = gone && (*changes = PyTuple_Pack(3, gone, changed, definitions)) ? 0 : -1;
+        Py_XDECREF(gone);
+    }
     Py_XDECREF(changed);
     Py_DECREF(definitions);
     if (way < 1) return way ? -1 : *changes != NULL;
@@ -1154,7 +1181,10 @@ static PyObject *dict_set(PyObject *dict, PyObject *const *args, Py_ssize_t coun
         PyObject *definitions = PyDict_New(), *frames = definitions ? encode(args[1], definitions) : NULL, *frame = frames ? one_frame(frames) : NULL;
         int naming = frames ? is_naming() : -1;
         if (!naming && frame && is_plain(PyBytes_AS_STRING(frame), (size_t)PyBytes_GET_SIZE(frame)) && store_of(dict, class.MemoryKeyedStore) == store) {
-            PyObject *changes = Py_BuildValue("(()((OO))O)", args[0], frames, definitions);
+            PyObject *item = PyTuple_Pack(2, args[0], frames), *changed = item ? PyTuple_Pack(1, item) : NULL;
+            PyObject *changes = changed ? PyTuple_Pack(3, no_arguments, changed, definitions) : NULL;
+            Py_XDECREF(item);
+            Py_XDECREF(changed);
             version = changes ? put(store, changes, SLOT(dict, Shared__timeout), put_key) : NULL;
             Py_XDECREF(changes);
             if (version == Py_None) Py_SETREF(version, CALL2(dict, _set_in_block, args[0], args[1]));
@@ -1207,6 +1237,32 @@ static PyObject *method(PyObject *module, PyObject *args) {
     }
     return PyErr_Format(PyExc_KeyError, "no method %s", name);
 }
+/* By an operator they are called at once: no look for the method, no tuple of arguments. */
+static objobjargproc generic; /* What a class in Python has there; it deletes. */
+static int view_assign(PyObject *view, PyObject *key, PyObject *item) {
+    return item ? done(view_put(view, (PyObject *[]){key, item}, 2)) : generic(view, key, item);
+}
+static int dict_assign(PyObject *dict, PyObject *key, PyObject *value) {
+    return value ? done(dict_set(dict, (PyObject *[]){key, value}, 2)) : generic(dict, key, value);
+}
+/* put(class, name, method): as setattr, which lets operators look for the method. */
+static PyObject *put_method(PyObject *module, PyObject *args) {
+    PyTypeObject *of;
+    PyObject *name, *made;
+    if (!PyArg_ParseTuple(args, "O!UO", &PyType_Type, &of, &name, &made) || PyObject_SetAttr((PyObject *)of, name, made)) return NULL;
+    PyTypeObject *all[] = {of, of == class.View ? class.ObjectView : of};
+    for (int i = 0; i < 2 && Py_IS_TYPE(made, &PyMethodDescr_Type); i++) {
+        void *function = (void *)((PyMethodDescrObject *)made)->d_method->ml_meth;
+        PyMappingMethods *operators = all[i]->tp_as_mapping;
+        if (function == (void *)view_get || function == (void *)keys_get || function == (void *)dict_get)
+            operators->mp_subscript = (binaryfunc)function;
+        else if (function == (void *)view_put || function == (void *)dict_set) {
+            if (!i) generic = operators->mp_ass_subscript;
+            operators->mp_ass_subscript = function == (void *)view_put ? view_assign : dict_assign;
+        }
+    }
+    Py_RETURN_NONE;
+}
 /* bind(names): all that `handed_in` lists; then methods can be had. */
 static PyObject *bind(PyObject *module, PyObject *names) {
     for (int i = 0; handed_in[i].name; i++) {
@@ -1223,10 +1279,11 @@ static PyObject *bind(PyObject *module, PyObject *names) {
     if (!PyDict_CheckExact(py.by_address) || !PyDict_CheckExact(py.buffered) || !PyDict_CheckExact(py.named) || !PySet_CheckExact(py.taken_by_value) || !PyDict_CheckExact(py.codec) || !PyDict_CheckExact(py.modules))
         return PyErr_Format(PyExc_ImportError, "what is handed in is not what is looked into");
     is_native_local = PyObject_IsTrue(py.native_local);
+    class.Transaction->tp_finalize = gone;
     Py_RETURN_NONE;
 }
 static PyMethodDef functions[] = {
-    {"bind", bind, METH_O, NULL}, {"method", method, METH_VARARGS, NULL},
+    {"bind", bind, METH_O, NULL}, {"method", method, METH_VARARGS, NULL}, {"put", put_method, METH_VARARGS, NULL},
     {"is_encoding", is_encoding, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
 
 static int execute(PyObject *module) {

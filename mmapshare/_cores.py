@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 used = "python"
@@ -9,6 +10,9 @@ used = "python"
 
 methods: dict[str, dict[tuple[type, str], Any]] = {"python": {}}
 """By core: what stands in the classes while that works; `_compiled` finds it."""
+
+put: dict[str, Callable[[type, str, Any], None]] = {"python": setattr}
+"""What puts a core's method into a class."""
 
 
 def use(core: str) -> str:
@@ -20,5 +24,5 @@ def use(core: str) -> str:
     used = core if core in methods else "python"
     for (cls, name), method in methods[used].items():
         if vars(cls)[name] is not method:
-            setattr(cls, name, method)
+            put[used](cls, name, method)
     return used
