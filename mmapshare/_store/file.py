@@ -52,13 +52,15 @@ class FileRegion(Region):
         else:
             with memoryview(self.map) as view, view[begin:end] as part:
                 content = crc32(part, before)
+        if not ORDERED_STORES:
+            in_order()  # Who sees this slot change sees the version before, too.
         place = SLOTS[version & 1].start
         self.map[place : place + ALIGN_BYTES] = checked_slot(
             layout.pack_slot(version, start, end, epoch, parts), content
         )
         if flags & DURABLE:
             self.barrier()
-        if not ORDERED_STORES:  # only without ordered stores
+        if not ORDERED_STORES:
             in_order()
         words[VERSION] = version  # The commit, for who looks.
 

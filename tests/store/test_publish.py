@@ -173,3 +173,20 @@ def test_no_record_is_stored_where_there_is_no_memory_yet(make):
         allocated = inside.words_of(region)[inside.ALLOCATED[area]]
         assert end <= allocated and easy <= allocated
         assert inside.area_start(region, area) <= start
+
+
+def test_where_stores_are_not_ordered_a_files_slot_and_version_wait_for_each_other(
+    tmp_path, monkeypatch
+):
+    """The compiled core reads without the lock there too, and may look at any moment."""
+    monkeypatch.setattr(*inside.at("ORDERED_STORES_in_file"), False)
+    share = Share.open(str(tmp_path / "file"), 0)
+    words, seen = inside.header_of(share), []
+    monkeypatch.setattr(
+        *inside.at("in_order_in_file"),
+        lambda: seen.append((words[inside.SLOTS[0].start // 8], words[inside.VERSION])),
+    )
+    with locked(share) as store:
+        assert store.commit((b"N.",)) == 2
+    assert seen == [(0, 1), (2, 1)]
+    assert share.get() is None

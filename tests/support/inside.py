@@ -199,6 +199,8 @@ PLACES = {
     "SPARE_BYTES": "_store.index.SPARE_BYTES",
     "SPARE_KEYS": "_store.keyed._SPARE_KEYS",
     # --- _store.keyed
+    "ORDERED_STORES_in_file": "_store.file.ORDERED_STORES",
+    "in_order_in_file": "_store.file.in_order",
     "ORDERED_STORES_in_keyed": "_store.keyed.ORDERED_STORES",
     "keyed_newest": "_store.keyed.MemoryKeyedStore.newest",
     # --- _codec.known
