@@ -25,10 +25,10 @@ _TRIMMED_EACH: Final = 16
 
 
 def in_order() -> None:
-    """What was stored before is seen before what is stored from now on.
+    """What was loaded and stored before comes before what is loaded and stored from now on.
 
-    On x86-64 that is so in any case. Elsewhere no store from before is seen later than that of who
-    lets go of a lock, and none from after sooner than that of who takes it then.
+    Nothing from before comes later than letting go of a lock, and nothing from after sooner than
+    taking it then. (An x86-64 keeps stores in order in any case.)
     """
     lock = allocate_lock()
     lock.acquire()
