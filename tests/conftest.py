@@ -13,10 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import inside, open_fds, region_mappings
-from support.without_gil import CLASSES_END, UNFIT
 
-from mmapshare import Share, SharedDict
+_asked = os.environ.pop("MMAPSHARE_CORE", None)  # For tests of it the compiled one is there, too.
+from support import inside, open_fds, region_mappings  # noqa: E402
+from support.without_gil import CLASSES_END, UNFIT  # noqa: E402
+
+from mmapshare import Share, SharedDict  # noqa: E402
+
+if _asked is not None:
+    os.environ["MMAPSHARE_CORE"] = _asked
 
 # What has no doctests, and of which there are several by one name; and what other programs import.
 collect_ignore_glob = ["conftest.py", "*/conftest.py", "support/planted_*.py"]

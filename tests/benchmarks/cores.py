@@ -1,8 +1,8 @@
 """The compiled core beside Python's, and both beside the floor or LMDB.
 
 Here a time is the processor's: they take turns in one process, on a machine that is busy too. The
-cores do not take turns with one another: to change the core has the interpreter begin anew with what
-it knows of the classes.
+cores do not take turns with one another: by a change of the core the interpreter forgets what it
+knows of the classes.
 """
 
 from __future__ import annotations

@@ -57,6 +57,7 @@ class Loop:
         lambda x: enum.Enum("Mood", {"GOOD": [x]}).GOOD,
         lambda x: types.SimpleNamespace(a=[x]),
         lambda x: eval("lambda: look", {"look": [x]}),
+        lambda x: eval("lambda: lambda: look", {"look": [x]}),
         lambda x: eval(f"lambda n={{{x!r}: 1}}: n"),
         lambda x: eval(f"lambda: {x!r}").__code__,
         lambda x: eval(f"lambda: (lambda: ({x!r}, 1))").__code__,

@@ -40,6 +40,14 @@ def test_a_function_that_closes_over_itself_is_looked_at_once():
     assert shape_of(made(1)) != shape_of(made(2))
 
 
+def test_a_function_within_a_function_is_part_of_it():
+    def made(source):
+        return _class_with(look=eval(source))
+
+    assert shape_of(made("lambda self: lambda: 1")) == shape_of(made("lambda self: lambda: 1"))
+    assert shape_of(made("lambda self: lambda: 1")) != shape_of(made("lambda self: lambda: 2"))
+
+
 def test_a_variable_that_has_no_value_yet_counts_as_none():
     def made(*values):
         def look(self):

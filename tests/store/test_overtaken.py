@@ -205,6 +205,24 @@ def test_a_share_that_another_thread_closes_says_so_whichever_look_that_follows(
     share.close()
 
 
+@pytest.mark.core("python")
+@pytest.mark.parametrize("read", [Share.get, Share.snapshot])
+@pytest.mark.parametrize("error", [ValueError, TypeError])
+def test_a_share_whose_memory_goes_in_the_middle_of_a_copy_says_so(monkeypatch, read, error):
+    share = Share(_arrays(1, 2))
+    store = type(inside.index_of(share))
+    copy = store.read
+
+    def closed_meanwhile(self):
+        monkeypatch.setattr(store, "read", copy)
+        share.close()
+        raise error("mmap closed or invalid")
+
+    monkeypatch.setattr(store, "read", closed_meanwhile)
+    with pytest.raises(ClosedError):
+        read(share)
+
+
 def test_an_optimistic_function_whose_value_is_overwritten_runs_again(monkeypatch):
     """Its value was copied while writers came back to the place where it was."""
     monkeypatch.setattr(*inside.at("SPARE_BYTES"), ALWAYS)
