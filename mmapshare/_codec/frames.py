@@ -147,7 +147,12 @@ def _give_up_or_go_on(value: object, err: Exception) -> None:
     It may be a signal handler's, which must not be lost.
     """
     if isinstance(err, MemoryError | MmapShareError):
-        raise err
+        try:
+            raise err
+        finally:
+            # What its traceback leads to must not wait for the collector, which crashes on buffers
+            # of memoryviews in a cycle (CPython's gh-77894, up to 3.12.6).
+            del err
     if not isinstance(err, _REFUSALS) and not changed_meanwhile(err):
         raise _unpicklable(value, err) from err
 

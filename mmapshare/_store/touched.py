@@ -38,14 +38,9 @@ def touched(begin: int, size: int) -> Ranges | None:
             found = _scanned(fd, begin, pages)
             return _read(fd, begin, pages) if found is None else found
     except OSError as err:
-        _pass_handlers(err)
+        if err.errno is None:
+            raise  # A signal handler's own, perhaps a TimeoutError.
         return None
-
-
-def _pass_handlers(err: OSError) -> None:
-    """Raise what is a signal handler's own, perhaps a TimeoutError."""
-    if err.errno is None:
-        raise err
 
 
 def _scanned(fd: int, begin: int, pages: int) -> Ranges | None:
@@ -61,7 +56,8 @@ def _scanned(fd: int, begin: int, pages: int) -> Ranges | None:
         try:
             count = fcntl.ioctl(fd, _SCAN, asked, True)
         except OSError as err:
-            _pass_handlers(err)
+            if err.errno is None:
+                raise
             return None
         for start, stop, _ in _found.iter_unpack(found[: count * _found.size]):
             _append(ranges, start - begin, stop - begin)

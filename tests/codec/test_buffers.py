@@ -1,11 +1,14 @@
 """Types whose values hand over buffers are remembered: their values are pickled once, not twice."""
 
+import contextlib
 import gc
 import pickle
+import weakref
 
+import pytest
 from support import Wanted, inside
 
-from mmapshare import Share
+from mmapshare import ClosedError, Share
 
 numpy = Wanted("numpy")
 
@@ -56,3 +59,24 @@ def test_a_type_that_is_gone_is_forgotten():
     del blob
     gc.collect()
     assert known not in inside.buffered
+
+
+@pytest.mark.classes_end
+@pytest.mark.parametrize("kind", [MemoryError, ClosedError])
+def test_an_error_in_the_middle_of_pickling_keeps_nothing_until_the_collector_comes(kind):
+    """CPython's collector crashed (until 3.12.7) on what such an error had kept of large values."""
+
+    class Fails:
+        def __reduce_ex__(self, protocol):
+            raise kind("not now")
+
+    value = Fails()
+    gone = weakref.ref(value)
+    gc.disable()
+    try:
+        with contextlib.suppress(kind):
+            inside.encode(value)
+        del value
+        assert gone() is None
+    finally:
+        gc.enable()
