@@ -181,7 +181,7 @@ static const struct { const char *name; PyObject **to; } handed_in[] = {
     X(MemoryStore, kept) X(MemoryStore, lock) X(MemoryStore, region) X(Region, identity) X(MemoryValueStore, _commit) \
     X(MemoryValueStore, _easy_most) X(MemoryKeyedStore, _busy) \
     X(MemoryKeyedStore, state) X(State, changing) X(State, dead) X(State, definitions) X(State, live) X(State, most) \
-    X(State, places) X(State, position) X(State, version) X(WriteSet, ends) X(WriteSet, gone) \
+    X(State, places) X(State, position) X(State, version) X(WriteSet, base) X(WriteSet, ends) X(WriteSet, gone) \
     X(WriteSet, read) X(WriteSet, state) X(WriteSet, store)
 enum {
 #define X(of, name) of##_##name,
@@ -773,7 +773,7 @@ static PyObject *leave(PyObject *block, PyObject *const *args, Py_ssize_t count)
         is_over(view);
         SET(view, LockToken__owner, Py_NewRef(Py_None));
         SET(view, View__guard, Py_NewRef(Py_None));
-        if (PyTuple_GET_SIZE(SLOT(view, View__base)) > PLAIN_BASE) done(CALL0(view, _drop));
+        if (Py_SIZE(SLOT(view, View__base)) > PLAIN_BASE) done(CALL0(view, _drop));
     }
     Py_DECREF(lock); Py_DECREF(store); Py_DECREF(view);
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
@@ -822,7 +822,7 @@ static int extents_of(PyObject *place, int64_t *begin, int64_t *end) {
 }
 /* Bytes of a value, whatever frames it has. */
 static int64_t size_of(PyObject *place) {
-    Py_ssize_t count = place && PyTuple_CheckExact(place) ? PyTuple_GET_SIZE(place) : 0;
+    Py_ssize_t count = place && PyTuple_Check(place) ? PyTuple_GET_SIZE(place) : 0; /* Of what is patched its base. */
     return count ? number(PyTuple_GET_ITEM(place, count - 1)) - number(PyTuple_GET_ITEM(place, 0)) : 0;
 }
 static int is_plain_key(PyObject *key) {
@@ -1027,17 +1027,19 @@ static int open_keys(PyObject *view, PyObject *share, PyObject *store) {
         Py_DECREF(state);
         return failed;
     }
-    if ((writes = class.WriteSet->tp_new(class.WriteSet, no_arguments, NULL))) base = PyTuple_Pack(1, SLOT(state, State_version));
+    if ((writes = class.WriteSet->tp_new(class.WriteSet, no_arguments, NULL))) base = PyList_New(1);
     if (!base) {
         Py_XDECREF(writes);
         Py_DECREF(state);
         return -1;
     }
+    PyList_SET_ITEM(base, 0, Py_NewRef(SLOT(state, State_version)));
     SET(writes, WriteSet_store, Py_NewRef(store));
     SET(writes, WriteSet_state, state);
     SET(writes, WriteSet_gone, Py_NewRef(py.none));
     SET(writes, WriteSet_read, Py_NewRef(py.none));
     SET(writes, WriteSet_ends, Py_NewRef(Py_None));
+    SET(writes, WriteSet_base, Py_NewRef(base));
     SET(view, View__share, Py_NewRef(share));
     SET(view, View__base, base);
     SET(view, View__failed, Py_NewRef(Py_None));

@@ -73,6 +73,10 @@ class SharedDict(Merging, Reading[K, V], Shared[Any], MutableMapping[K, V], Gene
     values too. ``d[k] += 1`` outside of a block is a read and then a write, and another's change
     in between is lost; write ``with d.locked() as view: view[k] += 1``.
 
+    A block that changes a bit of a large array costs what it touches, too: the log gets the changed
+    pages, and who reads lays them over the rest. When that has cost as much as the whole array
+    does, the whole array is written again. In a file each commit writes it whole.
+
     A value that does not load in a process (see `Share`) affects that key alone: reading it raises
     UnloadableError, which names the key; setting and deleting it, all other keys, iteration over
     keys, and ``repr`` work.
@@ -294,7 +298,8 @@ class SharedDict(Merging, Reading[K, V], Shared[Any], MutableMapping[K, V], Gene
         1
         """
         with self._change() as view:
-            value: V = Draft(view).setdefault(key, default)
+            draft = Draft(view)
+            value: V = view._value.taken(key) if key in draft else draft.setdefault(key, default)
             return value
 
     def update(self, /, *args: Any, **kwargs: Any) -> None:

@@ -167,6 +167,10 @@ class Shared(Showing, Waiting, Generic[T]):
         nothing. A nested block of the same owner joins the outer one: both commit together, or
         neither does.
 
+        The draft of a value of 4 MiB or more, or of that under one key of a `SharedDict`, has its
+        large buffers mapped, as ``get(copy=False)`` has; the commit writes the pages that were
+        changed. What you keep of it stays as it is, and its memory taken, until you drop it.
+
         Args:
             timeout: seconds to wait for the lock; by default the share's, None for ever.
 

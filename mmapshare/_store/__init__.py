@@ -3,6 +3,7 @@
 Knows every byte of a region, and the lock; never an object, and so never the codec.
 """
 
+from .held import Held
 from .keyed import MemoryKeyedStore
 from .order import FEW, NO_KEY, Ends, Places, begin
 from .segment import Segment
@@ -12,6 +13,7 @@ __all__ = [
     "FEW",
     "NO_KEY",
     "Ends",
+    "Held",
     "MemoryKeyedStore",
     "MemoryValueStore",
     "Places",

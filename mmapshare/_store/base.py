@@ -5,8 +5,7 @@ or a server, is a medium's own business. A store knows bytes, and never the obje
 
 A medium is a subclass of `ValueStore`, which holds one value: its *frames*, flat bytes-like
 objects, the first one bytes; and one of `KeyedStore`, which holds many, by key. What is abstract
-here it must write. All the rest is written here over that, and is right for any medium; one that
-has a shorter way overrides it.
+here it must write. All the rest is right for any medium; one that has a shorter way overrides it.
 
 Who may call what, and when:
 
@@ -146,10 +145,8 @@ class Store(ABC):
     @property
     @abstractmethod
     def version(self) -> int:
-        """Anytime: the newest committed version; 0 while there is none.
-
-        It never goes back: it is as new as what this process has read or committed at least.
-        """
+        """Anytime: the newest committed version, 0 while there is none; never older than what this
+        process has read or committed."""
 
     @abstractmethod
     def reserve(self, changes: Any) -> None:
@@ -157,10 +154,8 @@ class Store(ABC):
 
     @abstractmethod
     def commit(self, changes: Any) -> int:
-        """Holder: commit the changes as the version after the newest, which is returned.
-
-        RegionFullError, with nothing changed, where they do not fit.
-        """
+        """Holder: commit the changes as the version after the newest, which is returned;
+        RegionFullError, with nothing changed, where they do not fit."""
 
     def commit_together(self, made: Sequence[tuple[Any, Any]]) -> None:
         """Holder: commit the changes of several stores of one ``server``, all or none."""
@@ -344,6 +339,10 @@ class KeyedStore(Store):
     def single(self, place: Any) -> bytes | None:
         """A value's one frame, as of `frames`; None where that has to tell."""
         return None
+
+    def draft(self, key: Any, place: Any) -> Sequence[Frame]:
+        """Holder: as `frames`; perhaps a `_store.held.Held`, which knows what a block changed."""
+        return self.frames(place)
 
     def holds(self, place: Any, frames: Sequence[Frame]) -> bool:
         """Whether these are the frames that are there, byte by byte; as `frames`."""

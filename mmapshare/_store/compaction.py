@@ -7,13 +7,14 @@ from itertools import islice
 from typing import Any, Final
 
 from .._bytes import Frame
-from . import holds
+from . import holds, patched
 from .base import Changes, KeyCodec
 from .format import align
 from .image import Image
 from .index import State
 from .log import END, Log
-from .manifest import Extents, Manifest, lay_out, lengths_of, places_of
+from .manifest import Manifest, lay_out, lengths_of, places_of
+from .patched import Extents, Patched
 from .segment import Segment
 
 _PIECE: Final = 10_000
@@ -31,10 +32,7 @@ class LogImage(Image):
         self._bytes = raw
 
     def frames(self, place: Extents) -> list[Frame]:
-        base, raw = self._base, self._bytes
-        pairs = zip(place[2::2], place[3::2], strict=True)
-        buffers = [bytearray(raw[begin - base : end - base]) for begin, end in pairs]
-        return [raw[place[0] - base : place[1] - base], *buffers]
+        return patched.copied(place, self._bytes, self._base)
 
 
 class HeldImage(LogImage):
@@ -48,26 +46,8 @@ class HeldImage(LogImage):
 
     def frames(self, place: Extents) -> list[Frame]:
         # Each value that is loaded is one of its own: large ones are mapped once more.
-        held = held_frames(self._segment, place)
-        if held is not None:
-            return held
-        first, *buffers = super().frames(place)
-        return [bytes(first), *buffers]
-
-
-def held_frames(segment: Segment, place: Extents) -> list[Frame] | None:
-    """The frames of a value that is large, mapped; None where it is not, or it cannot be done."""
-    start, end = place[0], place[-1]
-    if len(place) == 2 or end - start < holds.LARGE_BYTES:
-        return None
-    found = holds.hold(segment, start, end)
-    if found is None:
-        return None
-    mapping, at = found
-    with memoryview(mapping) as view:
-        pairs = zip(place[2::2], place[3::2], strict=True)
-        first: list[Frame] = [bytes(view[start - at : place[1] - at])]
-        return first + [view[begin - at : until - at] for begin, until in pairs]
+        held = patched.held(place, self._segment, self._bytes, self._base)
+        return super().frames(place) if held is None else held
 
 
 class Compaction:
@@ -120,7 +100,8 @@ class Compaction:
         keys: dict[bytes, None] = {}
         for found in places.values():
             if type(found[0]) is int:
-                named = self._codec.needs_of(self._map, found[1])
+                end = found.first[1] if type(found) is Patched else found[1]
+                named = self._codec.needs_of(self._map, end)
             else:
                 named = self._codec.needs_of(found[0], len(found[0]))
             keys.update(dict.fromkeys(named))

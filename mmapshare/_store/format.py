@@ -79,6 +79,12 @@ and goes on with the manifest and the values::
 
     | head | manifest | pad | value | value | ... |
 
+What the manifest says of the values stands in `_store.manifest`. A value of one frame is its bytes;
+of several each begins 64-byte aligned. Of a value that was patched there stand one behind the
+other, without padding: the new first frame, where it is another one; and the bytes of each run that
+was changed in the later frames, in order. All else of it is where the records before say. A
+snapshot has every value whole. What a patch brings, and what it stands for, is never changed.
+
 Format 2 is that of files, which outlive the machine. Its slots have two words more, for which see
 `_store.sound`; all else is the same.
 

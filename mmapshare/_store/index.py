@@ -12,8 +12,9 @@ from typing import Any, Final
 from ..errors import CorruptRegionError
 from .base import KeyCodec
 from .log import BASE, END, EPOCH, Log, Position, Record, V
-from .manifest import Extents, Manifest, extents_at, places_of
+from .manifest import Manifest, extents_at, places_of
 from .order import Places
+from .patched import Extents, Patched, is_patch
 
 SPARE_BYTES: Final = 64 << 10
 """So much may be dead, or added to a snapshot, before it is worth while to write a new one."""
@@ -72,6 +73,14 @@ class State:
             self.live -= size
         self.live += extents[-1] - extents[0]
         self.places[key] = extents
+
+    def patch(self, key: Any, begin: int, size: int, patch: Any) -> None:
+        """A key's value is patched from now on, by what begins there.
+
+        That is dead at once: the next snapshot has the value whole.
+        """
+        self.places[key] = Patched.of(self.places.get(key), begin, patch)
+        self.dead += size
 
     def follow_one(self, key: Any, begin: int, position: Position) -> None:
         """Apply the next record, which sets one key, to a value that begins there."""
@@ -141,6 +150,10 @@ def apply(state: State, manifest: Manifest, begin: int) -> None:
             state.dead += old[-1] - old[0]
             state.live -= old[-1] - old[0]
     for number, (key, size) in enumerate(zip(keys, sizes, strict=True)):
-        extents = extents_at(begin, lengths[number]) if number in lengths else (begin, begin + size)
-        state.place(key, extents)
+        if number not in lengths:
+            state.place(key, (begin, begin + size))
+        elif is_patch(lengths[number]):
+            state.patch(key, begin, size, lengths[number])
+        else:
+            state.place(key, extents_at(begin, lengths[number]))
         begin += size

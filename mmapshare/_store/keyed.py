@@ -6,17 +6,19 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-from .._bytes import Frame, private_copy, same_bytes
+from .._bytes import Frame, private_copy
 from ..errors import CorruptRegionError, RegionFullError
-from . import holds, index
+from . import holds, index, patched
 from .base import Changes, KeyCodec, KeyedStore, too_large
-from .compaction import Compaction, HeldImage, LogImage, held_frames
+from .compaction import Compaction, HeldImage, LogImage
 from .format import HOLDS, LOG_KIND, OLDEST_READABLE, VERSION, align
 from .index import State, apply, follow, load
+from .key_drafts import KeyDrafts
 from .log import BASE, BEGIN, END, EPOCH, Log, Position, V
-from .manifest import Extents, Manifest, lay_out
+from .manifest import Manifest, lay_out
 from .memory import WINDOW_MOST, MemoryStore, create_region, undisturbed
 from .order import Places
+from .patched import Extents, is_patch
 from .region import ORDERED_STORES, Region
 from .segment import Segment, memory_of
 
@@ -32,12 +34,13 @@ class MemoryKeyedStore(MemoryStore, KeyedStore):
     mutex keeps threads apart, and ``state`` is swapped whole by one store; see `State`.
     """
 
-    __slots__ = ("_busy", "_codec", "_mutexes", "log", "state")
+    __slots__ = ("_busy", "_codec", "_drafts", "_mutexes", "log", "state")
 
     def __init__(self, region: Region, codec: KeyCodec) -> None:
         super().__init__(region)
         self.log = Log(region)
         self._codec = codec
+        self._drafts = KeyDrafts()
         self.state = State(BEGIN, Places(), 0, 0)
         self.state.version = -1  # Not even that the log is empty has been seen.
         self._mutexes: dict[int, Any] = {}
@@ -171,12 +174,10 @@ class MemoryKeyedStore(MemoryStore, KeyedStore):
         return self._map[place[0] : place[1]] if len(place) == 2 else None
 
     def frames(self, place: Extents) -> Sequence[Frame]:
-        first = self._map[place[0] : place[1]]
         if len(place) == 2:
-            return (first,)
+            return (self._map[place[0] : place[1]],)
         with memoryview(self._map) as view:
-            pairs = zip(place[2::2], place[3::2], strict=True)
-            return [first, *[private_copy(view[begin:end]) for begin, end in pairs]]
+            return patched.copied(place, view, copy=private_copy)
 
     def stands(self, state: State) -> bool:
         """Whether all that was read of a state until now was what had been written."""
@@ -192,7 +193,7 @@ class MemoryKeyedStore(MemoryStore, KeyedStore):
     def hold(self, key: Any) -> tuple[Sequence[Frame], Any] | None:
         def look(state: State) -> tuple[Sequence[Frame], Any] | None:
             # Whether the state still stands is asked afterwards, as with a copy.
-            held = held_frames(self.region.segment, state.places[key])
+            held = patched.held(state.places[key], self.region.segment, self._map)
             return (held, state.definitions) if held and self._words[HOLDS] else None
 
         return self.read(look) if self._words[HOLDS] else None
@@ -219,15 +220,20 @@ class MemoryKeyedStore(MemoryStore, KeyedStore):
 
     # --- Writing: the caller holds the lock ------------------------------------------------
 
+    def draft(self, key: Any, place: Extents) -> Sequence[Frame]:
+        draft = None
+        if self._words[HOLDS]:
+            draft = self._drafts.take(key, place, self.region.segment, self._map)
+        return self.frames(place) if draft is None else draft
+
     def holds(self, place: Extents, frames: Sequence[Frame]) -> bool:
         if len(place) == 2 and len(frames) == 1:
             return bool(self._map[place[0] : place[1]] == frames[0])
-        pairs = list(zip(place[::2], place[1::2], strict=True))
         with memoryview(self._map) as view:
-            return len(pairs) == len(frames) and all(
-                same_bytes(view[begin:end], frame)
-                for (begin, end), frame in zip(pairs, frames, strict=True)
-            )
+            draft = self._drafts.find(place, frames, view)
+            if draft is not None:
+                return not draft.changes and draft[0] == frames[0]
+            return patched.is_stored(place, frames, view)
 
     def commit(self, changes: Changes) -> int:
         state = self.state
@@ -278,20 +284,9 @@ class MemoryKeyedStore(MemoryStore, KeyedStore):
         self, state: State, changes: Changes, new: dict[bytes, Any]
     ) -> tuple[Position, Manifest | None]:
         """Commit a delta, which is returned too; or everything as a snapshot, with what changed."""
-        gone, changed, _ = changes
-        values: list[Frame] = []
-        sizes, lengths, added = [], {}, 0
-        for number, (_, frames) in enumerate(changed):
-            size = len(frames[0])
-            if len(frames) == 1:
-                values.append(frames[0])
-            else:
-                lengths[number] = tuple(map(len, frames))
-                size = lay_out(frames, values, added)
-            sizes.append(size)
-            added += size
-        keys = [key for key, _ in changed]
-        freed = self._check_fits(state, gone, keys, added)
+        gone = changes[0]
+        keys, sizes, lengths, values = self._lay_out(state, changes)
+        freed, added = self._check_fits(state, gone, keys, sizes, lengths), sum(sizes)
         position = state.position
         used = position[END] - position[BASE] + added
         if (
@@ -319,32 +314,69 @@ class MemoryKeyedStore(MemoryStore, KeyedStore):
                 self.state = new
         return new.position
 
-    def _check_fits(self, state: State, gone: Sequence[Any], keys: list[Any], added: int) -> int:
-        """Whether the keys may come, with values of that size; the bytes that are dead then."""
+    def _lay_out(self, state: State, changes: Changes) -> tuple[Any, Any, Any, list[Frame]]:
+        """What a delta says of keys, sizes and lengths (see `_store.manifest`); and its values."""
+        gone, changed, _ = changes
+        values: list[Frame] = []
+        sizes, lengths, added = [], {}, 0
+        for number, (key, frames) in enumerate(changed):
+            size = len(frames[0])
+            if len(frames) == 1:
+                values.append(frames[0])
+            elif (found := self._patch_of(state.places.get(key), frames)) and key not in gone:
+                lengths[number], parts = found
+                values += parts
+                size = sum(map(len, parts))
+            else:
+                lengths[number] = tuple(map(len, frames))
+                size = lay_out(frames, values, added)
+            sizes.append(size)
+            added += size
+        return [key for key, _ in changed], sizes, lengths, values
+
+    def _patch_of(self, place: Any, frames: Sequence[Frame]) -> Any:
+        with memoryview(self._map) as view:
+            return self._drafts.patch(place, frames, view)
+
+    def _check_fits(
+        self, state: State, gone: Sequence[Any], keys: list[Any], sizes: list[int], lengths: Any
+    ) -> int:
+        """Whether the keys may come, with such values; the bytes that are dead then."""
         places = state.places
+        added: int = sum(sizes)
+        patches = 0
+        if lengths:
+            patches = sum(sizes[number] for number in lengths if is_patch(lengths[number]))
+            keys = [key for number, key in enumerate(keys) if not is_patch(lengths.get(number))]
         self._codec.check_keys([key for key in keys if key not in places])
         old = [places[key] for key in dict.fromkeys([*gone, *keys]) if key in places]
         freed: int = sum(extents[-1] - extents[0] for extents in old)
-        live, most = state.live - freed + added, self.region.identity.max_size
-        if added > freed and live > most:
+        live, most = state.live - freed + added - patches, self.region.identity.max_size
+        if added - patches > freed and live > most:
             what = f"all values together take {live:,} bytes, the ceiling is {most:,} bytes"
             raise too_large(what, live, most)
-        return freed
+        return freed + patches
 
     def reserve(self, changes: Changes) -> None:
         state = self.current()
-        gone, changed, needed = changes
-        keys = [key for key, _ in changed]
-        added = sum(align(len(frame)) for _, frames in changed for frame in frames)
-        self._check_fits(state, gone, keys, added)
-        numbers = len(keys) + sum(len(frames) for _, frames in changed)
-        size = added + len(self._codec.encode_key((gone, keys, (), {}, needed))) + 16 * numbers + 64
-        position = state.position
+        size, position = self._size_of(state, changes), state.position
         # A new snapshot changes nothing, and there is room behind it.
         if not position[V] or not self.log.has_room(position, size):
             self._rewrite(state, ((), (), {}))
-            if position[V] and not self.log.has_room(self.state.position, size):
+            state = self.current()
+            # In another place a draft is none any more, and is stored whole.
+            size = self._size_of(state, changes)
+            if position[V] and not self.log.has_room(state.position, size):
                 raise self.log.full(size)
+
+    def _size_of(self, state: State, changes: Changes) -> int:
+        """What a delta takes at most; RegionFullError where that is too much."""
+        gone, _, needed = changes
+        keys, sizes, lengths, _ = self._lay_out(state, changes)
+        self._check_fits(state, gone, keys, sizes, lengths)
+        raw = self._codec.encode_key((gone, keys, sizes, lengths, needed))
+        added: int = sum(sizes)
+        return added + len(raw) + align(1)
 
 
 def _new_to(state: State, needed: dict[bytes, Any]) -> dict[bytes, Any]:

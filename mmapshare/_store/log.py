@@ -3,7 +3,7 @@
 The first record in an area is a *snapshot*, of everything; each further one is a *delta*, of what
 changed. A writer adds deltas until it finds that too much of them is dead, then writes a snapshot
 into the other area and goes on there. What a record says stands in its *manifest*; the *values*
-that it brings stand behind that.
+that it brings, or what blocks have changed of large ones (see `_store.patched`), stand behind that.
 
 Readers keep their position. Up to the newest record's end nothing in an area changes while
 OLDEST_READABLE lets its epoch stand (see `_store.format`), so they read what was added since, and

@@ -1,10 +1,10 @@
 """Manifests: what a record of a log says of keys and values, and how values are laid out.
 
 One is a pickled tuple: the keys that are gone, the keys that were set, the size of each one's
-value, the lengths of the frames of those few that have several, and the definitions (see
-`_codec.definitions`) that values need and that the log has not had before, by key. It is applied in
-that order, as a dict's methods would: a key that is set again keeps its place and the object that
-it is; one that is new goes to the end.
+value, the lengths of the frames of those few that have several (or, of one that was patched, what
+`_store.patched` calls a Patch), and the definitions (see `_codec.definitions`) that values need and
+that the log has not had before, by key. It is applied in that order, as a dict's methods would: a
+key that is set again keeps its place and the object that it is; one that is new goes to the end.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from typing import Any
 from .._bytes import Frame
 from .format import align
 from .order import Places
+from .patched import Extents, first_of
 
-Extents = tuple[int, ...]
-"""Begin and end of a value's first frame, then of its second, and so on."""
 Manifest = tuple[
-    Sequence[Any], Sequence[Any], Sequence[int], dict[int, tuple[int, ...]], dict[bytes, Any]
+    Sequence[Any], Sequence[Any], Sequence[int], dict[int, tuple[Any, ...]], dict[bytes, Any]
 ]
 
 
@@ -46,7 +45,8 @@ def extents_at(begin: int, lengths: tuple[int, ...]) -> Extents:
     return tuple(extents)
 
 
-def lengths_of(extents: Extents) -> tuple[int, ...]:
+def lengths_of(place: Extents) -> tuple[int, ...]:
+    extents = (*first_of(place), *place[2:])
     return tuple(end - begin for begin, end in zip(extents[::2], extents[1::2], strict=True))
 
 

@@ -21,8 +21,8 @@ from . import holds
 from .areas import Areas
 from .format import HEADER_BYTES, HOLDS, IDENTITY_BYTES, LOG_KIND, VERSION, Identity
 from .keyed import MemoryKeyedStore
-from .manifest import Extents
 from .named import is_over
+from .patched import Extents, copied, first_of
 from .region import Region
 from .value import MemoryValueStore
 
@@ -200,7 +200,10 @@ class OutsideKeyed(_Unlocked, MemoryKeyedStore):
         return self._mutex
 
     def frames(self, place: Extents) -> Sequence[Any]:
-        return _frames(self._map, list(zip(place[::2], place[1::2], strict=True)), self._most)
+        if self._most is None:
+            return copied(place, self._map)
+        extents = [*first_of(place), *place[2:]]
+        return _frames(self._map, list(zip(extents[::2], extents[1::2], strict=True)), self._most)
 
 
 def _frames(found: Any, extents: Sequence[tuple[int, int]], most: int | None) -> Sequence[Any]:

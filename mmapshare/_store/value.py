@@ -15,7 +15,7 @@ from ..errors import CorruptRegionError
 from . import format as layout
 from . import holds
 from .base import Base, ValueStore, too_large
-from .drafts import DraftStore, Held
+from .drafts import DraftStore
 from .format import (
     HEADER_BYTES,
     HOLDS,
@@ -26,6 +26,7 @@ from .format import (
     VERSION,
     Slot,
 )
+from .held import Held
 from .memory import WINDOW_MOST, create_region, undisturbed
 from .region import Region, oldest_ahead
 from .segment import Segment, memory_of
@@ -165,7 +166,7 @@ class MemoryValueStore(DraftStore, ValueStore):
 
     def hold(self) -> tuple[int, Sequence[Frame]] | None:
         (held,) = self.read_or_lock(self._try_hold)
-        return None if held is None else (held.slot.version, held.frames)
+        return None if held is None else (held.of.version, held)
 
     def _try_hold(self) -> tuple[Held | None] | None:
         slot = self._load_slot()
@@ -184,8 +185,7 @@ class MemoryValueStore(DraftStore, ValueStore):
         # Held, it stays what it is: nobody can overtake what is read of it.
         table = self._map[slot.start : slot.start + layout.table_bytes(slot.frames)]
         extents = layout.frame_extents(slot, table)
-        first = self._map[slice(*extents[0])]
-        return (Held.of(slot, extents, first, *found),)
+        return (Held(slot, self._map[slice(*extents[0])], extents[1:], *found),)
 
     # --- Writing: the caller holds the lock ------------------------------------------------
 
@@ -211,7 +211,7 @@ class MemoryValueStore(DraftStore, ValueStore):
     def holds(self, frames: Sequence[Frame]) -> bool:
         draft = self._draft_of(frames)
         if draft is not None:
-            return not draft.changes and draft.frames[0] == frames[0]
+            return not draft.changes and draft[0] == frames[0]
         slot = self._load_slot()
         if slot is None or slot.frames != len(frames):
             return False

@@ -20,12 +20,9 @@ from ..errors import TransactionError, ViewClosedError
 from .hints import NotAView
 from .nested import STILL_OPEN, Joined
 from .own import EXITS, own_block, own_token
-from .view import Missing, View
+from .view import PLAIN_BASE, Missing, View
 
 T = TypeVar("T")
-
-PLAIN_BASE: Final = 6
-"""What is read of a large value has one thing more: what holds it."""
 
 # What a transaction is to the lock.
 OWNER, JOINED, INSIDE = range(3)

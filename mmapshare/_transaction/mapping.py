@@ -16,9 +16,9 @@ from typing import Any, Final, Self
 from .._bytes import Frame
 from .._codec import Gathered, decode, encode, is_plain, named, take_named, unchanged
 from .._lock import here
-from .._store import FEW, NO_KEY, Ends, Places, begin
+from .._store import FEW, NO_KEY, Ends, Held, Places, begin
 from ..errors import HandleError, UnloadableError, UnpicklableError, at_key
-from .view import Unloadable, View
+from .view import DROPPED, Unloadable, View
 
 _ATOMS: Final = frozenset({int, float, complex, bool, str, bytes, type(None)})
 """Values of these types cannot be changed in place, so having been read they need no new look."""
@@ -32,7 +32,7 @@ class WriteSet(dict[Any, Any]):
     """What a block may have changed: the values that it has set, and those that it has loaded, for
     they may be changed in place. A missing one is loaded from what is stored."""
 
-    __slots__ = ("ends", "gone", "read", "state", "store")
+    __slots__ = ("base", "ends", "gone", "read", "state", "store")
 
     store: Any
     state: Any
@@ -42,30 +42,53 @@ class WriteSet(dict[Any, Any]):
     """The frames of which values were made that have buffers; they may be the values' memory."""
     ends: Ends | None
     """The first and the last stored key that are left, once somebody has asked for one."""
+    base: list[Any]
+    """The view's; as long as it takes to say that the view has to be dropped."""
 
     def __missing__(self, key: Any) -> Any:
         place = self.state.places.get(key)
         if place is None or (self.gone and key in self.gone):
             raise KeyError(key)
         raw = self.store.single(place)
-        frames = (raw,) if raw is not None else self.store.frames(place)
+        if raw is None:
+            return self._load(key, self.store.draft(key, place))
         try:
-            value = decode(frames, self.state.definitions)
+            value = decode((raw,), self.state.definitions)
         except UnloadableError as err:
             raise at_key(err, key) from err.__cause__
-        if raw is None:
-            self.read = self.read or {}
-            self.read[key] = frames
         if type(value) not in _ATOMS:
             self[key] = value
         return value
 
+    def _load(self, key: Any, frames: Any) -> Any:
+        """The value of several frames."""
+        try:
+            value = decode(frames, self.state.definitions)
+        except UnloadableError as err:
+            raise at_key(err, key) from err.__cause__
+        if type(frames) is Held:
+            self.base[1:] = DROPPED  # Its memory is held as long as anything has it.
+        self.read = self.read or {}
+        self.read[key] = frames
+        self[key] = value
+        return value
 
-def new_write_set(store: Any, state: Any, kind: type[WriteSet] = WriteSet) -> WriteSet:
+    def taken(self, key: Any) -> Any:
+        """A value that is handed out for good: a copy, for a draft would hold what it lies in."""
+        place = None if key in self or key in self.gone else self.state.places.get(key)
+        if place is None or self.store.single(place) is not None:
+            return self[key]
+        return self._load(key, self.store.frames(place))
+
+
+def new_write_set(
+    store: Any, state: Any, base: list[Any], kind: type[WriteSet] = WriteSet
+) -> WriteSet:
     """An empty one."""
     writes = kind()
     writes.store = store
     writes.state = state
+    writes.base = base
     writes.gone = writes.read = NONE
     writes.ends = None
     return writes
@@ -189,7 +212,7 @@ class Draft(Merging, MutableMapping[Any, Any]):
     def pop(self, key: Any, *default: Any) -> Any:
         """Take a value out; ``default`` where there is none, or none that can be loaded here."""
         try:
-            value = self[key]
+            value = self.writes.taken(key)
         except KeyError:
             if default:
                 return default[0]
@@ -261,7 +284,7 @@ def _replaced(writes: WriteSet, value: Any) -> WriteSet:
             f"the value of a SharedDict is a mapping, not {type(value).__name__}; "
             "assign items of the view, or a dict"
         )
-    new = new_write_set(writes.store, writes.state, type(writes))
+    new = new_write_set(writes.store, writes.state, writes.base, type(writes))
     new.update(at_once(value))
     places = writes.state.places
     new.gone = {key: None for key in places if key not in new}
@@ -311,10 +334,10 @@ class MappingView(Merging, View[Any]):
 
     def _open(self, share: Any, base: Any) -> None:
         self._share = share
-        self._base = (base.version,)
         self._failed = None
         self._named = NONE
         self._value = writes = WriteSet()
+        self._base = writes.base = [base.version]
         writes.store = share._store
         writes.state = base
         writes.gone = writes.read = NONE
@@ -322,7 +345,7 @@ class MappingView(Merging, View[Any]):
 
     def _committed(self) -> Any:
         writes = self._value
-        return new_write_set(writes.store, writes.store.current(), type(writes))
+        return new_write_set(writes.store, writes.store.current(), self._base, type(writes))
 
     def _changes(self) -> Any:
         """What the block has changed: encoded, and compared with what is stored."""

@@ -119,6 +119,9 @@ class ReadSet:
     def frames(self, place: Any) -> Any:
         return self._look(lambda state: self._store.frames(place))
 
+    def draft(self, key: Any, place: Any) -> Any:
+        return self.frames(place)
+
     def holds(self, place: Any, frames: Any) -> bool:
         return self._look(lambda state: bool(self._store.holds(place, frames)))
 
@@ -173,7 +176,7 @@ class OptimisticView(MappingView):
 
     def _open(self, share: Any, base: Any) -> None:
         super()._open(share, base)
-        self._value = new_write_set(base, base, OptimisticWriteSet)
+        self._value = new_write_set(base, base, self._base, OptimisticWriteSet)
 
     def _expects(self) -> Any:
         return self._value.state.is_valid_at

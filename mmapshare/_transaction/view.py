@@ -78,6 +78,10 @@ class Unloadable(Missing):
 
 
 _CLOSED_BASE: Final = (0, ())
+PLAIN_BASE: Final = 6
+"""A base of more items than that is of a value that is held, which a closed view must drop."""
+DROPPED: Final = (None,) * PLAIN_BASE
+"""What makes a base as long as that."""
 
 
 class View(LockToken, Generic[T]):

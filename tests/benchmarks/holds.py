@@ -13,11 +13,12 @@ from statistics import median
 from time import process_time
 from typing import Any
 
-from mmapshare import Share
+from mmapshare import Share, SharedDict
 from tests.benchmarks.table import Row, duration
 
 GET_MOST_S, SUM_MOST, BLOCK_MOST_S, SMALLER_BLOCK_MOST_S, PAGES_MOST_S = 1e-4, 1.6, 3e-4, 2e-4, 2e-2
 ALL_FIRST_MOST, ALL_LATER_MOST, READERS_CPU_MOST, READERS_MEMORY_MOST = 2.5, 1.1, 1 / 2, 1 / 3
+KEY_BLOCK_MOST_S, KEYS_BLOCKS_MOST = 5e-4, 1 / 20
 MIB = 1 << 20
 READERS, VERSIONS = 4, 6
 
@@ -34,6 +35,7 @@ def holds(rounds: int) -> list[Row]:
         return [
             *_reads(np, share, memory, rounds),
             *_blocks(np, share, copied, rounds),
+            *_keys(np, rounds),
             *_readers(np),
         ]
     finally:
@@ -131,6 +133,51 @@ def _blocks(np: Any, share: Share[Any], copied: Share[Any], rounds: int) -> list
         _limit("block, 1 000 scattered pages of 256 MiB", pages, PAGES_MOST_S, ""),
         _ratio("block, all of 256 MiB, the first time", first, base, ALL_FIRST_MOST, "get and set"),
         _ratio("the same afterwards", later, base, ALL_LATER_MOST, "get and set"),
+    ]
+
+
+def _keys(np: Any, rounds: int) -> list[Row]:
+    """The same of values in a dict."""
+    numbers = iter(range(1, 1 << 30))
+    shared = SharedDict({"a": np.zeros(256 << 17), "b": np.zeros(6 << 17)})
+    anywhere = np.random.default_rng(1).integers(0, 256 << 17, 100_000)
+
+    def block(key: str, where: Any) -> None:
+        with shared.locked() as view:
+            view[key][where] = next(numbers)
+
+    def whole(key: str) -> None:
+        value = shared[key]
+        value[5] = next(numbers)
+        shared[key] = value
+
+    copy = _cpu(lambda: whole("a"), rounds)
+    get = _cpu(lambda: shared.get("a", copy=False)[5], 20 * rounds)
+    for key in "ab":
+        block(key, 5)
+    one = _cpu(lambda: block("a", 5), 10 * rounds)
+    six = _cpu(lambda: block("b", 5), 20 * rounds)
+    spread = process_time()
+    count = 200 * rounds  # As many as it takes to have the whole value written on the way.
+    for where in anywhere[:count]:
+        block("a", where)
+    spread = (process_time() - spread) / count
+    later = _cpu(lambda: shared.get("a", copy=False)[5], 20 * rounds)
+    return [
+        _limit(
+            "dict: `get(copy=False)` of 256 MiB", get, GET_MOST_S, f"patched: {duration(later)}"
+        ),
+        _limit(
+            "dict: block, one element of 256 MiB", one, KEY_BLOCK_MOST_S, f"whole: {duration(copy)}"
+        ),
+        _limit("dict: block, one element of 6 MiB", six, KEY_BLOCK_MOST_S, ""),
+        _ratio(
+            "dict: block, another element of 256 MiB each time",
+            spread,
+            copy,
+            KEYS_BLOCKS_MOST,
+            "get and set",
+        ),
     ]
 
 

@@ -135,6 +135,39 @@ class OnCompacting(OnDict):
         return super().make()
 
 
+class OnPatches(OnDrafts):
+    """The same as to drafts, to a key of a dict."""
+
+    def make(self) -> Any:
+        inside.put("SPARE_BYTES", 0)  # A few patches, then a snapshot.
+        inside.put("SPENT_PART", 1)
+        return SharedDict({"a": Blob(bytearray([1]) * 100_000), "n": 1}, max_size="1M")
+
+    def commit(self, shared: Any, stray: int = 1) -> None:
+        with shared.locked() as view:
+            raw, number = view["a"].raw, (view.version + 1) % _NUMBERS
+            raw[self.stray] = stray
+            for at in (*self.always, *(self.odd,) * (number % 2)):
+                raw[at] = number
+            view["n"] = number
+
+    def hold(self, shared: Any) -> Blob:
+        return shared.get("a", copy=False)
+
+    def newest(self, shared: Any) -> int:
+        found = shared.copy()
+        assert self.version_of(found["a"]) == found["n"], "torn"
+        committed_otherwise = found["a"].raw[self.stray] == 77
+        assert not committed_otherwise or self.may_be_otherwise == shared.version, "torn"
+        return found["n"]
+
+
+class OnPatchesAlone(OnPatches):
+    """The same where nobody holds anything else."""
+
+    beside = 0
+
+
 class OnSnapshot(OnDict):
     """The same to a snapshot."""
 
@@ -150,6 +183,8 @@ SUBJECTS: dict[str, Any] = {
     "drafts alone": OnDraftsAlone(),
     "dict": OnDict(),
     "compacting": OnCompacting(),
+    "patches": OnPatches(),
+    "patches alone": OnPatchesAlone(),
     "snapshot": OnSnapshot(),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable
 from typing import Any
 
@@ -112,6 +113,22 @@ def _lag_kept_while_written(share: Any) -> None:
     inside.words_of.set(inside.store_of(share), Words(real))
 
 
+def _older_run_wins(share: Any) -> None:
+    """Of two runs of the same bytes the first one stays."""
+    real = inside.laid_over
+    inside.put("laid_over", lambda runs, newer: real(newer, runs))
+
+
+def _base_not_held(share: Any) -> None:
+    """What a value is laid over is mapped, and nobody is told."""
+    real = fcntl.fcntl
+
+    def call(fd: Any, command: int, *args: Any) -> Any:
+        return None if command == fcntl.F_OFD_SETLK else real(fd, command, *args)
+
+    fcntl.fcntl = call
+
+
 PLANTED: dict[str, Callable[[Any], None]] = {
     "no second look": _no_second_look,
     "holds not asked for": _holds_not_asked_for,
@@ -119,4 +136,6 @@ PLANTED: dict[str, Callable[[Any], None]] = {
     "newest not spared": _newest_not_spared,
     "lag unchecked": _lag_unchecked,
     "lag kept while written": _lag_kept_while_written,
+    "older run wins": _older_run_wins,
+    "base not held": _base_not_held,
 }

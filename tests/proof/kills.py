@@ -94,9 +94,24 @@ def _inherited_description() -> None:
     inside.put("process_lock_reopen", lambda self: self)
 
 
+def _not_laid_over_in_snapshots() -> None:
+    """A new snapshot has of a patched value what it was before."""
+    real, lay_over = inside.compaction_commit, inside.lay_over
+
+    def commit(*args):
+        inside.put("lay_over", lambda place, later, raw, base=0: None)
+        try:
+            return real(*args)
+        finally:
+            inside.put("lay_over", lay_over)
+
+    inside.put("compaction_commit", commit)
+
+
 PLANTED = {
     "torn value": _torn_value,
     "torn record": _torn_record,
     "early version": _early_version,
     "inherited description": _inherited_description,
+    "not laid over in snapshots": _not_laid_over_in_snapshots,
 }

@@ -16,6 +16,7 @@ from fractions import Fraction
 from typing import Any
 
 import attrs
+from blobs import Blob
 from support import inside
 from support.inside import ENDED, RELEASE, TRY, token_by
 
@@ -313,6 +314,101 @@ def catching_up() -> Scene:
     return Scene([shared], act, [ITEMS], [ITEMS])
 
 
+def _blob(*marked: int) -> Blob:
+    raw = bytearray(60_000)
+    for number, at in enumerate(marked, 1):
+        raw[at] = number
+    return Blob(raw)
+
+
+def patched_value() -> Scene:
+    """A block that changes a few bytes of a large value."""
+    inside.put("LARGE_BYTES", 16 << 10)
+    before, after = {"a": _blob()}, {"a": _blob(100, 40_000)}
+    share: Any = Share(before, max_size="1M")
+
+    def act() -> None:
+        with share.locked() as view:
+            view["a"].raw[100], view["a"].raw[40_000] = 1, 2
+
+    return Scene([share], act, [before], [after])
+
+
+def patched_key() -> Scene:
+    """A block that changes a few bytes of a large value, and a small one."""
+    before, after = {"a": _blob(), "n": 1}, {"a": _blob(100, 40_000), "n": 2}
+    inside.put("LARGE_BYTES", 16 << 10)
+
+    def made() -> list[Any]:
+        return [SharedDict(before, max_size="1M")]
+
+    shares = made()
+
+    def act() -> None:
+        with shares[0].locked() as view:
+            view["a"].raw[100], view["a"].raw[40_000], view["n"] = 1, 2, 2
+
+    return _patching(shares, act, before, after, made)
+
+
+def _patched_before() -> Any:
+    """A dict one of whose values was patched."""
+    inside.put("LARGE_BYTES", 16 << 10)
+    shared: Any = SharedDict({"a": _blob(), "b": _blob(9), "n": 1}, max_size="1M")
+    with shared.locked() as view:
+        view["a"].raw[200] = 1
+    return shared
+
+
+def patched_again() -> Scene:
+    """The same to a value that was patched before, where that was and elsewhere."""
+    shares = [_patched_before()]
+
+    def act() -> None:
+        with shares[0].locked() as view:
+            view["a"].raw[100], view["a"].raw[200], view["b"].raw[9] = 2, 5, 2
+
+    before = {"a": _blob(200), "b": _blob(9), "n": 1}
+    after = {"a": _blob(200, 100), "b": _blob(9), "n": 1}
+    after["a"].raw[200], after["b"].raw[9] = 5, 2
+    return _patching(shares, act, before, after, lambda: [_patched_before()])
+
+
+def snapshot_of_patched_keys() -> Scene:
+    """Everything is written anew, patched values whole."""
+
+    def made() -> list[Any]:
+        inside.put("SPARE_BYTES", 64 << 10)
+        shared = _patched_before()
+        inside.put("SPARE_BYTES", -(1 << 30))
+        return [shared]
+
+    shares = made()
+
+    def act() -> None:
+        shares[0]["n"] = 2
+
+    before = {"a": _blob(200), "b": _blob(9), "n": 1}
+    scene = Scene(shares, act, [before], [before | {"n": 2}], anew=made)
+    scene.usable()
+    return scene
+
+
+def _patching(
+    shares: list[Any],
+    act: Callable[[], object],
+    before: Any,
+    after: Any,
+    anew: Callable[[], list[Any]],
+) -> Scene:
+    scene = Scene(shares, act, [before], [after], anew=anew)
+    used = shares[0].info().used_bytes
+    act()
+    assert 0 < shares[0].info().used_bytes - used < 20_000, "this is no patch"
+    scene.usable()
+    return scene
+
+
 # --- What is made of them ------------------------------------------------------------------------
 
 
@@ -462,6 +558,10 @@ SCENES: dict[str, Callable[[], Scene]] = {
     "transact": lambda: _on_a_dict(lambda s: s.transact(_set_one), ONE),
     "compaction by one key": lambda: _compacting(_set_one, ONE),
     "compaction by a block": lambda: _compacting(_set_several, SEVERAL),
+    "patched value": patched_value,
+    "patched key": patched_key,
+    "patched again": patched_again,
+    "snapshot of patched keys": snapshot_of_patched_keys,
     "first items": first_items,
     "catching up": catching_up,
     "several shares": several_shares,

@@ -6,7 +6,7 @@ import lean
 import pytest
 from holding import SUBJECTS
 
-OVERTAKEN = [name for name in SUBJECTS if name != "drafts alone"]
+OVERTAKEN = [name for name in SUBJECTS if "alone" not in name]
 """Where nobody holds anything it is the same."""
 
 
@@ -28,7 +28,7 @@ def test_a_writer_that_is_overtaken_spares_what_is_held(events, name):
 
 @pytest.mark.part(48)
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["share", "drafts", "drafts alone", "dict", "compacting"])
+@pytest.mark.parametrize("name", [name for name in SUBJECTS if name != "snapshot"])
 def test_a_kill_beside_what_is_held_leaves_the_old_or_the_new_value(events, name):
     left = sum(lean.run(events, "holding", "kills", name, timeout_s=800), Counter())
     if events.whole:
@@ -56,6 +56,9 @@ def test_nothing_is_torn_where_all_are_killed_at_any_time(events, soak):
         ("kills", ("drafts alone",), "lag kept while written"),
         ("kills", ("drafts",), "holds not asked for"),
         ("kills", ("compacting",), "newest not spared"),
+        ("kills", ("patches alone",), "older run wins"),
+        ("kills", ("patches",), "base not held"),
+        ("reader_overtaken", ("patches", 12), "no second look"),
     ],
 )
 def test_a_planted_bug_is_caught(events, check, args, bug):

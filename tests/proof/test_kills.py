@@ -37,6 +37,7 @@ def test_a_kill_of_the_one_who_comes_after_too(events, name, soak):
         ("first store", "early version"),
         ("other area", "early version"),
         ("set", "inherited description"),
+        ("snapshot of patched keys", "not laid over in snapshots"),
     ],
 )
 def test_a_planted_bug_is_caught(events, name, bug):

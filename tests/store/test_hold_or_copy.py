@@ -301,6 +301,9 @@ def test_a_large_value_that_does_not_load_says_so():
     with pytest.raises(UnloadableError, match="not here") as caught:
         shared.get("a", copy=False)
     assert caught.value.key == "a"
+    with pytest.raises(UnloadableError, match="not here") as caught, shared.locked() as view:
+        view["a"]
+    assert caught.value.key == "a" and shared.version == 1
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # What is closed by its end alone.

@@ -63,6 +63,16 @@ PLACES = {
     "LAG": "_store.format.LAG",
     "LAG_START": "_store.format.LAG_START",
     "LAG_RUNS": "_store.format.LAG_RUNS",
+    # --- _store.patched
+    "Patched": "_store.patched.Patched",
+    "patch_of": "_store.patched.patch_of",
+    "lay_over": "_store.patched.Patched.lay_over",
+    "compaction_commit": "_store.compaction.Compaction.commit",
+    "state_patch": "_store.index.State.patch",
+    "laid_over": "_store.patched._laid_over",
+    "within_frames": "_store.patched._within",
+    "SPENT_PART": "_store.patched._SPENT_PART",
+    "DRAFTS_KEPT": "_store.key_drafts._KEPT",
     # --- _store.named
     "NAMED_ATTEMPTS": "_store.named._ATTEMPTS",
     "boot": "_store.named._boot",
