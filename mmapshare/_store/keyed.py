@@ -18,7 +18,7 @@ from .log import BASE, BEGIN, END, EPOCH, Log, Position, V
 from .manifest import Manifest, lay_out
 from .memory import WINDOW_MOST, MemoryStore, create_region, undisturbed
 from .order import Places
-from .patched import Extents, is_patch
+from .patched import Extents
 from .region import ORDERED_STORES, Region
 from .segment import Segment, memory_of
 
@@ -285,8 +285,8 @@ class MemoryKeyedStore(MemoryStore, KeyedStore):
     ) -> tuple[Position, Manifest | None]:
         """Commit a delta, which is returned too; or everything as a snapshot, with what changed."""
         gone = changes[0]
-        keys, sizes, lengths, values = self._lay_out(state, changes)
-        freed, added = self._check_fits(state, gone, keys, sizes, lengths), sum(sizes)
+        keys, sizes, lengths, values, added, patches = self._lay_out(state, changes)
+        freed = self._check_fits(state, gone, keys, added, patches)
         position = state.position
         used = position[END] - position[BASE] + added
         if (
@@ -314,48 +314,59 @@ class MemoryKeyedStore(MemoryStore, KeyedStore):
                 self.state = new
         return new.position
 
-    def _lay_out(self, state: State, changes: Changes) -> tuple[Any, Any, Any, list[Frame]]:
-        """What a delta says of keys, sizes and lengths (see `_store.manifest`); and its values."""
+    def _lay_out(self, state: State, changes: Changes) -> tuple[Any, Any, Any, Any, int, Any]:
+        """What a delta says of keys, sizes and lengths (see `_store.manifest`); its values, and
+        what they take; and the sizes of those that are patches, by key."""
         gone, changed, _ = changes
-        values: list[Frame] = []
-        sizes, lengths, added = [], {}, 0
+        keys, sizes, values, added = [], [], [], 0
+        lengths: dict[int, Any] = {}
+        patches: dict[Any, int] = {}
         for number, (key, frames) in enumerate(changed):
+            keys.append(key)
             size = len(frames[0])
             if len(frames) == 1:
                 values.append(frames[0])
             elif (found := self._patch_of(state.places.get(key), frames)) and key not in gone:
                 lengths[number], parts = found
                 values += parts
-                size = sum(map(len, parts))
+                patches[key] = size = sum(map(len, parts))
             else:
                 lengths[number] = tuple(map(len, frames))
                 size = lay_out(frames, values, added)
             sizes.append(size)
             added += size
-        return [key for key, _ in changed], sizes, lengths, values
+        return keys, sizes, lengths, values, added, patches
 
     def _patch_of(self, place: Any, frames: Sequence[Frame]) -> Any:
         with memoryview(self._map) as view:
             return self._drafts.patch(place, frames, view)
 
     def _check_fits(
-        self, state: State, gone: Sequence[Any], keys: list[Any], sizes: list[int], lengths: Any
+        self,
+        state: State,
+        gone: Sequence[Any],
+        keys: list[Any],
+        added: int,
+        patches: dict[Any, int],
     ) -> int:
-        """Whether the keys may come, with such values; the bytes that are dead then."""
-        places = state.places
-        added: int = sum(sizes)
-        patches = 0
-        if lengths:
-            patches = sum(sizes[number] for number in lengths if is_patch(lengths[number]))
-            keys = [key for number, key in enumerate(keys) if not is_patch(lengths.get(number))]
+        """Whether the keys may come, with values of that size; the bytes that are dead then.
+
+        A patch is dead at once, and what it is laid over lives on.
+        """
+        places, patched = state.places, 0
+        if patches:
+            patched = sum(patches.values())
+            added -= patched
+            keys = [key for key in keys if key not in patches]
         self._codec.check_keys([key for key in keys if key not in places])
-        old = [places[key] for key in dict.fromkeys([*gone, *keys]) if key in places]
+        replaced = dict.fromkeys([*gone, *keys]) if gone else keys
+        old = [places[key] for key in replaced if key in places]
         freed: int = sum(extents[-1] - extents[0] for extents in old)
-        live, most = state.live - freed + added - patches, self.region.identity.max_size
-        if added - patches > freed and live > most:
+        live, most = state.live - freed + added, self.region.identity.max_size
+        if added > freed and live > most:
             what = f"all values together take {live:,} bytes, the ceiling is {most:,} bytes"
             raise too_large(what, live, most)
-        return freed + patches
+        return freed + patched
 
     def reserve(self, changes: Changes) -> None:
         state = self.current()
@@ -372,11 +383,9 @@ class MemoryKeyedStore(MemoryStore, KeyedStore):
     def _size_of(self, state: State, changes: Changes) -> int:
         """What a delta takes at most; RegionFullError where that is too much."""
         gone, _, needed = changes
-        keys, sizes, lengths, _ = self._lay_out(state, changes)
-        self._check_fits(state, gone, keys, sizes, lengths)
-        raw = self._codec.encode_key((gone, keys, sizes, lengths, needed))
-        added: int = sum(sizes)
-        return added + len(raw) + align(1)
+        keys, sizes, lengths, _, added, patches = self._lay_out(state, changes)
+        self._check_fits(state, gone, keys, added, patches)
+        return added + len(self._codec.encode_key((gone, keys, sizes, lengths, needed))) + align(1)
 
 
 def _new_to(state: State, needed: dict[bytes, Any]) -> dict[bytes, Any]:

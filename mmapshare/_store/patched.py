@@ -130,9 +130,9 @@ def _laid_over(runs: Sequence[Run], newer: Sequence[Run]) -> list[Run]:
     return merged
 
 
-def is_patch(lengths: tuple[Any, ...] | None) -> bool:
+def is_patch(lengths: tuple[Any, ...]) -> bool:
     """Whether that is a Patch, and not the lengths of several frames."""
-    return lengths is not None and type(lengths[1]) is tuple
+    return type(lengths[1]) is tuple
 
 
 # --- Places of either kind ---------------------------------------------------------------------
