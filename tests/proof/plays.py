@@ -95,6 +95,13 @@ def _large(value: Value) -> Any:
     return _share(value)
 
 
+def _large_keys(value: Value) -> Any:
+    """The same in a dict, where two patches find no end."""
+    inside.put("LARGE_BYTES", 4096)
+    inside.put("SPENT_PART", 0.5)
+    return _dict(value)
+
+
 def _gives_back(value: Value) -> Any:
     inside.put("WINDOW_LEAST", 64)
     inside.put("WINDOW_RECORDS", 1)
@@ -128,10 +135,21 @@ def _adds(share: Any, value: Value) -> None:
 def _touches_twice(share: Any, value: Value) -> None:
     """Write some pages of the draft: the first time aside, then over the version before."""
     for _ in range(2):
-        with share.locked() as view:
-            view["n"] += 1
-            raw = view["pad"].raw
-            raw[0] = raw[TOUCHED_BYTES // 2] = view["n"]
+        _touches(share)
+
+
+def _touches(share: Any) -> None:
+    with share.locked() as view:
+        view["n"] += 1
+        raw = view["pad"].raw
+        raw[0] = raw[TOUCHED_BYTES // 2] = view["n"]
+
+
+def _touches_and_rewrites(share: Any, value: Value) -> None:
+    """Write some pages of a key's value, and then everything anew."""
+    _touches(share)
+    inside.put("SPARE_BYTES", -(1 << 30))
+    _touches(share)
 
 
 def _adds_optimistically(share: Any, value: Value) -> None:
@@ -173,6 +191,14 @@ def _holds(share: Any, value: Value) -> Any:
     return snapshot.version, snapshot.value
 
 
+def _holds_key(share: Any, value: Value) -> Any:
+    """The same of one key, which tells what belongs to it."""
+    pad = share.get("pad", copy=False)
+    for _ in range(3):
+        assert share.version >= pad.raw[0]
+    return pad.raw[0], {"n": pad.raw[0], "pad": pad}
+
+
 def _gets_item(share: Any, value: Value) -> Any:
     found = share["n"]
     return found, {"n": found}
@@ -206,6 +232,20 @@ PLAYS: dict[str, Callable[[], Play]] = {
         _large, [_touches_twice], [_holds], points=Points(holds=True), value=touched
     ),
     "read, and written by pages": lambda: Play(_large, [_touches_twice], [_gets], value=touched),
+    "key held, and patched": lambda: Play(
+        _large_keys, [_touches_twice], [_holds_key], points=Points(holds=True), value=touched
+    ),
+    "key held, and patched, by who comes late": lambda: Play(
+        _large_keys,
+        [_touches_and_rewrites],
+        [_holds_key],
+        points=Points(holds=True),
+        value=touched,
+        warm=False,
+    ),
+    "keys read, and patched": lambda: Play(
+        _large_keys, [_touches_and_rewrites], [_snapshots], value=touched
+    ),
     "two blocks": lambda: Play(
         _share, [_adds, _adds], [_gets], points=Points(lock=True), value=small
     ),

@@ -58,6 +58,7 @@ NAMES: Final = [name for name in ALL if name != "catching up"]  # Which stores n
 KINDS: Final = (
     "block", "set", "lock, set, unlock", "portable block", "first store", "other area", "shrink",
     "one key", "several keys", "small compaction", "first items", "several shares", "patch",
+    "patched again",
 )  # fmt: skip
 """One of each kind; the others publish in one of these ways, or copy for seconds."""
 

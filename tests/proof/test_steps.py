@@ -12,7 +12,8 @@ pytestmark = pytest.mark.skipif(bool(why := tracing.why_not()), reason=str(why))
 def pytest_generate_tests(metafunc):
     if "swept" in metafunc.fixturenames:
         metafunc.parametrize(
-            "swept", NAMES if metafunc.config.getoption("soak") else ["block", "patch"]
+            "swept",
+            NAMES if metafunc.config.getoption("soak") else ["block", "patch", "patched key"],
         )
 
 
