@@ -16,6 +16,7 @@ test_openings.py       SIGKILL while names are made, opened and unlinked; 16 at 
 test_crowd.py          200 children, most of them killed
 test_mutants.py        any byte of the region changed
 test_schedules.py      two processes in every order of their loads and stores
+test_litmus.py         the same where the machine reorders them, by ARM's memory model
 test_many_threads.py   many threads do everything at once
 test_remote.py         on a server: kills of all, cuts, lost and late answers, pauses, forgery
 test_soak.py           nothing grows
