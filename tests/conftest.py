@@ -133,6 +133,14 @@ def core(request: pytest.FixtureRequest) -> Iterator[str]:
     inside.use(asked)
 
 
+@pytest.fixture
+def ordered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers take no lock at first, on any machine: for what one thread, or one after the other,
+    does to them in the middle of it."""
+    monkeypatch.setattr(*inside.at("ORDERED_STORES_in_memory"), True)
+    monkeypatch.setattr(*inside.at("ORDERED_STORES_in_keyed"), True)
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
     """No region's descriptor, mapping or folder, and no child, outlives its test."""

@@ -24,7 +24,7 @@ numpy = Wanted("numpy")
 
 
 @pytest.mark.needs("crosses_fork")
-def test_a_block_commits_all_its_keys_and_changes_within_values_together(medium):
+def test_a_block_commits_all_its_keys_and_changes_within_values_together(medium, ordered):
     shared = medium.dict(jobs=[], tree={"a": {"b": 0}}, n=1)
     version = shared.version
     with shared.locked() as view:

@@ -32,7 +32,7 @@ def _numbers(shares):
 
 
 @pytest.mark.needs("crosses_fork")
-def test_all_are_committed_and_the_views_come_in_the_callers_order(three):
+def test_all_are_committed_and_the_views_come_in_the_callers_order(three, ordered):
     a, b, c = three
     with locked(c, a, b) as (view_c, view_a, view_b):
         view_a["n"], view_b["n"], view_c["n"] = 1, 2, 3

@@ -102,7 +102,9 @@ def test_without_the_right_to_the_file_it_is_a_copy():
     assert in_child(ask, *_both())
 
 
-def test_where_others_have_closed_our_descriptors_it_is_a_copy():
+def test_where_others_have_closed_our_descriptors_it_is_a_copy(ordered):
+    """Where stores are not ordered one cannot read what needs the lock."""
+
     def ask(share, shared):
         os.closerange(3, 10)
         os.closerange(500, 2000)
@@ -175,7 +177,7 @@ def test_a_region_whose_writers_do_not_ask_for_holds_is_copied():
     assert _are_copies(share, shared)
 
 
-def test_a_reader_that_is_overtaken_asks_again(monkeypatch):
+def test_a_reader_that_is_overtaken_asks_again(ordered, monkeypatch):
     share = Share(filled(0), max_size="64M")
     real, left = inside.hold, iter((1, 2))
 

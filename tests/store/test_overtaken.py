@@ -11,6 +11,8 @@ from mmapshare import ClosedError, Share, SharedDict
 
 numpy = Wanted("numpy")
 
+pytestmark = pytest.mark.usefixtures("ordered")
+
 MOST_LOOKS = 30
 """Who reads a log that grows with each commit looks ever more often."""
 
@@ -312,7 +314,7 @@ def test_a_dicts_reader_who_is_always_overtaken_borrows_the_lock(monkeypatch):
 
 
 @pytest.fixture
-def unordered(monkeypatch):
+def unordered(monkeypatch, ordered):
     monkeypatch.setattr(*inside.at("ORDERED_STORES_in_memory"), False)
     monkeypatch.setattr(*inside.at("ORDERED_STORES_in_keyed"), False)
     monkeypatch.setattr(*inside.at("keyed_newest"), lambda store, key: None)

@@ -349,7 +349,7 @@ def test_the_machine_is_known_without_uname(monkeypatch):
     assert inside.machine() == platform.machine().lower()
 
 
-def test_a_reader_who_cannot_borrow_the_lock_goes_on_trying(make, monkeypatch):
+def test_a_reader_who_cannot_borrow_the_lock_goes_on_trying(make, ordered, monkeypatch):
     """Who holds the lock for long commits nothing: an attempt of one's own succeeds."""
     share = make(b"value")
 

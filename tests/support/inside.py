@@ -336,6 +336,7 @@ PLACES = {
     "VALUE_END": "_store.value.END",
     "Region_in_memory": "_store.memory.Region",
     "undisturbed_in_memory": "_store.memory.undisturbed",
+    "ORDERED_STORES": "_store.region.ORDERED_STORES",
     "ORDERED_STORES_in_memory": "_store.memory.ORDERED_STORES",
     "VALUE_EPOCH": "_store.value.EPOCH",
     "Region": "_store.region.Region",

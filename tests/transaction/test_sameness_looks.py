@@ -141,7 +141,7 @@ def test_transactions_do_not_run_again_because_somebody_looked():
     assert (len(calls), shared.version, shared["n"]) == (3, 4, 3)
 
 
-def test_a_value_that_another_thread_overtakes_while_it_is_compared_is_a_conflict(monkeypatch):
+def test_a_value_that_another_overtakes_while_it_is_compared_is_a_conflict(ordered, monkeypatch):
     """It was unpickled from what a writer was writing there."""
     monkeypatch.setattr(*inside.at("SPARE_BYTES"), -(1 << 30))  # Each change is a snapshot.
     shared = SharedDict(k=[Twice(), numpy.zeros(10_000)], n=0)
@@ -163,7 +163,9 @@ def test_a_value_that_another_thread_overtakes_while_it_is_compared_is_a_conflic
     assert len(seen) == 3 and seen[2] == [1, 2]
 
 
-def test_a_value_whose_place_is_overwritten_while_it_is_compared_is_compared_again(monkeypatch):
+def test_a_value_whose_place_is_overwritten_while_it_is_compared_is_compared_again(
+    ordered, monkeypatch
+):
     shared = SharedDict(k=[Twice(), numpy.zeros(10_000)])
     reads, calls = [], []
     frames_of, stands = inside.index_frames, inside.index_stands
