@@ -18,7 +18,7 @@ from tests.benchmarks.table import Row, duration
 
 GET_MOST_S, SUM_MOST, BLOCK_MOST_S, SMALLER_BLOCK_MOST_S, PAGES_MOST_S = 1e-4, 1.6, 3e-4, 2e-4, 2e-2
 ALL_FIRST_MOST, ALL_LATER_MOST, READERS_CPU_MOST, READERS_MEMORY_MOST = 2.5, 1.1, 1 / 2, 1 / 3
-KEY_BLOCK_MOST_S, KEYS_BLOCKS_MOST = 5e-4, 1 / 20
+KEY_BLOCK_MOST_S, KEYS_BLOCKS_MOST, KEYS_PAGES_MOST = 5e-4, 1 / 20, 1 / 4
 MIB = 1 << 20
 READERS, VERSIONS = 4, 6
 
@@ -140,6 +140,7 @@ def _keys(np: Any, rounds: int) -> list[Row]:
     """The same of values in a dict."""
     numbers = iter(range(1, 1 << 30))
     shared = SharedDict({"a": np.zeros(256 << 17), "b": np.zeros(6 << 17)})
+    scattered = np.arange(1000) * 33_000 % (256 << 17)
     anywhere = np.random.default_rng(1).integers(0, 256 << 17, 100_000)
 
     def block(key: str, where: Any) -> None:
@@ -157,6 +158,7 @@ def _keys(np: Any, rounds: int) -> list[Row]:
         block(key, 5)
     one = _cpu(lambda: block("a", 5), 10 * rounds)
     six = _cpu(lambda: block("b", 5), 20 * rounds)
+    pages = _cpu(lambda: block("a", scattered), rounds)
     spread = process_time()
     count = 200 * rounds  # As many as it takes to have the whole value written on the way.
     for where in anywhere[:count]:
@@ -171,6 +173,13 @@ def _keys(np: Any, rounds: int) -> list[Row]:
             "dict: block, one element of 256 MiB", one, KEY_BLOCK_MOST_S, f"whole: {duration(copy)}"
         ),
         _limit("dict: block, one element of 6 MiB", six, KEY_BLOCK_MOST_S, ""),
+        _ratio(
+            "dict: block, 1 000 scattered pages of 256 MiB",
+            pages,
+            copy,
+            KEYS_PAGES_MOST,
+            "get and set",
+        ),
         _ratio(
             "dict: block, another element of 256 MiB each time",
             spread,
