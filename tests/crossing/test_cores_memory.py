@@ -12,6 +12,7 @@ from mmapshare import Share, SharedDict
 pytestmark = pytest.mark.core("c")
 
 
+@pytest.mark.untraced  # The tracer itself finds none.
 def test_an_operation_that_finds_no_memory_leaves_nothing_behind():
     """`set_nomemory` refuses the n-th allocation; here each n, of each kind of operation."""
     pytest.importorskip("_testcapi")

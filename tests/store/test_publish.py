@@ -190,3 +190,21 @@ def test_where_stores_are_not_ordered_a_files_slot_and_version_wait_for_each_oth
         assert store.commit((b"N.",)) == 2
     assert seen == [(0, 1), (2, 1)]
     assert share.get() is None
+
+
+def test_where_stores_are_not_ordered_each_step_of_a_commit_is_seen_before_the_next(
+    make, monkeypatch
+):
+    share = make(0)
+    region = inside.region_of(share).region
+    words, seen = inside.header_of(share), []
+    monkeypatch.setattr(
+        *inside.at("in_order_in_region"),
+        lambda: seen.append((words[inside.SLOTS[0].start // 8], words[inside.VERSION])),
+    )
+    slot = region.load_slot()
+    with locked(share):
+        inside.publish_in_order(region, 2, slot.start, slot.end, slot.epoch)
+    assert seen == [(0, 1), (2, 1)]
+    assert share.version == 2
+    assert share.get() == 0

@@ -337,6 +337,8 @@ PLACES = {
     "Region_in_memory": "_store.memory.Region",
     "undisturbed_in_memory": "_store.memory.undisturbed",
     "ORDERED_STORES": "_store.region.ORDERED_STORES",
+    "publish_in_order": "_store.region._publish_in_order",
+    "in_order_in_region": "_store.region.in_order",
     "ORDERED_STORES_in_memory": "_store.memory.ORDERED_STORES",
     "VALUE_EPOCH": "_store.value.EPOCH",
     "Region": "_store.region.Region",
@@ -472,6 +474,12 @@ def used() -> str:
     """What this process works by."""
     cores: Any = importlib.import_module("mmapshare._cores")
     return str(cores.used)
+
+
+def is_built() -> bool:
+    """Whether the compiled core is there, whichever one works."""
+    cores: Any = importlib.import_module("mmapshare._cores")
+    return "c" in cores.methods
 
 
 def of_python(cls: type, name: str) -> Any:
