@@ -48,7 +48,7 @@ def test_a_planted_failure_is_seen():
     cells = [cell for cell in notebook.cells if "careful" in cell.source]
     for cell in cells:
         cell.source = cell.source.replace("with careful.locked() as view:", "if True:").replace(
-            "view.value += 1", "careful.set(careful.get() + 1)"
+            "view.value += 1", "careful.set(1)"
         )
     with pytest.raises(Exception, match="careful.get"):
         NotebookClient(notebook, kernel_name="python3", timeout=100).execute()

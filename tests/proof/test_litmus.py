@@ -287,19 +287,30 @@ _COMPILED = {
 """What comes in each function, in this order."""
 
 
+_HEADERS = f"-I{sysconfig.get_path('include')}"
+
+
 def _arm_compiler():
+    """One that finds Python's headers: Debian's are each for one machine."""
+    if cores.why_not():
+        return None
+    found = [shutil.which("aarch64-linux-gnu-gcc") or ""]
     if os.uname().machine == "aarch64":
-        return None if cores.why_not() else cores.compiler()
-    found = shutil.which("aarch64-linux-gnu-gcc")
-    return [found] if found else None
+        found = cores.compiler()
+    try:
+        subprocess.run([*found, _HEADERS, "-fsyntax-only", "-x", "c", "-"],
+                       input=b"#include <Python.h>", check=True, capture_output=True)  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found
 
 
 @pytest.mark.skipif(_arm_compiler() is None, reason="no compiler for ARM")
 def test_the_compiled_core_has_these_in_this_order(tmp_path):
     made = tmp_path / "core.s"
     source = Path(cores.__file__).parents[2] / cores.CORE_FILE
-    subprocess.run([*_arm_compiler(), "-O2", "-fno-inline", "-S", str(source), "-o", str(made),
-                    f"-I{sysconfig.get_path('include')}"], check=True)  # fmt: skip
+    subprocess.run([*_arm_compiler(), _HEADERS, "-O2", "-fno-inline", "-S", str(source),
+                    "-o", str(made)], check=True)  # fmt: skip
     inside, name = {}, ""
     for line in made.read_text().replace("\t", " ").splitlines():
         if label := re.match(r"(\w+)(?:\.\w+)*:", line):
