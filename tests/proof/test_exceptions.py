@@ -24,6 +24,7 @@ def test_a_storm_of_signals_leaves_no_lock_held(events, soak):
 cpython = pytest.mark.skipif(sys.implementation.name != "cpython", reason="CPython's bytecode")
 
 
+@pytest.mark.core("python")
 @pytest.mark.planted
 @cpython
 def test_locks_that_are_held_without_the_guard_are_cleared_by_the_next_block(events):
@@ -31,6 +32,7 @@ def test_locks_that_are_held_without_the_guard_are_cleared_by_the_next_block(eve
     assert sum(held) > 0
 
 
+@pytest.mark.core("python")
 @pytest.mark.planted
 @cpython
 def test_a_planted_bug_is_caught_by_the_storm(events):

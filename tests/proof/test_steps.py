@@ -6,7 +6,10 @@ import tracing
 from steps import COMPILED, KINDS, NAMES
 from support import cores
 
-pytestmark = pytest.mark.skipif(bool(why := tracing.why_not()), reason=str(why))
+pytestmark = [
+    pytest.mark.skipif(bool(why := tracing.why_not()), reason=str(why)),
+    pytest.mark.timeout(360),  # Some take a minute and a half, beside others.
+]
 
 
 def pytest_generate_tests(metafunc):
@@ -23,7 +26,7 @@ def test_a_commit_is_whole_after_every_instruction_and_after_a_kill_at_every_sto
     events, swept, soak
 ):
     whole = soak and swept not in {"growth", "large for large"}  # They pickle for a minute.
-    stores = lean.run(events, "steps", "sweep", swept, whole, timeout_s=None if soak else 100)
+    stores = lean.run(events, "steps", "sweep", swept, whole, timeout_s=None if soak else 300)
     if events.whole:
         assert events.count > 20_000
         assert max(stores) >= 7  # Holder and since when, record, slot, version, holder again.
@@ -43,7 +46,7 @@ def test_a_compiled_commit_is_whole_after_every_instruction_and_a_kill_at_every_
 @pytest.mark.planted
 def test_publishing_of_each_kind_is_whole_after_every_instruction(events, soak, core):
     names = list(NAMES if soak else KINDS)
-    limit_s = None if soak else 100
+    limit_s = None if soak else 300
     walks = sum(lean.run(events, "steps", "tour", names, core, timeout_s=limit_s), [])
     for name, steps, stores in walks:
         assert steps > 1000 and stores >= 4, (name, steps, stores)
