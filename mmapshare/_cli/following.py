@@ -34,6 +34,7 @@ def watch(where: str, seconds: float | None, times: int | None, as_json: bool) -
         changes = _Changes(region)
         before = -1
         while times is None or times > 0:
+            ended = _has_ended(region, found)  # Asked first: its last version is told then.
             # What a server has lost: whether it has ended, or went back, is told below.
             with contextlib.suppress(StoreLostError):
                 if region.version != before:
@@ -44,7 +45,7 @@ def watch(where: str, seconds: float | None, times: int | None, as_json: bool) -
                     if times is not None:
                         times -= 1
                     continue
-            if _has_ended(region, found):
+            if ended:
                 if not as_json:
                     print("it has ended")
                 return 0

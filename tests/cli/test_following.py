@@ -6,7 +6,7 @@ import signal
 import sys
 
 import pytest
-from support import Child
+from support import Child, inside
 from support.command import as_json, command, id_of, on_a_terminal, printed, running
 from support.media import unlink_all
 
@@ -36,11 +36,28 @@ def test_watch_follows_versions_until_the_name_is_gone():
         for n in range(1, 4):
             share.set({"n": n})
             assert _said(watching) == f"version {n + 1}  {{'n': {n}}}"
-        with share.locked() as view:
-            view["n"] = 10
-            share.unlink()
+        share.set({"n": 10})
+        share.unlink()
         assert "version 5  {'n': 10}" in watching.stdout.read()
         assert watching.wait() == 0
+    share.close()
+
+
+def test_watch_tells_the_last_version_of_a_share_that_ends_meanwhile(monkeypatch, capsys):
+    share, asked = Share.open("jobs", 1), []
+    really = inside.has_ended_of_watch
+
+    def has_ended(region, found):
+        asked.append(True)
+        if len(asked) == 2:  # Between two looks.
+            share.set(2)
+            share.unlink()
+        return really(region, found)
+
+    monkeypatch.setattr(*inside.at("has_ended_of_watch"), has_ended)
+    assert inside.watch("jobs", None, None, as_json=False) == 0
+    told = [line.partition("  ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert told == ["version 1  1", "version 2  2", ""]
     share.close()
 
 

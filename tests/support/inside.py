@@ -401,6 +401,8 @@ PLACES = {
     "everything_found": "_cli.finding.everything",
     "blocked": "_cli.finding.blocked",
     "found_by_id": "_cli.finding.one",
+    "has_ended_of_watch": "_cli.following._has_ended",
+    "watch": "_cli.following.watch",
     # --- _proc
     "PROC": "_proc.PROC",
     "holders": "_proc.holders",
