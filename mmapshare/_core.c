@@ -318,6 +318,16 @@ static void is_over(PyObject *token) {
 }
 
 static uint64_t now_ns(void) {
+/* Frees what has nothing but slots, without the many questions that `subtype_dealloc` asks. */
+static void free_slots(PyObject *object) {
+    PyTypeObject *kind = Py_TYPE(object);
+    if (kind->tp_finalize && PyObject_CallFinalizerFromDealloc(object)) return;
+    PyObject_GC_UnTrack(object);
+    if (kind->tp_weaklistoffset && *(PyObject **)((char *)object + kind->tp_weaklistoffset)) PyObject_ClearWeakRefs(object);
+    for (PyObject **slot = (PyObject **)(object + 1); (char *)slot < (char *)object + kind->tp_basicsize; slot++) Py_CLEAR(*slot);
+    kind->tp_free(object);
+    Py_DECREF(kind);
+}
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
@@ -1324,3 +1334,4 @@ static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute},
     {0, NULL}};
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "mmapshare._core", NULL, 0, functions, slots, NULL, NULL, NULL};
 PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&module); }
+    class.Transaction->tp_dealloc = class.View->tp_dealloc = class.ObjectView->tp_dealloc = class.MappingView->tp_dealloc = free_slots;
