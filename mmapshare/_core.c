@@ -22,11 +22,15 @@
 #endif
 
 #include <errno.h>
+#include <limits.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <structmember.h>
 #include <sys/file.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #ifndef PLANTED /* A bug that the proof plants, by -DPLANTED=N, to see that it is found. */
 #define PLANTED 0
@@ -36,7 +40,7 @@
 
 typedef _Atomic uint64_t Word;
 
-enum { FORMAT = 1, KIND = 6, VERSION = 8, OLDEST_READABLE = 9, FLAGS = 14, HOLDS = 15, HOLDER = 16, SINCE = 17, LEASE = 20, ALLOCATED = 26,
+enum { FORMAT = 1, KIND = 6, VERSION = 8, OLDEST_READABLE = 9, FLAGS = 14, HOLDS = 15, HOLDER = 16, SINCE = 17, LEASE = 20, BLOCKED = 24, ALLOCATED = 26,
        SLOTS_AT = 256, SLOT_BYTES = 64, HEADER_BYTES = 4096, RECORD_BYTES = 40,
        FILE_FORMAT = 2, PLAIN_BASE = 6 };
 #define ONE_KEY ((uint64_t)1 << 63)
@@ -44,6 +48,10 @@ enum { FORMAT = 1, KIND = 6, VERSION = 8, OLDEST_READABLE = 9, FLAGS = 14, HOLDS
 #define CACHED_BYTES (64 << 10)
 #define SPARE_BYTES (64 << 10)
 #define KEY_MOST 4096
+#define RECORDS_MOST 20000 /* They take some milliseconds, in which no signal is handled. */
+#define PATIENCE_NS 2000000u
+#define LEASE_MOST_NS 2000000000u
+#define SPIN_NS 50000
 #ifdef __x86_64__
 #define COPIED_BYTES CACHED_BYTES /* Python copies what is larger, without a lock as well. */
 #else
@@ -370,7 +378,7 @@ static int release(PyObject *store, PyObject *lock) {
     if (flock_now((int)number(SLOT(lock, Lock__fd)), LOCK_UN)) return done(PyObject_CallOneArg(py.release, lock));
     if (PyDict_DelItem(SLOT(lock, Lock_thread_lock), zero)) return -1;
     after_release();
-    if (map_of_store(store, &m) && !word(&m, LEASE)) return 0;
+    if (map_of_store(store, &m) && has_attended(&m)) return 0;
     PyObject *args[] = {SLOT(lock, Lock_words), SLOT(lock, Lock__version_offset)};
     return done(PyObject_Vectorcall(py.attend, args, 2, NULL));
 }
@@ -382,6 +390,16 @@ static void undo(PyObject *of, PyObject *name, PyObject *token) {
         if (err && later != err) PyException_SetContext(later, err); else Py_XDECREF(err);
         err = later;
     }
+/* `attend`: 0 where somebody has been blocked for long, or a lease is over. */
+static int has_attended(const Map *m) {
+    uint64_t lease = word(m, LEASE), blocked = word(m, BLOCKED), now;
+    if (!lease) return 1;
+    now = now_ns();
+    if (blocked && (now < blocked || now - blocked > PATIENCE_NS)) return 0;
+    if (lease <= now || lease > now + LEASE_MOST_NS) return blocked && lease == 1; /* Asked for. */
+    syscall(SYS_futex, m->words + VERSION, 1 /* FUTEX_WAKE */, INT_MAX, NULL, NULL, 0);
+    return 1;
+}
     is_over(token);
     if (err) raise_again(err);
 }

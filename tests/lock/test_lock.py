@@ -96,6 +96,34 @@ def test_who_lets_go_naps_for_nobody_who_only_sleeps(monkeypatch):
     assert (naps, wakes, lock.words[LEASE]) == ([], [64, 64], 1)  # Still asks for attention.
 
 
+def test_who_lets_go_wakes_who_sleeps():
+    """Whoever is not woken sleeps for longer than this test may last."""
+
+    def sleep(child):
+        words = inside.words_of(inside.region_of(share))
+        child.say()
+        inside.futex_sleep(words, 8 * inside.VERSION, 1, 10_000)
+
+    share = Share(0)
+    lease = time.monotonic_ns() + 10**9
+    inside.lock_of(share).words[LEASE] = lease
+    child = Child(sleep)
+    child.hear()
+    child.sleeps()
+    share.set(1)
+    child.result()
+    assert inside.lock_of(share).words[LEASE] == lease
+
+
+def test_a_lease_that_is_over_or_lies_too_far_ahead_goes():
+    share = Share(0)
+    words = inside.lock_of(share).words
+    for lease in (1, time.monotonic_ns() + 10**11):
+        words[LEASE] = lease
+        share.set(1)
+        assert words[LEASE] == 0
+
+
 def test_who_made_way_goes_on_as_soon_as_somebody_is_in(monkeypatch):
     share = Share(0)
     words, naps = inside.lock_of(share).words, []

@@ -459,9 +459,10 @@ CORE_MODULE = "mmapshare._core"
 CORE_FILE = "mmapshare/_core.c"
 """What it is built of."""
 MIRRORED: Final = (
-    "_codec.frames.", "_dict.", "_lock.lock.", "_share.", "_store.base.", "_store.format.",
-    "_store.index.", "_store.keyed.", "_store.log.", "_store.memory.", "_store.region.",
-    "_store.value.", "_transaction.block.", "_transaction.mapping.", "_transaction.view.",
+    "_codec.frames.", "_dict.", "_lock.futex.wake", "_lock.lock.", "_lock.process_lock.", "_share.",
+    "_store.base.", "_store.format.", "_store.index.", "_store.keyed.", "_store.log.",
+    "_store.memory.", "_store.region.", "_store.value.", "_transaction.block.",
+    "_transaction.mapping.", "_transaction.view.",
 )  # fmt: skip
 """Of these the compiled core has a part of its own: who puts another thing there is of Python's."""
 
