@@ -89,6 +89,14 @@ static inline void after_release(void) {
 #endif
 }
 
+static inline void pause_cpu(void) {
+#ifdef __x86_64__
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 static uint64_t area_bytes(const Map *m) { return (m->bytes - HEADER_BYTES) / 2; }
 static uint64_t area_start(const Map *m, uint64_t offset) {
     return HEADER_BYTES + (offset >= HEADER_BYTES + area_bytes(m) ? area_bytes(m) : 0);
@@ -345,6 +353,19 @@ static int flock_now(int fd, int operation) {
     while ((failed = flock(fd, operation)) && errno == EINTR) ;
     return failed;
 }
+/* Takes the process lock, if it is free within as long as some blocks take: who sleeps wakes up late.
+ * Where there is but one processor, its holder cannot go on meanwhile. */
+static uint64_t spin_ns;
+static int is_free_soon(int fd, const Map *m, uint64_t *now) {
+    for (uint64_t until = *now + spin_ns; flock_now(fd, LOCK_EX | LOCK_NB);) {
+        if (errno != EWOULDBLOCK) return 0;
+        do {
+            if ((*now = now_ns()) > until) return 0;
+            pause_cpu();
+        } while (word(m, HOLDER));
+    }
+    return 1;
+}
 /* `Lock.acquire` of a lock that is free, as its last holder left it. 1: taken. 0: `Lock.acquire` has
  * to go on from what stands now. */
 static int take_at_once(PyObject *store, PyObject *lock, PyObject *token) {
@@ -355,7 +376,7 @@ static int take_at_once(PyObject *store, PyObject *lock, PyObject *token) {
     uint64_t now = now_ns();
     Map m;
     if ((int64_t)now > number(SLOT(lock, Lock__look_ns)) || !map_of_store(store, &m)
-        || flock_now((int)number(SLOT(lock, Lock__fd)), LOCK_EX | LOCK_NB) || word(&m, HOLDER)) return 0;
+        || !is_free_soon((int)number(SLOT(lock, Lock__fd)), &m, &now) || word(&m, HOLDER)) return 0;
     put_word(&m, SINCE, now);
     put_word(&m, HOLDER, (uint64_t)number(SLOT(lock, Lock_pid)));
     return 1;
@@ -1353,3 +1374,5 @@ static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute},
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "mmapshare._core", NULL, 0, functions, slots, NULL, NULL, NULL};
 PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&module); }
     class.Transaction->tp_dealloc = class.View->tp_dealloc = class.ObjectView->tp_dealloc = class.MappingView->tp_dealloc = free_slots;
+    cpu_set_t cores;
+    spin_ns = sched_getaffinity(0, sizeof cores, &cores) || CPU_COUNT(&cores) > 1 ? SPIN_NS : 0;
