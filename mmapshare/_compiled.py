@@ -86,6 +86,7 @@ def _handed_in() -> dict[str, Any]:
             "has_buffers": frames._has_buffers,
             "here": _lock.here,
             "is_enough": frames._is_enough,
+            "load_snapshot": index.load_snapshot,
             "loads": pickle.loads,
             "modules": sys.modules,
             "named": references.named,

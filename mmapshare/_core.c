@@ -167,7 +167,7 @@ static void publish(const Map *m, uint64_t version, uint64_t start, uint64_t end
     X(MappingView) X(WriteSet) X(HandleError) X(UnloadableError) \
     X(UnpicklableError) X(UnknownDefinitionError) X(HasBuffersError)
 #define THINGS(X) X(abandoned) X(acquire) X(attend) X(buffered) X(by_address) X(codec) X(current_owner) X(dumps) X(encode) X(encode_by_value) \
-    X(flock) X(give_up_or_go_on) X(has_buffers) X(here) X(is_enough) X(loads) \
+    X(flock) X(give_up_or_go_on) X(has_buffers) X(here) X(is_enough) X(load_snapshot) X(loads) \
     X(modules) X(named) X(native_local) X(none) X(recover) X(release) X(take_named) X(taken_by_value)
 #define METHODS_OF_PYTHON(X) X(share_get) X(share_set) X(locked) X(enter) X(exit) X(dict_get) X(dict_set) X(dict_missing)
 static struct {
@@ -196,7 +196,7 @@ static const struct { const char *name; PyObject **to; } handed_in[] = {
     X(Lock, _version_offset) X(Lock, pid) X(Lock, thread_lock) X(Lock, words) X(MemoryStore, _words) \
     X(MemoryStore, kept) X(MemoryStore, lock) X(MemoryStore, region) X(Region, identity) X(MemoryValueStore, _commit) \
     X(MemoryValueStore, _easy_most) X(MemoryKeyedStore, _busy) \
-    X(MemoryKeyedStore, state) X(State, changing) X(State, dead) X(State, definitions) X(State, live) X(State, most) \
+    X(MemoryKeyedStore, _codec) X(MemoryKeyedStore, log) X(MemoryKeyedStore, state) X(State, changing) X(State, dead) X(State, definitions) X(State, live) X(State, most) \
     X(State, places) X(State, position) X(State, version) X(WriteSet, base) X(WriteSet, ends) X(WriteSet, gone) \
     X(WriteSet, read) X(WriteSet, state) X(WriteSet, store)
 enum {
@@ -318,6 +318,16 @@ static PyObject *current_owner(void) {
 #endif
     return Py_XNewRef(here());
 }
+/* Frees what has nothing but slots, without the many questions that `subtype_dealloc` asks. */
+static void free_slots(PyObject *object) {
+    PyTypeObject *kind = Py_TYPE(object);
+    if (kind->tp_finalize && PyObject_CallFinalizerFromDealloc(object)) return;
+    PyObject_GC_UnTrack(object);
+    if (kind->tp_weaklistoffset && *(PyObject **)((char *)object + kind->tp_weaklistoffset)) PyObject_ClearWeakRefs(object);
+    for (PyObject **slot = (PyObject **)(object + 1); (char *)slot < (char *)object + kind->tp_basicsize; slot++) Py_CLEAR(*slot);
+    kind->tp_free(object);
+    Py_DECREF(kind);
+}
 /* A new token of this kind, of the caller, busy; without a tracked field that is not set. */
 static PyObject *new_token(PyTypeObject *kind) {
     PyObject *token = kind->tp_alloc(kind, 0), *owner = token ? current_owner() : NULL;
@@ -334,16 +344,6 @@ static void is_over(PyObject *token) {
 }
 
 static uint64_t now_ns(void) {
-/* Frees what has nothing but slots, without the many questions that `subtype_dealloc` asks. */
-static void free_slots(PyObject *object) {
-    PyTypeObject *kind = Py_TYPE(object);
-    if (kind->tp_finalize && PyObject_CallFinalizerFromDealloc(object)) return;
-    PyObject_GC_UnTrack(object);
-    if (kind->tp_weaklistoffset && *(PyObject **)((char *)object + kind->tp_weaklistoffset)) PyObject_ClearWeakRefs(object);
-    for (PyObject **slot = (PyObject **)(object + 1); (char *)slot < (char *)object + kind->tp_basicsize; slot++) Py_CLEAR(*slot);
-    kind->tp_free(object);
-    Py_DECREF(kind);
-}
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
@@ -390,6 +390,16 @@ static int take(PyObject *store, PyObject *lock, PyObject *token, PyObject *time
     Py_XDECREF(found);
     return taken;
 }
+/* `attend`: 0 where somebody has been blocked for long, or a lease is over. */
+static int has_attended(const Map *m) {
+    uint64_t lease = word(m, LEASE), blocked = word(m, BLOCKED), now;
+    if (!lease) return 1;
+    now = now_ns();
+    if (blocked && (now < blocked || now - blocked > PATIENCE_NS)) return 0;
+    if (lease <= now || lease > now + LEASE_MOST_NS) return blocked && lease == 1; /* Asked for. */
+    syscall(SYS_futex, m->words + VERSION, 1 /* FUTEX_WAKE */, INT_MAX, NULL, NULL, 0);
+    return 1;
+}
 /* `Lock.release`. */
 static int release(PyObject *store, PyObject *lock) {
     PyObject *queue = SLOT(lock, Lock__queue);
@@ -411,16 +421,6 @@ static void undo(PyObject *of, PyObject *name, PyObject *token) {
         if (err && later != err) PyException_SetContext(later, err); else Py_XDECREF(err);
         err = later;
     }
-/* `attend`: 0 where somebody has been blocked for long, or a lease is over. */
-static int has_attended(const Map *m) {
-    uint64_t lease = word(m, LEASE), blocked = word(m, BLOCKED), now;
-    if (!lease) return 1;
-    now = now_ns();
-    if (blocked && (now < blocked || now - blocked > PATIENCE_NS)) return 0;
-    if (lease <= now || lease > now + LEASE_MOST_NS) return blocked && lease == 1; /* Asked for. */
-    syscall(SYS_futex, m->words + VERSION, 1 /* FUTEX_WAKE */, INT_MAX, NULL, NULL, 0);
-    return 1;
-}
     is_over(token);
     if (err) raise_again(err);
 }
@@ -742,6 +742,7 @@ over:
     Py_XDECREF(found);
     return changed;
 }
+static void catch_up_early(PyObject *store);
 static int open_keys(PyObject *view, PyObject *share, PyObject *store);
 static int changes_of_keys(PyObject *view, PyObject **changes);
 static PyObject *commit_keys(PyObject *store, PyObject *changes);
@@ -771,6 +772,7 @@ static PyObject *enter(PyObject *block, PyObject *unused) {
     SLOT(view, View__lock) = Py_NewRef(lock);
     SLOT(view, View__guard) = Py_NewRef(in_core);
     SET(block, Transaction__view, Py_NewRef(view));
+    if (kind == class.MappingView) catch_up_early(store);
     int taken = take(store, lock, view, SLOT(block, Transaction__timeout));
     if (!taken) { /* The caller has it already. */
         SET(block, Transaction__view, Py_NewRef(Py_None));
@@ -877,27 +879,51 @@ static int64_t size_of(PyObject *place) {
 static int is_plain_key(PyObject *key) {
     return PyUnicode_CheckExact(key) || PyLong_CheckExact(key) || PyBytes_CheckExact(key);
 }
-/* `State.follow_one`, to a value that begins there; nothing where another thread has done so in an
- * allocation, or a comparison of keys, of ours. Changes nothing where it fails. */
-static int follow(PyObject *state, PyObject *key, const Position *p, uint64_t begin) {
-    PyObject *places = SLOT(state, State_places), *old = PyDict_GetItemWithError(places, key);
+/* On the way to a later version: what is in the state's numbers comes there when it arrives. Meanwhile
+ * the state is `changing`: who looks at it in an allocation of ours, another thread or a finalizer,
+ * reads all anew. So does everybody where it never arrives. */
+typedef struct { PyObject *state, *last; Position p; int64_t dead, live; } Course;
+static int set_out(Course *c, PyObject *state) {
+    if (SLOT(state, State_changing) != Py_False || !position_of(state, &c->p)) return 0;
+    *c = (Course){state, NULL, c->p, number(SLOT(state, State_dead)), number(SLOT(state, State_live))};
+    SET(state, State_changing, Py_NewRef(in_core));
+    return 1;
+}
+/* `State.place`: the next version's key has its value from there to ``end``. */
+static int place(Course *c, PyObject *key, uint64_t begin, uint64_t end) {
+    PyObject *old = PyDict_GetItemWithError(SLOT(c->state, State_places), key);
     if (!old && PyErr_Occurred()) return -1;
-    int64_t was = size_of(old), before = (int64_t)p->version - 1;
-    PyObject *extents = numbers((uint64_t[]){begin, p->end}, 2), *version = PyLong_FromUnsignedLongLong(p->version);
-    PyObject *position = numbers((const uint64_t *)p, 6);
-    PyObject *dead = PyLong_FromLongLong(number(SLOT(state, State_dead)) + was);
-    PyObject *live = PyLong_FromLongLong(number(SLOT(state, State_live)) - was + (int64_t)(p->end - begin));
-    int failed = !extents || !version || !position || !dead || !live;
-    if (!failed && number(SLOT(state, State_version)) == before && !(failed = PyDict_SetItem(places, key, extents) != 0)) {
-        if (number(SLOT(state, State_version)) == before) {
-            SET(state, State_dead, Py_NewRef(dead));
-            SET(state, State_live, Py_NewRef(live));
-            SET(state, State_position, Py_NewRef(position));
-            SET(state, State_version, Py_NewRef(version));
-        } else SET(state, State_changing, Py_NewRef(Py_True)); /* Then it is read anew. */
+    int64_t was = size_of(old);
+    PyObject *extents = numbers((uint64_t[]){begin, end}, 2);
+    if (!extents || PyDict_SetItem(SLOT(c->state, State_places), key, extents)) {
+        Py_XDECREF(extents);
+        return -1;
     }
-    Py_XDECREF(extents); Py_XDECREF(version); Py_XDECREF(position); Py_XDECREF(dead); Py_XDECREF(live);
-    return -failed;
+    Py_XSETREF(c->last, extents);
+    c->p.version++, c->p.end = end;
+    c->dead += was, c->live += (int64_t)(end - begin) - was;
+    return 0;
+}
+/* `State.stand_at` */
+static int arrive(Course *c) {
+    PyObject *position = NULL, *version = NULL, *dead = NULL, *live = NULL;
+    if (c->last) {
+        if (!(version = PyLong_FromUnsignedLongLong(c->p.version)) || !(dead = PyLong_FromLongLong(c->dead))
+            || !(live = PyLong_FromLongLong(c->live)) || !(position = PyTuple_New(6))) goto failed;
+        for (int i = 1; i < 6; i++) PyTuple_SET_ITEM(position, i, Py_NewRef(i == 3 ? PyTuple_GET_ITEM(c->last, 1) : PyTuple_GET_ITEM(SLOT(c->state, State_position), i)));
+        PyTuple_SET_ITEM(position, 0, Py_NewRef(version));
+        SET(c->state, State_dead, dead);
+        SET(c->state, State_live, live);
+        SET(c->state, State_position, position);
+        SET(c->state, State_version, version);
+        Py_CLEAR(c->last);
+    }
+    SET(c->state, State_changing, Py_NewRef(Py_False));
+    return 0;
+failed:
+    Py_XDECREF(version); Py_XDECREF(dead); Py_XDECREF(live);
+    Py_CLEAR(c->last);
+    return -1;
 }
 /* How the pickle of a str begins that takes less than 256 bytes: protocol 5, a frame's size, a
  * short str's. Behind the text it is memoized, and that was all. */
@@ -930,34 +956,49 @@ static PyObject *decode_key(const uint8_t *at, uint64_t size) {
     Py_XDECREF(raw);
     return key;
 }
+/* The next record, up to that version's: 1 where it is followed; 0 where Python has to go on. */
+static int follow_record(PyObject *store, Course *c, const Slot *newest) {
+    uint64_t begin = (c->p.end + 7) & ~(uint64_t)7, head[5];
+    uint8_t record[KEY_MOST];
+    Map m;
+    if (!map_of_store(store, &m) || begin < area_start(&m, newest->start) || begin + RECORD_BYTES > newest->end) return 0;
+    memcpy(head, m.at + begin, sizeof head);
+    uint64_t key_bytes = head[4] & ~ONE_KEY, at = head[3], size = head[2];
+    if (!(head[4] & ONE_KEY) || head[1] != c->p.version + 1 || key_bytes > KEY_MOST - RECORD_BYTES || at != RECORD_BYTES + key_bytes
+        || at > size || size > newest->end - begin) return 0;
+    memcpy(record, head, sizeof head);
+    memcpy(record + RECORD_BYTES, m.at + begin + RECORD_BYTES, key_bytes);
+    after_copy();
+    if (word(&m, OLDEST_READABLE) > c->p.epoch || crc32_of(record + 8, at - 8, 0) != (uint32_t)head[0] || head[0] >> 32) return 0;
+    PyObject *key = decode_key(record + RECORD_BYTES, key_bytes);
+    int found = key && is_plain_key(key) ? !place(c, key, begin + at, begin + size) : 0;
+    Py_XDECREF(key);
+    return found;
+}
 /* `Log.next_key`, of as many records as there are: 1 where the state is the newest now; 0 where
- * Python has to go on from what stands; -1: exception. The store is busy with it. */
+ * Python has to go on from what stands, 2 from a new snapshot; -1: exception. The store is busy. */
 static int follow_records(PyObject *store, PyObject *state) {
-    for (int left = 1000; left; left--) {
-        Map m;
-        Slot slot;
-        Position p;
-        if (!map_of_store(store, &m) || !position_of(state, &p) || (int64_t)p.version <= 0) return 0;
-        uint64_t newest = version_of(&m), begin = (p.end + 7) & ~(uint64_t)7, head[5];
-        if (newest == p.version) return 1;
-        if (newest < p.version || !load_slot(&m, newest, &slot) || slot.epoch != p.epoch || slot.parts != p.parts) return 0;
-        uint8_t record[KEY_MOST];
-        if (begin < area_start(&m, slot.start) || begin + RECORD_BYTES > slot.end) return 0;
-        memcpy(head, m.at + begin, sizeof head);
-        uint64_t key_bytes = head[4] & ~ONE_KEY, at = head[3], size = head[2];
-        if (!(head[4] & ONE_KEY) || head[1] != p.version + 1 || key_bytes > KEY_MOST - RECORD_BYTES || at != RECORD_BYTES + key_bytes
-            || at > size || size > slot.end - begin) return 0;
-        memcpy(record, head, sizeof head);
-        memcpy(record + RECORD_BYTES, m.at + begin + RECORD_BYTES, key_bytes);
-        after_copy();
-        if (word(&m, OLDEST_READABLE) > p.epoch || crc32_of(record + 8, at - 8, 0) != (uint32_t)head[0] || head[0] >> 32) return 0;
-        PyObject *key = decode_key(record + RECORD_BYTES, key_bytes);
-        p.version++, p.end = begin + size;
-        int failed = !key || !is_plain_key(key) || follow(state, key, &p, begin + at);
-        Py_XDECREF(key);
-        if (failed) return PyErr_Occurred() ? -1 : 0;
+    int found = 0;
+    Course c;
+    Slot slot;
+    Map m;
+    if (!set_out(&c, state)) return 0;
+    for (int left = RECORDS_MOST, missed = 0; c.p.version && map_of_store(store, &m);) {
+        uint64_t newest = version_of(&m);
+        if ((found = newest == c.p.version) || newest < c.p.version) break;
+        if (!load_slot(&m, newest, &slot)) { /* A writer was faster. */
+            if (version_of(&m) == newest || missed++ > 10) break;
+            continue;
+        }
+        if (slot.epoch != c.p.epoch && slot.epoch > 0) found = 2;
+        if (slot.epoch != c.p.epoch || slot.parts != c.p.parts) break;
+        while (c.p.version < newest && left-- > 0 && follow_record(store, &c, &slot)) ;
+        if (c.p.version < newest) break;
     }
-    return 0;
+    PyObject *err = PyErr_Occurred() ? take_raised() : NULL;
+    if (arrive(&c) && err) PyErr_Clear();
+    if (err) raise_again(err);
+    return PyErr_Occurred() ? -1 : found;
 }
 /* `refresh`, where the records that are new set one plain key each; as `follow_records`. It takes no
  * mutex: who has that is busy where the state must not change. Should an allocation of ours let
@@ -968,9 +1009,24 @@ static int refresh(PyObject *store) {
     Py_INCREF(state);
     SET(store, MemoryKeyedStore__busy, Py_NewRef(in_core));
     int found = follow_records(store, state);
+    if (found == 2) {
+        Py_SETREF(state, PyObject_CallFunctionObjArgs(py.load_snapshot, SLOT(store, MemoryKeyedStore_log), SLOT(store, MemoryKeyedStore__codec), NULL));
+        if (!state) {
+            if (is_ordinary()) PyErr_Clear(); /* Once more, by Python's. */
+            found = PyErr_Occurred() ? -1 : 0;
+        } else if (Py_TYPE(state) == class.State && SLOT(store, MemoryKeyedStore__busy) == in_core) {
+            SET(store, MemoryKeyedStore_state, Py_NewRef(state));
+            found = follow_records(store, state);
+        }
+    }
     if (SLOT(store, MemoryKeyedStore__busy) == in_core) SET(store, MemoryKeyedStore__busy, Py_NewRef(Py_False));
-    Py_DECREF(state);
-    return found;
+    Py_XDECREF(state);
+    return found == 2 ? 0 : found;
+}
+/* Before the lock is waited for: then this is done beside its holder, not instead of the next one. */
+static void catch_up_early(PyObject *store) {
+    Map m;
+    if (map_of_store(store, &m) && !state_at(store, version_of(&m)) && refresh(store) < 0) PyErr_Clear(); /* Once more. */
 }
 /* `MemoryKeyedStore.current`, a new reference; something else than a State where Python's has that. */
 static PyObject *current_state(PyObject *store) {
@@ -1016,9 +1072,10 @@ static PyObject *append_one(PyObject *store, PyObject *key, PyObject *frames) {
     memcpy(m.at + start + at, PyBytes_AS_STRING(frame), (size_t)size);
     publish(&m, p.version, start, p.end, p.epoch, p.parts);
     /* Else somebody uses the state this very moment: it catches up. */
+    Course c;
     if (SLOT(store, MemoryKeyedStore__busy) == Py_False && SLOT(store, MemoryKeyedStore_state) == state
-        && number(SLOT(state, State_version)) == (int64_t)p.version - 1 && SLOT(state, State_changing) == Py_False
-        && follow(state, key, &p, start + at)) PyErr_Clear();
+        && number(SLOT(state, State_version)) == (int64_t)p.version - 1 && set_out(&c, state)
+        && (place(&c, key, start + at, p.end) | arrive(&c))) PyErr_Clear();
     goto over;
 more:
     Py_XSETREF(version, Py_NewRef(Py_None));
@@ -1243,6 +1300,7 @@ static PyObject *dict_set(PyObject *dict, PyObject *const *args, Py_ssize_t coun
             PyObject *changes = changed ? PyTuple_Pack(3, no_arguments, changed, definitions) : NULL;
             Py_XDECREF(item);
             Py_XDECREF(changed);
+            if (changes) catch_up_early(store);
             version = changes ? put(store, changes, SLOT(dict, Shared__timeout), put_key) : NULL;
             Py_XDECREF(changes);
             if (version == Py_None) Py_SETREF(version, CALL2(dict, _set_in_block, args[0], args[1]));
@@ -1338,6 +1396,7 @@ static PyObject *bind(PyObject *module, PyObject *names) {
         return PyErr_Format(PyExc_ImportError, "what is handed in is not what is looked into");
     is_native_local = PyObject_IsTrue(py.native_local);
     class.Transaction->tp_finalize = gone;
+    class.Transaction->tp_dealloc = class.View->tp_dealloc = class.ObjectView->tp_dealloc = class.MappingView->tp_dealloc = free_slots;
     Py_RETURN_NONE;
 }
 static PyMethodDef functions[] = {
@@ -1351,6 +1410,8 @@ static int execute(PyObject *module) {
         return -1;
     }
     make_crc_table();
+    cpu_set_t cores;
+    spin_ns = sched_getaffinity(0, sizeof cores, &cores) || CPU_COUNT(&cores) > 1 ? SPIN_NS : 0;
 #define X(name) if (!(str.name = PyUnicode_InternFromString(#name))) return -1;
     NAMES(X)
 #undef X
@@ -1373,6 +1434,3 @@ static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute},
     {0, NULL}};
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "mmapshare._core", NULL, 0, functions, slots, NULL, NULL, NULL};
 PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&module); }
-    class.Transaction->tp_dealloc = class.View->tp_dealloc = class.ObjectView->tp_dealloc = class.MappingView->tp_dealloc = free_slots;
-    cpu_set_t cores;
-    spin_ns = sched_getaffinity(0, sizeof cores, &cores) || CPU_COUNT(&cores) > 1 ? SPIN_NS : 0;

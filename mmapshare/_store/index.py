@@ -112,18 +112,32 @@ class State:
 def load(log: Log, codec: KeyCodec) -> State | None:
     """A state from the area's snapshot on; None where a writer was faster."""
     newest = log.newest()
+    state = newest and load_snapshot(log, codec, newest)
+    if state is not None and newest is not None and state.version < newest[V]:
+        begin = state.position[END] + 7 & -8
+        records = log.records(begin, state.version + 1, newest)
+        if records is None:
+            return None
+        follow(state, records, newest, codec)
+    return state
+
+
+def load_snapshot(log: Log, codec: KeyCodec, newest: Position | None = None) -> State | None:
+    """A state at the area's snapshot, behind which one follows; None where a writer was faster."""
+    newest = newest or log.newest()
     if newest is None or not newest[V]:
         return newest and State(newest, Places(), 0, 0)
-    records = log.records(newest[BASE], newest[EPOCH], newest)
+    _, epoch, base, end, easy, parts = newest
+    records = log.records(base, epoch, (epoch, epoch, base, end, easy, parts))
     if records is None:
         return None
     raw, begin, end, one_key = records[0]
     if one_key:
         raise CorruptRegionError("the area does not begin with a snapshot")
     manifest: Manifest = codec.decode_key(raw)
-    state = State(newest, *places_of(manifest, begin), end)
+    position = (epoch, epoch, base, end, easy, parts)
+    state = State(position, *places_of(manifest, begin), end)
     state.definitions.update(manifest[4])
-    follow(state, records[1:], newest, codec)
     return state
 
 
