@@ -19,14 +19,14 @@ from tests.benchmarks.table import Row, ratio_row
 from tests.benchmarks.timing import take_turns
 from tests.support import inside
 
-_KEYS = (10, 1_000, 100_000)
+_KEYS = (10, 1_000, 100_000, 1_000_000)
 _UPDATE = "with d.locked() as view: view[next(keys)]['hits'] += 1"
 _BY = {"c": "by the compiled core", "python": "by Python's"}
 
 
 def small_values(rounds: int) -> list[Row]:
     """`get`, `set` and a block, beside what cannot be avoided."""
-    rows = []
+    rows, used = [], inside.used()
     for what, ours, floor, most in (
         ("get()", "share.get()", "loads(stream)", 1.2),
         ("set()", "share.set(value)", f"{LOCK}; dumps(value); {UNLOCK}", 1.5),
@@ -38,12 +38,13 @@ def small_values(rounds: int) -> list[Row]:
                 times = take_turns(timers, rounds)
             wanted = most if core == "c" else None
             rows.append(ratio_row(f"{what} {by}", times, core, "floor", wanted, "the floor"))
+    inside.use(used)
     return rows
 
 
 def dicts(rounds: int) -> list[Row]:
     """A block that adds 1 to one key's value, beside LMDB's transaction."""
-    rows = []
+    rows, used = [], inside.used()
     for number in _KEYS:
         title = f"`SharedDict` of {number:,} keys, block"
         if not lmdb_dict.INSTALLED:
@@ -58,6 +59,7 @@ def dicts(rounds: int) -> list[Row]:
                 times = take_turns(timers, rounds)
             wanted = 0.85 if core == "c" else None
             rows.append(ratio_row(f"{title} {by}", times, core, "lmdb", wanted, "LMDB's"))
+    inside.use(used)
     return rows
 
 

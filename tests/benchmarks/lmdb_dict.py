@@ -36,10 +36,16 @@ def stored(items: Mapping[str, Any]) -> Iterator[str]:
     """The folder of an environment that holds the items, for the time of the block."""
     parent = SHARED_MEMORY if os.path.isdir(SHARED_MEMORY) else None
     with TemporaryDirectory(prefix="lmdb-", dir=parent) as folder:
-        with opened(folder) as env, env.begin(write=True) as txn:
-            for key, value in items.items():
-                txn.put(key.encode(), dumps(value, 5))
+        with opened(folder) as env:
+            put_all(env, items)
         yield folder
+
+
+def put_all(env: Any, items: Mapping[str, Any]) -> None:
+    """Set all of them in one transaction."""
+    with env.begin(write=True) as txn:
+        for key, value in items.items():
+            txn.put(key.encode(), dumps(value, 5))
 
 
 @contextmanager

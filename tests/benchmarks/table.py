@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from mmapshare import core
 from tests.benchmarks.timing import Times
 
 
@@ -56,9 +57,9 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def machine() -> str:
-    """Python, cores, processor and kernel, in one line."""
+    """Python, our core, cores, processor and kernel, in one line."""
     return (
-        f"{platform.python_implementation()} {platform.python_version()}, "
+        f"{platform.python_implementation()} {platform.python_version()}, core {core}, "
         f"{len(os.sched_getaffinity(0))} cores of {_cpu_model()}, "
         f"{platform.system()} {platform.release()} ({platform.machine()})"
     )
