@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "alone: it measures, or fills the machine: nothing beside it"
     )
     config.addinivalue_line("markers", "planted: only with --planted or --whole; all events")
-    config.addinivalue_line("markers", "untraced: under a tracer it fails, or takes minutes")
+    config.addinivalue_line("markers", "untraced: under a tracer it fails, or takes long")
     config.addinivalue_line("markers", "forks_beside_threads: a child of a fork beside busy ones")
     config.addinivalue_line("markers", "classes_end: where nobody uses a class any more, it goes")
     config.addinivalue_line("markers", "core(name): it looks into the core of that name")
@@ -73,7 +73,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if unfit and item.get_closest_marker(marker) is not None:
                 item.add_marker(pytest.mark.skip(reason=why))
-    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+    items.sort(key=lambda item: (item.get_closest_marker("alone") is not None, -_most_s(item)))
+
+
+def _most_s(item: pytest.Item) -> float:
+    """For how long it may take; the longest ones begin, or one of them would be waited for."""
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark else 0.0
 
 
 @pytest.hookimpl(optionalhook=True)

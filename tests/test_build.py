@@ -21,7 +21,10 @@ COMPILER = shutil.which("gcc") or shutil.which("cc")
 CAN = COMPILER and HEADER.exists() and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 pytest.importorskip("setuptools", minversion="77")
-pytestmark = pytest.mark.skipif(not inside.is_built(), reason="it was built without the core")
+pytestmark = [
+    pytest.mark.skipif(not inside.is_built(), reason="it was built without the core"),
+    pytest.mark.untraced,
+]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from support import Child, in_child, inside
 from support.programs import run
 
 
+@pytest.mark.untraced
 def test_what_two_processes_define_alike_after_a_fork_is_two(tmp_path):
     """Address, name and methods agreed, so each one's value was loaded with the other's class."""
     run(

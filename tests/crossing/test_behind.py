@@ -24,7 +24,7 @@ def _change(d, model, rng, count):
             d.pop(key, None)
             model.pop(key, None)
         else:
-            many = {key: n for key in rng.sample(KEYS, 3)}
+            many = dict.fromkeys(rng.sample(KEYS, 3), n)
             d.update(many)
             model.update(many)
 
@@ -38,7 +38,7 @@ def test_by_however_much_it_is_behind_it_has_the_newest_values(behind):
             _change(d, model, rng, behind)
             child.say(list(model.items()))
 
-    d = SharedDict({key: -1 for key in KEYS})
+    d = SharedDict(dict.fromkeys(KEYS, -1))
     child = Child(work, d)
     for number in range(4):
         child.say()

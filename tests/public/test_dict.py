@@ -39,6 +39,7 @@ def test_it_is_made_as_a_dict_is(medium):
 
 
 @pytest.mark.needs("crosses_fork", "crosses_spawn")
+@pytest.mark.untraced
 def test_order_is_a_dicts_in_every_process(medium, often):
     shared, plain = medium.dict(), {}
     for do in [

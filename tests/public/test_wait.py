@@ -176,6 +176,7 @@ def test_an_interrupt_ends_the_wait_at_once(shared, how):
 
 
 @pytest.mark.needs("crosses_fork", "free_at_once_after_kill")
+@pytest.mark.untraced
 def test_a_wake_up_is_never_late_though_its_writer_is_killed(shared):
     """Killed between its commit and the wake-up it wakes nobody: the sleeper looks by itself."""
 
@@ -229,6 +230,7 @@ def test_nobody_waits_nothing_is_called(shared, monkeypatch):
 @pytest.mark.needs("crosses_fork", "free_at_once_after_kill")
 @pytest.mark.slow
 @pytest.mark.alone
+@pytest.mark.untraced
 def test_many_waiters_some_of_them_killed_see_every_last_commit(medium):
     print("seed", SEED)
     rng = random.Random(SEED)

@@ -31,6 +31,7 @@ def _owner(nodes, name):
     return [node for node in nodes if node.command("EXISTS", f"mmapshare:{{{name}}}") == b":1"]
 
 
+@pytest.mark.untraced
 def test_a_share_is_found_by_whichever_node_one_asks(nodes, kind):
     for number in range(6):
         name = f"jobs-{number}"

@@ -128,6 +128,7 @@ def test_who_goes_on_after_the_block_goes_on_without_its_folder(monkeypatch):
 # --- What goes wrong -------------------------------------------------------------------------
 
 
+@pytest.mark.untraced
 def test_a_killed_process_leaves_what_it_had_written_and_takes_nothing_along(monkeypatch):
     """At the bytecodes of a block that is recorded, hooks included."""
     monkeypatch.setattr(*inside.at("TRACE_PAGE_BYTES"), 4096)

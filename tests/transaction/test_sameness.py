@@ -10,6 +10,7 @@ every_value = pytest.mark.parametrize("make_value", VALUES.values(), ids=VALUES)
 
 
 @every_value
+@pytest.mark.untraced
 def test_a_look_publishes_nothing(make_value):
     """Values whose second pickle differs from the first were committed by who looked at them."""
     share = Share(make_value())
@@ -20,6 +21,7 @@ def test_a_look_publishes_nothing(make_value):
 
 
 @every_value
+@pytest.mark.untraced
 def test_a_look_at_a_key_publishes_nothing(make_value):
     shared = SharedDict(k=make_value(), n=1)
     for _ in range(3):
