@@ -146,7 +146,6 @@ def _loaded_elsewhere(share, pickled, names):
 @pytest.mark.parametrize(
     "dumps", [pickle.dumps, cloudpickle.dumps, functools.partial(pickle.dumps, protocol=2)]
 )
-@pytest.mark.untraced
 def test_what_a_subclass_has_of_its_own_travels_with_its_handle(dumps, cls, args, attributes):
     """In a spawned child the attributes were gone."""
     share = cls(*args)

@@ -162,7 +162,6 @@ def _read_all(shared):
 @pytest.mark.parametrize(
     ("commit", "read"), [(_all_keys, _copied), (_one_key, _read), (_one_key, _read_all)]
 )
-@pytest.mark.untraced
 def test_a_dict_is_read_at_one_version_whichever_look_a_writer_follows(
     monkeypatch, forgetful, times, before, meanwhile, walk, commit, read
 ):
