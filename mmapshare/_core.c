@@ -323,10 +323,12 @@ static void free_slots(PyObject *object) {
     PyTypeObject *kind = Py_TYPE(object);
     if (kind->tp_finalize && PyObject_CallFinalizerFromDealloc(object)) return;
     PyObject_GC_UnTrack(object);
+    Py_TRASHCAN_BEGIN(object, free_slots) /* A view may hold a view, and so on. */
     if (kind->tp_weaklistoffset && *(PyObject **)((char *)object + kind->tp_weaklistoffset)) PyObject_ClearWeakRefs(object);
     for (PyObject **slot = (PyObject **)(object + 1); (char *)slot < (char *)object + kind->tp_basicsize; slot++) Py_CLEAR(*slot);
     kind->tp_free(object);
     Py_DECREF(kind);
+    Py_TRASHCAN_END
 }
 /* A new token of this kind, of the caller, busy; without a tracked field that is not set. */
 static PyObject *new_token(PyTypeObject *kind) {
@@ -356,9 +358,9 @@ static int flock_now(int fd, int operation) {
 /* Takes the process lock, if it is free within as long as some blocks take: who sleeps wakes up late.
  * Where there is but one processor, its holder cannot go on meanwhile. */
 static uint64_t spin_ns;
-static int is_free_soon(int fd, const Map *m, uint64_t *now) {
+static int is_free_soon(int fd, const Map *m, int64_t pid, uint64_t *now) {
     for (uint64_t until = *now + spin_ns; flock_now(fd, LOCK_EX | LOCK_NB);) {
-        if (errno != EWOULDBLOCK) return 0;
+        if (errno != EWOULDBLOCK || (int64_t)word(m, HOLDER) == pid) return 0; /* Another handle's. */
         do {
             if ((*now = now_ns()) > until) return 0;
             pause_cpu();
@@ -374,11 +376,12 @@ static int take_at_once(PyObject *store, PyObject *lock, PyObject *token) {
     PyObject *held = PyDict_SetDefault(gate, zero, token);
     if (held != token) return held ? 0 : -1;
     uint64_t now = now_ns();
+    int64_t pid = number(SLOT(lock, Lock_pid));
     Map m;
     if ((int64_t)now > number(SLOT(lock, Lock__look_ns)) || !map_of_store(store, &m)
-        || !is_free_soon((int)number(SLOT(lock, Lock__fd)), &m, &now) || word(&m, HOLDER)) return 0;
+        || !is_free_soon((int)number(SLOT(lock, Lock__fd)), &m, pid, &now) || word(&m, HOLDER)) return 0;
     put_word(&m, SINCE, now);
-    put_word(&m, HOLDER, (uint64_t)number(SLOT(lock, Lock_pid)));
+    put_word(&m, HOLDER, (uint64_t)pid);
     return 1;
 }
 /* `Lock.acquire`: 0 where the token's own owner has it. */
@@ -742,7 +745,7 @@ over:
     Py_XDECREF(found);
     return changed;
 }
-static void catch_up_early(PyObject *store);
+static int catch_up_early(PyObject *store);
 static int open_keys(PyObject *view, PyObject *share, PyObject *store);
 static int changes_of_keys(PyObject *view, PyObject **changes);
 static PyObject *commit_keys(PyObject *store, PyObject *changes);
@@ -766,14 +769,14 @@ static PyObject *enter(PyObject *block, PyObject *unused) {
         else if ((store = store_of(share, class.MemoryKeyedStore)) && Py_TYPE(share) == class.SharedDict) kind = class.MappingView;
     }
     if (!kind || !PyType_Check(kind) || !PyType_IsSubtype(kind, class.View)) return PyObject_CallOneArg(py.enter, block);
+    Py_INCREF(store); /* In an allocation of ours somebody may close the share. */
     PyObject *lock = Py_NewRef(SLOT(store, MemoryStore_lock)), *view = new_token(kind), *found = NULL;
-    Py_INCREF(store);
     if (!view) goto over;
     SLOT(view, View__lock) = Py_NewRef(lock);
     SLOT(view, View__guard) = Py_NewRef(in_core);
     SET(block, Transaction__view, Py_NewRef(view));
-    if (kind == class.MappingView) catch_up_early(store);
-    int taken = take(store, lock, view, SLOT(block, Transaction__timeout));
+    int taken = kind == class.MappingView ? catch_up_early(store) : 0;
+    if (!taken) taken = take(store, lock, view, SLOT(block, Transaction__timeout));
     if (!taken) { /* The caller has it already. */
         SET(block, Transaction__view, Py_NewRef(Py_None));
         SET(view, View__guard, Py_NewRef(Py_None));
@@ -1011,10 +1014,8 @@ static int refresh(PyObject *store) {
     int found = follow_records(store, state);
     if (found == 2) {
         Py_SETREF(state, PyObject_CallFunctionObjArgs(py.load_snapshot, SLOT(store, MemoryKeyedStore_log), SLOT(store, MemoryKeyedStore__codec), NULL));
-        if (!state) {
-            if (is_ordinary()) PyErr_Clear(); /* Once more, by Python's. */
-            found = PyErr_Occurred() ? -1 : 0;
-        } else if (Py_TYPE(state) == class.State && SLOT(store, MemoryKeyedStore__busy) == in_core) {
+        if (!state) found = -1;
+        else if (Py_TYPE(state) == class.State && SLOT(store, MemoryKeyedStore__busy) == in_core) {
             SET(store, MemoryKeyedStore_state, Py_NewRef(state));
             found = follow_records(store, state);
         }
@@ -1024,9 +1025,9 @@ static int refresh(PyObject *store) {
     return found == 2 ? 0 : found;
 }
 /* Before the lock is waited for: then this is done beside its holder, not instead of the next one. */
-static void catch_up_early(PyObject *store) {
+static int catch_up_early(PyObject *store) {
     Map m;
-    if (map_of_store(store, &m) && !state_at(store, version_of(&m)) && refresh(store) < 0) PyErr_Clear(); /* Once more. */
+    return map_of_store(store, &m) && !state_at(store, version_of(&m)) && refresh(store) < 0 ? -1 : 0;
 }
 /* `MemoryKeyedStore.current`, a new reference; something else than a State where Python's has that. */
 static PyObject *current_state(PyObject *store) {
@@ -1074,8 +1075,10 @@ static PyObject *append_one(PyObject *store, PyObject *key, PyObject *frames) {
     /* Else somebody uses the state this very moment: it catches up. */
     Course c;
     if (SLOT(store, MemoryKeyedStore__busy) == Py_False && SLOT(store, MemoryKeyedStore_state) == state
-        && number(SLOT(state, State_version)) == (int64_t)p.version - 1 && set_out(&c, state)
-        && (place(&c, key, start + at, p.end) | arrive(&c))) PyErr_Clear();
+        && number(SLOT(state, State_version)) == (int64_t)p.version - 1 && set_out(&c, state)) {
+        int failed = place(&c, key, start + at, p.end);
+        if (arrive(&c) || failed) PyErr_Clear();
+    }
     goto over;
 more:
     Py_XSETREF(version, Py_NewRef(Py_None));
@@ -1300,8 +1303,7 @@ static PyObject *dict_set(PyObject *dict, PyObject *const *args, Py_ssize_t coun
             PyObject *changes = changed ? PyTuple_Pack(3, no_arguments, changed, definitions) : NULL;
             Py_XDECREF(item);
             Py_XDECREF(changed);
-            if (changes) catch_up_early(store);
-            version = changes ? put(store, changes, SLOT(dict, Shared__timeout), put_key) : NULL;
+            version = changes && !catch_up_early(store) ? put(store, changes, SLOT(dict, Shared__timeout), put_key) : NULL;
             Py_XDECREF(changes);
             if (version == Py_None) Py_SETREF(version, CALL2(dict, _set_in_block, args[0], args[1]));
         } else if (!naming) version = CALL2(dict, _set_in_block, args[0], args[1]);

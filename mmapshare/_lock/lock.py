@@ -127,7 +127,7 @@ class Lock:
                 self._flock(self._fd, TRY)
             except BlockingIOError:
                 pass
-            except OSError:
+            except (OSError, ValueError):  # Perhaps it was closed just now, and has no number.
                 self.process_lock.checked()
                 raise
             else:

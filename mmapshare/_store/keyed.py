@@ -254,11 +254,11 @@ class MemoryKeyedStore(MemoryStore, KeyedStore):
             # using it; then it catches up.
             in_use = self._busy and state is self.state
             if state.version == position[V] and not state.changing and not in_use:
+                state.changing = True  # At once: the compiled core follows without the mutex.
                 if manifest is None:
                     key, (value,) = changed[0]
                     state.follow_one(key, after[END] - len(value), after)
                 else:
-                    state.changing = True
                     apply(state, manifest, after[END] - sum(manifest[2]))
                     state.stand_at(after)
         return after[V]

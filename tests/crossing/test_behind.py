@@ -8,7 +8,7 @@ import random
 import pytest
 from support import Child, inside
 
-from mmapshare import SharedDict
+from mmapshare import SharedDict, UnloadableError
 
 KEYS = ["k", "a longer key of which there is one", "x" * 300, "é", "", 7, -(2**70), b"b", ("t", 1)]
 
@@ -70,6 +70,52 @@ def test_new_snapshots_in_between_are_followed_too():
         grown = child.hear()
         assert (d["grows"], d["k"]) == (grown, n)
     child.result()
+
+
+class _Alarming(str):
+    """A key, in whose loading an alarm may come."""
+
+    handler = staticmethod(lambda: None)
+
+    def __reduce__(self):
+        return _loaded, (str(self),)
+
+
+def _loaded(text):
+    _Alarming.handler()
+    return _Alarming(text)
+
+
+def _raise(error):
+    raise error
+
+
+def _set_in_a_block(d, value):
+    with d.locked() as view:
+        view["k"] = value
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError, MemoryError])
+@pytest.mark.parametrize(
+    "use",
+    [lambda d: d["k"], lambda d: d.__setitem__("k", "lost"), lambda d: _set_in_a_block(d, "lost")],
+    ids=["read", "set", "block"],
+)
+def test_what_an_alarm_raises_while_one_catches_up_is_not_lost(monkeypatch, use, error):
+    def work(child, d):
+        epoch = inside.region_of(d).state.epoch
+        while inside.region_of(d).state.epoch == epoch:
+            d["grows"] += 1
+
+    d = SharedDict({"k": "whole", "grows": 0, _Alarming("other"): 0})
+    Child(work, d).result()
+    monkeypatch.setattr(_Alarming, "handler", lambda: _raise(error))
+    with pytest.raises((error, UnloadableError)):
+        use(d)
+    monkeypatch.undo()
+    assert d["k"] == "whole"
+    d["k"] = "set"
+    assert d["k"] == "set"
 
 
 class _Reads:

@@ -1,10 +1,14 @@
 """The compiled core and memory: what is refused leaves nothing behind, and nothing is leaked."""
 
+import contextlib
 import gc
+import os
+import subprocess
 import sys
+import threading
 
 import pytest
-from support import Child, in_child, inside
+from support import TESTS, Child, in_child, inside
 
 import mmapshare
 from mmapshare import Share, SharedDict
@@ -100,3 +104,60 @@ def test_nothing_is_leaked():
             act()
         gc.collect()
         assert sys.getallocatedblocks() - before < max(60, times // 100), act
+
+
+def test_views_that_hold_one_another_are_freed_on_a_small_stack():
+    def chain():
+        view = [1]
+        for _ in range(30_000):
+            before = view
+            with contextlib.suppress(KeyError), share.locked() as view:
+                view.value = before
+                raise KeyError
+        del view, before
+        done.append(True)
+
+    share, done = Share([1]), []
+    size = threading.stack_size(256 << 10)
+    try:
+        thread = threading.Thread(target=chain)
+        thread.start()
+    finally:
+        threading.stack_size(size)
+    thread.join()
+    assert done == [True]
+
+
+_CLOSED_MEANWHILE = """
+import gc
+from mmapshare import ClosedError, Share, SharedDict
+
+class Closes:
+    def __init__(self, share):
+        self.own, self.share = self, share
+    def __del__(self):
+        self.share.close()
+
+for share in [*(Share([0]) for _ in range(100)), *(SharedDict(a=0) for _ in range(100))]:
+    enter = share.locked().__enter__
+    gc.disable()
+    Closes(share)
+    filled = [[] for _ in range(1000)]
+    gc.enable()
+    try:
+        enter()
+    except ClosedError:
+        pass
+print("done")
+"""
+
+
+def test_a_share_that_a_finalizer_closes_while_a_block_begins_is_closed_or_waited_for():
+    done = subprocess.run(
+        [sys.executable, "-c", _CLOSED_MEANWHILE],
+        env={**os.environ, "PYTHONPATH": TESTS, "PYTHONMALLOC": "debug"},
+        cwd=TESTS,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "done\n", done.stderr
