@@ -123,23 +123,19 @@ def load(log: Log, codec: KeyCodec) -> State | None:
 
 
 def load_snapshot(log: Log, codec: KeyCodec, newest: Position | None = None) -> State | None:
-    """A state at the area's snapshot, behind which one follows; None where a writer was faster.
-
-    The first record that is added there looks at the area's memory: its writer may be giving some
-    of it back this very moment.
-    """
+    """A state at the area's snapshot, behind which one follows; None where a writer was faster."""
     newest = newest or log.newest()
     if newest is None or not newest[V]:
         return newest and State(newest, Places(), 0, 0)
-    _, epoch, base, end, _, parts = newest
-    records = log.records(base, epoch, (epoch, epoch, base, end, 0, parts))
+    _, epoch, base, end, easy, parts = newest
+    records = log.records(base, epoch, (epoch, epoch, base, end, easy, parts))
     if records is None:
         return None
     raw, begin, end, one_key = records[0]
     if one_key:
         raise CorruptRegionError("the area does not begin with a snapshot")
     manifest: Manifest = codec.decode_key(raw)
-    position = (epoch, epoch, base, end, 0, parts)
+    position = (epoch, epoch, base, end, easy, parts)
     state = State(position, *places_of(manifest, begin), end)
     state.definitions.update(manifest[4])
     return state

@@ -286,6 +286,10 @@ class Log:
         self._put(start, version, manifest, values_at, size, values)
         if large:
             words[HOLDS] = 1
+        here, keep = areas.of(start), size + _KEEP_BYTES
+        if not held:  # Before anybody reads there up to where it has memory.
+            areas.trim(here, keep, keep + size + _KEEP_BYTES, None)
+            easy = min(easy, areas.easy(here))
         self._publish(version, start, end, version, parts)
         if held:
             words[OLDEST_READABLE] = version
@@ -293,12 +297,9 @@ class Log:
             areas.trim_past_holds(_KEEP_BYTES, version, (start, end + _KEEP_BYTES))
             if not large and areas.is_free_of_holds():
                 words[HOLDS] = 0
-            easy = areas.free_until(end, areas.allocated(areas.of(start)))
+            easy = areas.free_until(end, areas.allocated(here))
         else:
-            here, keep = areas.of(start), size + _KEEP_BYTES
             areas.trim(1 - here, _KEEP_BYTES, 2 * _KEEP_BYTES, version)  # Who reads comes over.
-            areas.trim(here, keep, keep + size + _KEEP_BYTES, None)
-            easy = min(easy, areas.easy(here))
         return version, version, start, end, easy, parts
 
     def _put(
