@@ -51,7 +51,7 @@ enum { FORMAT = 1, KIND = 6, VERSION = 8, OLDEST_READABLE = 9, FLAGS = 14, HOLDS
 #define RECORDS_MOST 20000 /* They take some milliseconds, in which no signal is handled. */
 #define PATIENCE_NS 2000000u
 #define LEASE_MOST_NS 2000000000u
-#define SPIN_NS 50000
+#define SPIN_NS 150000
 #ifdef __x86_64__
 #define COPIED_BYTES CACHED_BYTES /* Python copies what is larger, without a lock as well. */
 #else
