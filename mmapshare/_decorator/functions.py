@@ -220,6 +220,9 @@ class BoundSharedFunction(Generic[P, R]):
     def __init__(self, func: SharedFunction[..., R], instance: object) -> None:
         self.__func__ = func
         self.__self__ = instance
+        # Its class gets some when it is asked for any, and they would stand before `__getattr__`.
+        if sys.version_info < (3, 14):  # only without Python 3.14
+            self.__annotations__ = getattr(func, "__annotations__", {})
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.__func__._run(AFTER_SELF, (self.__self__, *args), kwargs)

@@ -108,6 +108,13 @@ def test_annotations_are_the_plain_ones(pair, name):
     assert typing.get_type_hints(shared)
 
 
+def test_a_bound_one_keeps_its_annotations_when_its_class_is_asked_for_any(pair):
+    """By who looks at all classes, as debuggers and documentation do."""
+    shared, plain = _found(pair, "Holder().method")
+    assert type(shared).__annotations__ == inspect.get_annotations(type(shared)) == {}
+    assert shared.__annotations__ == plain.__annotations__ != {}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_signatures_are_the_plain_ones_but_for_the_state(pair, name):
     _define_later(pair)
