@@ -23,6 +23,7 @@ from mmapshare import Share, SharedDict  # noqa: E402
 if _asked is not None:
     os.environ["MMAPSHARE_CORE"] = _asked
 
+_LONG_S = 120.0  # As pyproject.toml has it.
 # What has no doctests, and of which there are several by one name; and what other programs import.
 collect_ignore_glob = ["conftest.py", "*/conftest.py", "support/planted_*.py"]
 
@@ -79,7 +80,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _most_s(item: pytest.Item) -> float:
     """For how long it may take; the longest ones begin, or one of them would be waited for."""
     mark = item.get_closest_marker("timeout")
-    return float(mark.args[0]) if mark else 0.0
+    return max(_LONG_S, mark.args[0]) if mark else _LONG_S
 
 
 @pytest.hookimpl(optionalhook=True)
