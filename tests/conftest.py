@@ -23,7 +23,6 @@ from mmapshare import Share, SharedDict  # noqa: E402
 if _asked is not None:
     os.environ["MMAPSHARE_CORE"] = _asked
 
-_LONG_S = 120.0  # As pyproject.toml has it.
 # What has no doctests, and of which there are several by one name; and what other programs import.
 collect_ignore_glob = ["conftest.py", "*/conftest.py", "support/planted_*.py"]
 
@@ -74,13 +73,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if unfit and item.get_closest_marker(marker) is not None:
                 item.add_marker(pytest.mark.skip(reason=why))
-    items.sort(key=lambda item: (item.get_closest_marker("alone") is not None, -_most_s(item)))
+    # The longest ones of the planted begin, or one of them would be waited for.
+    long = items and items[0].config.getoption("planted")
+    items.sort(
+        key=lambda item: (item.get_closest_marker("alone") is not None, long and -_most_s(item))
+    )
 
 
 def _most_s(item: pytest.Item) -> float:
-    """For how long it may take; the longest ones begin, or one of them would be waited for."""
     mark = item.get_closest_marker("timeout")
-    return max(_LONG_S, mark.args[0]) if mark else _LONG_S
+    return float(mark.args[0]) if mark else 0.0
 
 
 @pytest.hookimpl(optionalhook=True)
