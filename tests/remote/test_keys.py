@@ -30,7 +30,6 @@ def _fresh(url):
 
 
 @pytest.mark.parametrize("first", EQUAL, ids=repr)
-@pytest.mark.untraced
 def test_equal_keys_are_one_key_whoever_sets_them(url, first):
     """As in a dict, the key that was there first stays, and so does its place."""
     SharedDict.open(url, {"before": 0, first: "first", "after": 0}).close()

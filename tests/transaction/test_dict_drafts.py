@@ -307,7 +307,6 @@ def test_what_was_held_stays_as_it_was(make_dict, way):
     assert way.patched > 25 and is_held(held)
 
 
-@pytest.mark.untraced
 def test_runs_are_laid_over_until_it_costs_as_much_as_to_store_it_whole(make_dict, way):
     shared, model = make_dict({"a": filled(0), "n": 1}, max_size="64M"), filled(0)
     kinds = []
