@@ -106,10 +106,10 @@ def test_nothing_is_leaked():
         assert sys.getallocatedblocks() - before < max(60, times // 100), act
 
 
-def test_views_that_hold_one_another_are_freed_on_a_small_stack():
+def test_views_that_hold_one_another_are_freed_without_end():
     def chain():
         view = [1]
-        for _ in range(30_000):
+        for _ in range(300_000):
             before = view
             with contextlib.suppress(KeyError), share.locked() as view:
                 view.value = before
@@ -118,7 +118,7 @@ def test_views_that_hold_one_another_are_freed_on_a_small_stack():
         done.append(True)
 
     share, done = Share([1]), []
-    size = threading.stack_size(256 << 10)
+    size = threading.stack_size(4 << 20)  # 3.13 goes 10 000 calls deep, whatever the stack.
     try:
         thread = threading.Thread(target=chain)
         thread.start()
